@@ -1,0 +1,1 @@
+"""HTTP and SSE: requests into commands, rows into JSON; decides nothing."""

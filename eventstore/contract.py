@@ -1,0 +1,66 @@
+"""What every log promises to what stands above it; SQLite and a replicated log keep the same contract."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from runfold.envelope import NewEvent, Recorded
+
+APPEND_EVENTS_MAX = 500
+APPEND_BYTES_MAX = 512 * 1024
+EVENT_BYTES_MAX = 64 * 1024
+PAGE_EVENTS = 500
+
+
+class Appended(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to an append. `events` are as recorded; `duplicate` when they had been before."""
+
+    first: int
+    last: int
+    version: int
+    duplicate: bool
+    events: tuple[Recorded, ...]
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """`first`: the earliest position still kept (1 in a new log); `last`: the head (0 when empty)."""
+
+    first: int
+    last: int
+    log_id: str
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Events in order, and how far the reader looked: `scanned_to` is where to go on from, also when nothing matched."""
+
+    events: tuple[Recorded, ...]
+    scanned_to: int
+
+
+class EventLog(Protocol):
+    async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
+        """Append all or nothing after the stream's last event at position `expected` (0: a new stream).
+
+        The same ids, order and content again answer with the original positions, whatever `expected` says.
+        Raises Conflict, EventIdConflict, TooLarge, BadRequest, Unavailable, LogFailed.
+        """
+        ...
+
+    async def bounds(self) -> Bounds: ...
+
+    async def last(self, stream: str) -> Recorded | None: ...
+
+    def read(self, *, after: int = 0, stream: str | None = None, upto: int | None = None) -> AsyncIterator[Page]:
+        """Pages up to the head (or `upto`), then ends. Raises Trimmed, Diverged."""
+        ...
+
+    def tail(self, *, after: int, stream: str | None = None) -> AsyncIterator[Page]:
+        """Pages for ever; waits at the head. Raises Trimmed, Diverged."""
+        ...
+
+    async def find(self, stream: str, *, ids: Sequence[str] = (), command: str | None = None) -> tuple[Recorded, ...]:
+        """The stream's events with one of these ids, or made by this command, in order."""
+        ...
+
+    async def close(self) -> None: ...

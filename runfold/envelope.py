@@ -1,0 +1,138 @@
+"""The envelope round an event: what a caller hands to the log, and what the log gives back."""
+
+import base64
+import uuid
+from datetime import UTC, datetime
+
+import msgspec
+
+from runfold.events import Event, Unknown, decode_data, event_class
+
+SYSTEM_STREAM = "$runfold"
+"""The stream of what belongs to no run."""
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event on its way into the log. `id`, `cause`, `command` are canonical UUID text; `at_us` is UTC microseconds."""
+
+    id: str
+    type: str
+    data: bytes
+    at_us: int
+    tenant: str
+    actor: str
+    schema: int = 1
+    cause: str | None = None
+    command: str | None = None
+    sent: bytes | None = None
+    correlation: str = ""
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as the log holds it. `data` is None where it was redacted."""
+
+    position: int
+    run_id: str
+    version: int
+    id: str
+    type: str
+    schema: int
+    at_us: int
+    recorded_at_us: int
+    tenant: str
+    actor: str
+    cause: str | None
+    command: str | None
+    sent: bytes | None
+    correlation: str
+    hash: bytes
+    data: bytes | None
+
+    @property
+    def cursor(self) -> str:
+        """`<position>-<first 8 hex of the hash>`: the SSE id, and what a reader hands back to go on."""
+        return f"{self.position}-{self.hash[:4].hex()}"
+
+    def event(self) -> Event | Unknown | None:
+        """The typed event; None where it was redacted. Raises InvalidEvent."""
+        return decode_data(self.type, self.data)
+
+
+class _Actor(msgspec.Struct, frozen=True):
+    kind: str
+    name: str
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    position: int
+    run_id: str
+    version: int
+    id: str
+    type: str
+    schema: int
+    event_class: str = msgspec.field(name="class")
+    at: str
+    recorded_at: str
+    tenant: str
+    actor: _Actor
+    cause: str | None
+    command: str | None
+    sent: str | None
+    correlation: str
+    hash: str
+    data: msgspec.Raw
+
+
+_encode = msgspec.json.Encoder().encode
+_NULL = msgspec.Raw(b"null")
+
+
+def envelope_json(recorded: Recorded) -> bytes:
+    """The public JSON of a recorded event, one line; the stored data is spliced in, not decoded."""
+    kind, _, name = recorded.actor.partition(":")
+    return _encode(
+        _Envelope(
+            position=recorded.position,
+            run_id=recorded.run_id,
+            version=recorded.version,
+            id=recorded.id,
+            type=recorded.type,
+            schema=recorded.schema,
+            event_class=event_class(recorded.type),
+            at=time_text(recorded.at_us),
+            recorded_at=time_text(recorded.recorded_at_us),
+            tenant=recorded.tenant,
+            actor=_Actor(kind, name),
+            cause=recorded.cause,
+            command=recorded.command,
+            sent=recorded.sent.hex() if recorded.sent else None,
+            correlation=recorded.correlation,
+            hash=recorded.hash.hex(),
+            data=_NULL if recorded.data is None else msgspec.Raw(recorded.data),
+        )
+    )
+
+
+def time_text(us: int) -> str:
+    """Microseconds since 1970 as RFC 3339 UTC with six decimals and `Z`."""
+    seconds, micros = divmod(us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+
+
+def time_us(text: str) -> int:
+    """RFC 3339 text with an offset as microseconds since 1970. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"`{text}` has no time zone")
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def run_id_of(identity: uuid.UUID) -> str:
+    """`r_` and the UUID in 26 characters of lower-case base 32 (RFC 4648, without padding)."""
+    return "r_" + base64.b32encode(identity.bytes).decode().rstrip("=").lower()
+
+
+def derived_id(namespace: str, name: str) -> str:
+    """The v5 UUID of a name under another UUID: the same inputs give the same id, so a retry is known."""
+    return str(uuid.uuid5(uuid.UUID(namespace), name))

@@ -1,0 +1,674 @@
+"""Every fact that a log can hold, as one frozen Struct each; the names are stored for ever.
+
+An event's JSON is its `data`; the type stands beside it in the envelope (`runfold.envelope`). Fields left at their
+default are not stored, so a default, once released, never changes.
+"""
+
+import re
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+import msgspec
+
+from runfold.errors import InvalidEvent
+
+EventClass = Literal["lifecycle", "activity", "usage", "output", "audit"]
+Driver = Literal["queue", "here", "reported", "imported"]
+Json: TypeAlias = Any
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+"""A number that JSON readers keep exactly, and that SQLite can store."""
+
+
+def snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=snake_case):
+    pass
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What ending a process tree found and did."""
+
+    found: Count = 0
+    signals: tuple[str, ...] = ()
+    survivors: tuple[int, ...] = ()
+    waited_ms: Count = 0
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The error of a run, a turn or a step, as people read it."""
+
+    type: Literal["system", "dependency", "audit", "agent"] = "system"
+    code: str = ""
+    message: str = ""
+    retryable: bool = False
+    diagnostic_path: str | None = None
+    stack_trace: str | None = None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How it was seen that the work is done."""
+
+    detected: bool = False
+    rule: str | None = None
+    line: str | None = None
+
+
+class StepSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A node of the run's dependency graph."""
+
+    id: str
+    needs: tuple[str, ...] = ()
+    skill: str | None = None
+
+
+# The run.
+
+
+class RunQueued(_Event, frozen=True):
+    driver: Driver = "queue"
+    workflow: str | None = None
+    title: str = ""
+    payload: Json = None
+    context: dict[str, Json] = {}
+    labels: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+    cwd: str | None = None
+    prompt: str | None = None
+    format: str | None = None
+    model: str | None = None
+    limits: dict[str, Json] = {}
+    steps: tuple[StepSpec, ...] = ()
+    unit_name: str = "unit"
+    units_total: Count | None = None
+    max_turns: Count = 1
+    completion: Json = None
+    grace_seconds: float = 5.0
+    on_lost: Literal["fail", "resume"] = "fail"
+    lease_seconds: float | None = None
+    retry_of: str | None = None
+    resumed_from: str | None = None
+    from_step: str | None = None
+    parent_run_id: str | None = None
+    priority: int = 0
+
+
+class RunClaimed(_Event, frozen=True):
+    worker: str
+    claim: Count
+    host: str = ""
+
+
+class ClaimReleased(_Event, frozen=True):
+    claim: Count
+    worker: str = ""
+    reason: str = ""
+
+
+class ClaimLost(_Event, frozen=True):
+    claim: Count
+    worker: str = ""
+    host: str = ""
+    reason: str = ""
+
+
+class RunRequeued(_Event, frozen=True):
+    reason: str = ""
+
+
+class RunStarted(_Event, frozen=True):
+    worker: str = ""
+    pid: Count | None = None
+    pid_started_at: str | None = None
+    boot_id: str | None = None
+
+
+class PauseRequested(_Event, frozen=True):
+    reason: str = ""
+
+
+class RunPaused(_Event, frozen=True):
+    reason: str = ""
+    waiting_on: str | None = None
+
+
+class ResumeRequested(_Event, frozen=True):
+    reason: str = ""
+    limits: dict[str, Json] = {}
+
+
+class RunResumed(_Event, frozen=True):
+    reason: str = ""
+    driver: Driver | None = None
+    limits: dict[str, Json] = {}
+
+
+class CancelRequested(_Event, frozen=True):
+    reason: str = ""
+
+
+class RunCancelled(_Event, frozen=True):
+    reason: str = ""
+    reason_code: str = "CANCELLED_BY_USER"
+    receipt: Receipt | None = None
+
+
+class RunCompleted(_Event, frozen=True):
+    reason_code: str
+    message: str = ""
+    exit_code: int | None = None
+    completion: Completion | None = None
+    export_location: str | None = None
+    files: tuple[str, ...] = ()
+    validation_passed: bool | None = None
+
+
+class RunStopped(_Event, frozen=True):
+    reason_code: str
+    condition: str = ""
+    threshold: float | None = None
+    actual: float | None = None
+    message: str = ""
+
+
+class RunFailed(_Event, frozen=True):
+    reason_code: str
+    error: Failure = Failure()
+
+
+# Turns: one subprocess each.
+
+
+class TurnStarted(_Event, frozen=True):
+    turn: Count
+    step: str | None = None
+    attempt: Count = 1
+    pid: Count | None = None
+    prompt_sha256: str | None = None
+    agent_session_id: str | None = None
+
+
+class TurnCompleted(_Event, frozen=True):
+    turn: Count
+    step: str | None = None
+    attempt: Count = 1
+    agent_session_id: str | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    duration_ms: Count | None = None
+    output_bytes: Count = 0
+    output_sha256: str | None = None
+
+
+class TurnFailed(_Event, frozen=True):
+    turn: Count
+    step: str | None = None
+    attempt: Count = 1
+    agent_session_id: str | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    duration_ms: Count | None = None
+    output_bytes: Count = 0
+    output_sha256: str | None = None
+    error: Failure = Failure()
+
+
+class TurnCancelled(_Event, frozen=True):
+    turn: Count
+    step: str | None = None
+    attempt: Count = 1
+    exit_code: int | None = None
+    signal: str | None = None
+    duration_ms: Count | None = None
+    output_bytes: Count = 0
+    output_sha256: str | None = None
+    receipt: Receipt | None = None
+
+
+class TurnRetrying(_Event, frozen=True):
+    turn: Count
+    step: str | None = None
+    attempt: Count = 1
+    error: Failure = Failure()
+
+
+# Steps: the nodes of the run's graph.
+
+
+class StepStarted(_Event, frozen=True):
+    step: str
+    skill: str | None = None
+    attempt: Count = 1
+    input: Json = None
+    metadata: dict[str, Json] = {}
+
+
+class StepCompleted(_Event, frozen=True):
+    step: str
+    attempt: Count = 1
+    output: Json = None
+    cache_hit: bool = False
+    cache_key: str | None = None
+    duration_ms: Count | None = None
+    metadata: dict[str, Json] = {}
+
+
+class StepFailed(_Event, frozen=True):
+    step: str
+    attempt: Count = 1
+    error: Failure = Failure()
+    output: Json = None
+    duration_ms: Count | None = None
+    metadata: dict[str, Json] = {}
+
+
+class StepSkipped(_Event, frozen=True):
+    step: str
+    reason: str = ""
+
+
+class StepCancelled(_Event, frozen=True):
+    step: str
+    attempt: Count = 1
+    reason: str = ""
+
+
+class StepMarkedForRerun(_Event, frozen=True):
+    step: str
+    reason: str = ""
+    because_of: str | None = None
+
+
+class StepReset(_Event, frozen=True):
+    step: str
+    reason: str = ""
+    because_of: str | None = None
+
+
+# Units: counted pieces of work.
+
+
+class UnitsPlanned(_Event, frozen=True):
+    total: Count
+    unit_name: str | None = None
+
+
+class UnitStarted(_Event, frozen=True):
+    unit: str
+    index: Count | None = None
+    attempt: Count = 1
+    action: str | None = None
+    strategy: str | None = None
+
+
+class UnitAction(_Event, frozen=True):
+    unit: str
+    action: str
+    index: Count | None = None
+    attempt: Count = 1
+    strategy: str | None = None
+    reason: str = ""
+
+
+class UnitApproved(_Event, frozen=True):
+    unit: str
+    index: Count | None = None
+    attempt: Count = 1
+
+
+class UnitRejected(_Event, frozen=True):
+    unit: str
+    index: Count | None = None
+    attempt: Count = 1
+    reason: str = ""
+
+
+class UnitFailed(_Event, frozen=True):
+    unit: str
+    index: Count | None = None
+    attempt: Count = 1
+    reason: str = ""
+    error: Failure | None = None
+
+
+class ContextSet(_Event, frozen=True):
+    key: str
+    value: Json = None
+
+
+# Activity: what the work did.
+
+
+class Message(_Event, frozen=True):
+    text: str
+    role: str = "assistant"
+
+
+class Reasoning(_Event, frozen=True):
+    text: str
+
+
+class PlanUpdated(_Event, frozen=True):
+    items: tuple[Json, ...] = ()
+
+
+class ToolCalled(_Event, frozen=True):
+    tool: str
+    call_id: str
+    arguments: Json = None
+
+
+class ToolReturned(_Event, frozen=True):
+    call_id: str
+    tool: str = ""
+    result: Json = None
+    status: str = "completed"
+
+
+class CommandExecuted(_Event, frozen=True):
+    command: str
+    exit_code: int | None = None
+    status: str = "completed"
+    duration_ms: Count | None = None
+    output_tail: str = ""
+
+
+class AgentError(_Event, frozen=True):
+    message: str
+    retryable: bool = False
+    code: str | None = None
+    error_type: str | None = None
+    diagnostic_path: str | None = None
+
+
+class FileWritten(_Event, frozen=True):
+    path: str
+    bytes: Count | None = None
+    kind: str | None = None
+    sha256: str | None = None
+
+
+class FileRead(_Event, frozen=True):
+    path: str
+    bytes: Count | None = None
+
+
+class FileDeleted(_Event, frozen=True):
+    path: str
+
+
+class LogUpdated(_Event, frozen=True):
+    path: str
+    bytes_added: Count = 0
+    tail: str = ""
+
+
+class TestRunStarted(_Event, frozen=True):
+    __test__ = False
+    framework: str = ""
+    command: str = ""
+
+
+class TestRunCompleted(_Event, frozen=True):
+    __test__ = False
+    framework: str = ""
+    command: str = ""
+    passed: Count = 0
+    failed: Count = 0
+    skipped: Count = 0
+    duration_ms: Count | None = None
+
+
+# Usage, output, artifacts.
+
+
+class TokenUsage(_Event, frozen=True):
+    model: str | None = None
+    provider: str | None = None
+    session: str | None = None
+    input_tokens: Count = 0
+    cache_read_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    output_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    cumulative: Json = None
+    semantics: Literal["delta", "provisional"] = "delta"
+    cost_micros: Count | None = None
+    price_source: str | None = None
+
+
+class SubprocessOutput(_Event, frozen=True):
+    text: str
+    stream: str = "stdout"
+    offset: Count = 0
+    skipped_bytes: Count = 0
+
+
+class ArtifactStored(_Event, frozen=True):
+    artifact_id: str
+    name: str
+    sha256: str
+    media_type: str = "application/octet-stream"
+    size_bytes: Count = 0
+    step: str | None = None
+
+
+class CostEstimated(_Event, frozen=True):
+    scope: str = "run"
+    low_micros: Count = 0
+    high_micros: Count = 0
+    basis: str = ""
+
+
+# Limits and approvals.
+
+
+class LimitWarned(_Event, frozen=True):
+    limit: str
+    scope: str = "run"
+    threshold: float = 0
+    actual: float = 0
+    overshoot: float = 0
+    on_exceed: Literal["warn", "ask", "stop"] = "warn"
+    reason: str = ""
+
+
+class LimitExceeded(_Event, frozen=True):
+    limit: str
+    scope: str = "run"
+    threshold: float = 0
+    actual: float = 0
+    overshoot: float = 0
+    on_exceed: Literal["warn", "ask", "stop"] = "stop"
+    reason: str = ""
+
+
+class ApprovalRequested(_Event, frozen=True):
+    approval_id: str
+    kind: str = ""
+    summary: str = ""
+    amount_micros: Count | None = None
+    digest: str | None = None
+    expires_at: str | None = None
+
+
+class ApprovalGranted(_Event, frozen=True):
+    approval_id: str
+    comment: str = ""
+    amount_micros: Count | None = None
+
+
+class ApprovalDenied(_Event, frozen=True):
+    approval_id: str
+    comment: str = ""
+
+
+class ApprovalExpired(_Event, frozen=True):
+    approval_id: str
+
+
+# Notes, and what the vocabulary does not know.
+
+
+class NoteAdded(_Event, frozen=True):
+    text: str
+
+
+class LabelChanged(_Event, frozen=True):
+    key: str
+    value: str | None = None
+
+
+class Telemetry(_Event, frozen=True):
+    name: str
+    data: Json = None
+
+
+class TelemetryRejected(_Event, frozen=True):
+    reason: str
+    sample: str = ""
+    count: Count = 1
+
+
+class EventRedacted(_Event, frozen=True):
+    version: Count
+    hash: str = ""
+    reason: str = ""
+
+
+class RunArchived(_Event, frozen=True):
+    run_id: str = ""
+    digests: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    reason: str = ""
+    archive: str = ""
+    summary: Json = None
+
+
+# The system stream, and refusals.
+
+
+class TokenCreated(_Event, frozen=True):
+    digest: str
+    name: str = ""
+    tenant: str = "default"
+    role: str = "viewer"
+    expires_at: str | None = None
+
+
+class TokenRevoked(_Event, frozen=True):
+    digest: str
+    reason: str = ""
+
+
+class Anchor(_Event, frozen=True):
+    position: Count
+    digest: str
+    previous: str = ""
+
+
+class LogTrimmed(_Event, frozen=True):
+    position: Count
+    run_id: str = ""
+
+
+class ViewEventSkipped(_Event, frozen=True):
+    view: str
+    position: Count
+    reason: str = ""
+
+
+class LateEventRejected(_Event, frozen=True):
+    run_id: str
+    event_type: str
+    reason: str = ""
+    count: Count = 1
+
+
+class CommandRefused(_Event, frozen=True):
+    run_id: str
+    refused: str
+    code: str = ""
+    reason: str = ""
+    count: Count = 1
+
+
+class Unknown(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a type this version does not know: kept, streamed and exported, ignored by folds."""
+
+    type: str
+    data: msgspec.Raw
+
+
+Lifecycle: TypeAlias = (
+    RunQueued | RunClaimed | ClaimReleased | ClaimLost | RunRequeued | RunStarted | PauseRequested | RunPaused
+    | ResumeRequested | RunResumed | CancelRequested | RunCancelled | RunCompleted | RunStopped | RunFailed
+    | TurnStarted | TurnCompleted | TurnFailed | TurnCancelled | TurnRetrying
+    | StepStarted | StepCompleted | StepFailed | StepSkipped | StepCancelled | StepMarkedForRerun | StepReset
+    | UnitsPlanned | UnitStarted | UnitAction | UnitApproved | UnitRejected | UnitFailed | ContextSet
+    | ArtifactStored | LimitWarned | LimitExceeded
+)  # fmt: skip
+Activity: TypeAlias = (
+    Message | Reasoning | PlanUpdated | ToolCalled | ToolReturned | CommandExecuted | AgentError
+    | FileWritten | FileRead | FileDeleted | LogUpdated | TestRunStarted | TestRunCompleted | Telemetry
+)  # fmt: skip
+Usage: TypeAlias = TokenUsage | CostEstimated
+Output: TypeAlias = SubprocessOutput
+Audit: TypeAlias = (
+    ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired | NoteAdded | LabelChanged
+    | TelemetryRejected | EventRedacted | RunArchived | TokenCreated | TokenRevoked | Anchor | LogTrimmed
+    | ViewEventSkipped | LateEventRejected | CommandRefused
+)  # fmt: skip
+Event: TypeAlias = Lifecycle | Activity | Usage | Output | Audit
+
+_BY_CLASS: tuple[tuple[EventClass, Any], ...] = (
+    ("lifecycle", get_args(Lifecycle)),
+    ("activity", get_args(Activity)),
+    ("usage", get_args(Usage)),
+    ("output", (SubprocessOutput,)),
+    ("audit", get_args(Audit)),
+)
+EVENT_TYPES: dict[str, type[Event]] = {snake_case(kind.__name__): kind for _, kinds in _BY_CLASS for kind in kinds}
+EVENT_CLASSES: dict[str, EventClass] = {
+    snake_case(kind.__name__): name for name, kinds in _BY_CLASS for kind in kinds
+}
+_DECODERS: dict[str, msgspec.json.Decoder[Event]] = {
+    name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()
+}
+_TAGS = {kind: name for name, kind in EVENT_TYPES.items()}
+_PREFIX_BYTES = {kind: len(f'{{"type":"{name}"') for name, kind in EVENT_TYPES.items()}
+_encode = msgspec.json.Encoder().encode
+
+
+def event_type(event: Event | Unknown) -> str:
+    """The stored type of an event, as `events.md` and the log spell it: `file_written`."""
+    return event.type if isinstance(event, Unknown) else _TAGS[type(event)]
+
+
+def event_class(type_name: str) -> EventClass:
+    """Which class a type belongs to; an unknown type is activity."""
+    return EVENT_CLASSES.get(type_name, "activity")
+
+
+def encode_data(event: Event | Unknown) -> bytes:
+    """The event's `data` as one JSON object, without its type."""
+    if isinstance(event, Unknown):
+        return bytes(event.data)
+    rest = _encode(event)[_PREFIX_BYTES[type(event)] :]
+    return b"{" + rest[1:] if rest[:1] == b"," else b"{}"
+
+
+def decode_data(type_name: str, data: bytes | None) -> Event | Unknown | None:
+    """The event of a stored type and its data; None where the data was redacted.
+
+    Raises InvalidEvent when a known type's data has another shape.
+    """
+    if data is None:
+        return None
+    decoder = _DECODERS.get(type_name)
+    if decoder is None:
+        return Unknown(type=type_name, data=msgspec.Raw(data))
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidEvent(f"data of `{type_name}` is not valid: {error}", hint="compare it with docs/events.md") from error

@@ -1,0 +1,63 @@
+"""The arrows between the packages point inward, and the domain stays pure."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "runfold": set[str](),
+    "eventstore": {"runfold"},
+    "projections": {"eventstore", "runfold"},
+    "runner": {"projections", "eventstore", "runfold"},
+    "api": {"projections", "eventstore", "runfold"},
+    "cli": {"api", "runner", "projections", "eventstore", "runfold"},
+}
+THIRD_PARTY = {
+    "runfold": {"msgspec"},
+    "eventstore": {"msgspec", "aiosqlite", "pysqlite3", "structlog"},
+    "projections": {"msgspec", "aiosqlite", "structlog"},
+    "runner": {"msgspec", "structlog"},
+    "api": {"msgspec", "aiohttp", "structlog"},
+    "cli": {"msgspec", "aiohttp", "structlog", "click", "platformdirs"},
+}
+IMPURE = {"asyncio", "os", "time", "random", "secrets", "sqlite3", "socket", "subprocess", "threading", "pathlib"}
+NOT_PURE_BY_NAME = {"__main__.py", "emit.py"}
+FILES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_package_imports_only_what_lies_further_in(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    if path.name == "__main__.py":
+        return
+
+    found = set(imports(path))
+
+    assert found & set(ALLOWED) <= ALLOWED[package] | {package}
+    assert found - set(ALLOWED) - sys.stdlib_module_names <= THIRD_PARTY[package]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "runfold").glob("*.py")), ids=lambda path: path.name)
+def test_the_domain_has_no_io_no_clock_and_no_chance(path: Path) -> None:
+    if path.name in NOT_PURE_BY_NAME:
+        return
+
+    assert not set(imports(path)) & IMPURE
+
+
+def test_every_file_says_what_it_promises() -> None:
+    silent = [str(path.relative_to(ROOT)) for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))]
+
+    assert silent == []
