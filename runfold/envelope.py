@@ -13,7 +13,7 @@ SYSTEM_STREAM = "$runfold"
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event on its way into the log. `id`, `cause`, `command` are canonical UUID text; `at_us` is UTC microseconds."""
+    """An event on its way into the log: `id`, `cause` and `command` are canonical UUID text, times UTC microseconds."""
 
     id: str
     type: str

@@ -629,9 +629,7 @@ _BY_CLASS: tuple[tuple[EventClass, Any], ...] = (
     ("audit", get_args(Audit)),
 )
 EVENT_TYPES: dict[str, type[Event]] = {snake_case(kind.__name__): kind for _, kinds in _BY_CLASS for kind in kinds}
-EVENT_CLASSES: dict[str, EventClass] = {
-    snake_case(kind.__name__): name for name, kinds in _BY_CLASS for kind in kinds
-}
+EVENT_CLASSES: dict[str, EventClass] = {snake_case(kind.__name__): name for name, kinds in _BY_CLASS for kind in kinds}
 _DECODERS: dict[str, msgspec.json.Decoder[Event]] = {
     name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()
 }
@@ -671,4 +669,6 @@ def decode_data(type_name: str, data: bytes | None) -> Event | Unknown | None:
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidEvent(f"data of `{type_name}` is not valid: {error}", hint="compare it with docs/events.md") from error
+        raise InvalidEvent(
+            f"data of `{type_name}` is not valid: {error}", hint="compare it with docs/events.md"
+        ) from error

@@ -101,6 +101,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     open_steps: tuple[OpenStep, ...] = ()
     open_approvals: tuple[str, ...] = ()
     waiting_on: str | None = None
+    stop_code: str = ""
+    """The reason code of the limit that asked the run to stop."""
     tokens: Tokens = Tokens()
     cost_micros: int | None = None
     files: int = 0

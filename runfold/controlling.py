@@ -1,0 +1,99 @@
+"""Pause, resume and cancel: at once where nobody has to be asked, else a request that the driver answers."""
+
+from typing import NoReturn
+
+from runfold.closing import close_cancelled
+from runfold.commands import Cancel, Cancelled, Pause, Paused, Resume
+from runfold.ending import check_driver
+from runfold.errors import NotAllowed
+from runfold.events import (
+    CancelRequested,
+    ClaimReleased,
+    Event,
+    PauseRequested,
+    RunClaimed,
+    RunPaused,
+    RunResumed,
+)
+from runfold.state import Run
+
+
+def pause(run: Run, command: Pause) -> tuple[Event, ...]:
+    if run.status in ("pausing", "paused"):
+        return ()
+    if run.status not in ("queued", "running"):
+        _refuse(run, "paused")
+    if run.status == "queued":
+        return (RunPaused(reason=command.reason), *_give_back(run))
+    if _is_alone(run):
+        return (PauseRequested(reason=command.reason), RunPaused(reason=command.reason))
+    return (PauseRequested(reason=command.reason),)
+
+
+def paused(run: Run, command: Paused) -> tuple[Event, ...]:
+    if run.status == "paused" and command.claim is None and not run.is_driven:
+        return ()
+    check_driver(run, command.claim, "pause")
+    if run.status == "paused":
+        return ()
+    waits = run.status == "running" and command.waiting_on is not None
+    if run.status != "pausing" and not waits:
+        _refuse(run, "paused by its driver now", hint="nobody asks for a pause any more; go on")
+    # A turn that is held, not ended, keeps its claim: its processes are still there.
+    given_back = () if run.turn_open else _give_back(run)
+    return (RunPaused(reason=command.reason, waiting_on=command.waiting_on), *given_back)
+
+
+def resume(run: Run, command: Resume) -> tuple[Event, ...]:
+    if run.status in ("queued", "running"):
+        if command.limits:
+            _refuse(run, "given new limits", hint=f"`runfold pause {run.run_id}` first")
+        return ()
+    if run.status not in ("pausing", "paused", "stopped"):
+        _refuse(run, "resumed")
+    if command.driver is not None and (command.driver in ("queue", "here")) != run.is_driven:
+        _refuse(run, f"driven by `{command.driver}`", hint=f"its driver is `{run.driver}`")
+    if run.worker:
+        # Its worker is still there and goes on; another driver would be a second one.
+        return (RunResumed(reason=command.reason, limits=command.limits),)
+    resumed = RunResumed(reason=command.reason, driver=command.driver, limits=command.limits)
+    if command.driver == "here" and command.worker:
+        return (resumed, RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1))
+    return (resumed,)
+
+
+def cancel(run: Run, command: Cancel) -> tuple[Event, ...]:
+    if run.status == "cancelling":
+        return ()
+    requested = CancelRequested(reason=command.reason)
+    if _is_alone(run) or (run.status in ("queued", "paused", "stopped") and not run.turn_open):
+        return (requested, *close_cancelled(run, reason=command.reason))
+    return (requested,)
+
+
+def cancelled(run: Run, command: Cancelled) -> tuple[Event, ...]:
+    check_driver(run, command.claim, "say that it is cancelled")
+    if run.status != "cancelling":
+        _refuse(run, "cancelled by its driver", hint=f"`runfold cancel {run.run_id}` asks for it")
+    return close_cancelled(run, receipt=command.receipt)
+
+
+def _is_alone(run: Run) -> bool:
+    """Nobody listens who would have to end something first."""
+    if run.is_driven:
+        return not run.worker and not run.turn_open
+    return run.lease_seconds is None
+
+
+def _give_back(run: Run) -> tuple[Event, ...]:
+    if not run.worker:
+        return ()
+    return (ClaimReleased(claim=run.claim, worker=run.worker, reason="paused"),)
+
+
+def _refuse(run: Run, what: str, *, hint: str = "") -> NoReturn:
+    raise NotAllowed(
+        f"run `{run.run_id}` is {run.status} and cannot be {what}",
+        hint=hint or f"`runfold status {run.run_id}` says what it waits for",
+        run_id=run.run_id,
+    )

@@ -1,0 +1,209 @@
+"""Every rule of a run: a command is granted with events, or refused with an error that says what to do next."""
+
+from typing import Any, NoReturn, TypeAlias, assert_never
+
+from msgspec.structs import replace
+
+from runfold.closing import close_tools
+from runfold.commands import (
+    AddNote,
+    Cancel,
+    Cancelled,
+    ChangeLabel,
+    Claim,
+    Command,
+    Complete,
+    EndTurn,
+    Fail,
+    LoseClaim,
+    Observe,
+    OpenReported,
+    Pause,
+    Paused,
+    Queue,
+    ReleaseClaim,
+    Resume,
+    Start,
+    StartHere,
+    StartTurn,
+    Stop,
+)
+from runfold.controlling import cancel, cancelled, pause, paused, resume
+from runfold.ending import check_claim, complete, fail, lose_claim, release_claim, stop
+from runfold.errors import AlreadyFinal, NotAllowed, NotFound
+from runfold.events import (
+    Event,
+    LabelChanged,
+    NoteAdded,
+    RunClaimed,
+    RunQueued,
+    RunStarted,
+    TurnFailed,
+    Unknown,
+)
+from runfold.observing import check_no_turn, check_step, check_turn, observe
+from runfold.state import Run
+
+Events: TypeAlias = tuple[Event | Unknown, ...]
+
+
+def decide(run: Run, command: Command, now_us: int) -> Events:
+    """The events that grant the command; `()` when it was granted already.
+
+    Raises BadRequest, NotFound, NotAllowed, Fenced, AlreadyFinal.
+    """
+    match command:
+        case Queue() | StartHere() | OpenReported():
+            return _open(run, command)
+        case AddNote() | ChangeLabel():
+            _check_known(run)
+            return _annotate(run, command)
+        case Cancel() | Cancelled() if run.status == "cancelled":
+            # A second Cancel is a wish already granted: answer with silence, not an error, so retries are safe.
+            return ()
+        case _:
+            _check_known(run)
+            if run.is_final:
+                _refuse_final(run)
+            return _decide_open(run, command, now_us)
+
+
+_Later: TypeAlias = (
+    Claim | Start | StartTurn | EndTurn | Observe | Pause | Paused | Resume | Cancel | Cancelled | Complete | Fail
+    | Stop | ReleaseClaim | LoseClaim
+)  # fmt: skip
+
+
+def _decide_open(run: Run, command: _Later, now_us: int) -> Events:
+    match command:
+        case Claim():
+            return _claim(run, command)
+        case Start():
+            return _start(run, command)
+        case StartTurn():
+            return _start_turn(run, command)
+        case EndTurn():
+            return _end_turn(run, command)
+        case Observe():
+            if command.claim is not None:
+                check_claim(run, command.claim)
+            return observe(run, command.events, by_worker=command.claim is not None, now_us=now_us)
+        case Pause():
+            return pause(run, command)
+        case Paused():
+            return paused(run, command)
+        case Resume():
+            return resume(run, command)
+        case Cancel():
+            return cancel(run, command)
+        case Cancelled():
+            return cancelled(run, command)
+        case Complete():
+            return complete(run, command)
+        case Fail():
+            return fail(run, command)
+        case Stop():
+            return stop(run, command)
+        case ReleaseClaim():
+            return release_claim(run, command)
+        case LoseClaim():
+            return lose_claim(run, command)
+        case _:
+            assert_never(command)
+
+
+def _check_known(run: Run) -> None:
+    if run.status is None:
+        raise NotFound(f"run `{run.run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run.run_id)
+
+
+def _refuse_final(run: Run) -> NoReturn:
+    raise AlreadyFinal(
+        f"run `{run.run_id}` is already {run.status}",
+        hint=f"`runfold retry {run.run_id}` starts a new attempt",
+        run_id=run.run_id,
+    )
+
+
+def _open(run: Run, command: Queue | StartHere | OpenReported) -> Events:
+    if run.status is not None:
+        raise NotAllowed(
+            f"run `{run.run_id}` exists already and is {run.status}",
+            hint=f"`runfold status {run.run_id}` shows it",
+            run_id=run.run_id,
+        )
+    match command:
+        case Queue():
+            return (_driven_by(command.queued, "queue"),)
+        case StartHere():
+            claimed = RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1)
+            started = RunStarted(worker=command.worker, pid=command.pid, boot_id=command.boot_id)
+            return (_driven_by(command.queued, "here"), claimed, started)
+        case OpenReported():
+            imported = command.queued.driver == "imported"
+            return (command.queued if imported else _driven_by(command.queued, "reported"), RunStarted())
+        case _:
+            assert_never(command)
+
+
+def _driven_by(queued: RunQueued, driver: Any) -> RunQueued:
+    return queued if queued.driver == driver else replace(queued, driver=driver)
+
+
+def _annotate(run: Run, command: AddNote | ChangeLabel) -> Events:
+    if isinstance(command, AddNote):
+        return (NoteAdded(text=command.text),)
+    if run.labels.get(command.key) == command.value:
+        return ()
+    return (LabelChanged(key=command.key, value=command.value),)
+
+
+def _claim(run: Run, command: Claim) -> Events:
+    if run.worker:
+        raise NotAllowed(
+            f"run `{run.run_id}` is claimed by {run.worker}", hint="exactly one worker drives a run", run_id=run.run_id
+        )
+    if run.status != "queued" or not run.is_driven:
+        state = run.status if run.is_driven else run.driver
+        raise NotAllowed(
+            f"run `{run.run_id}` is {state} and cannot be claimed", hint="only queued runs can be", run_id=run.run_id
+        )
+    return (RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1),)
+
+
+def _start(run: Run, command: Start) -> Events:
+    check_claim(run, command.claim)
+    if run.status == "running":
+        # Resumed in a terminal, it runs already: only the new process is news.
+        if command.pid is None or command.pid == run.pid:
+            return ()
+    elif run.status != "queued":
+        raise NotAllowed(
+            f"run `{run.run_id}` is {run.status} and cannot start",
+            hint=f"`runfold status {run.run_id}` says why",
+            run_id=run.run_id,
+        )
+    return (RunStarted(worker=command.worker or run.worker, pid=command.pid, boot_id=command.boot_id),)
+
+
+def _start_turn(run: Run, command: StartTurn) -> Events:
+    check_claim(run, command.claim)
+    if run.status != "running":
+        raise NotAllowed(
+            f"run `{run.run_id}` is {run.status}: no turn can start",
+            hint="start it first" if run.status == "queued" else f"`runfold resume {run.run_id}` once it is paused",
+            run_id=run.run_id,
+        )
+    check_no_turn(run)
+    check_step(run, command.started.step)
+    return (command.started,)
+
+
+def _end_turn(run: Run, command: EndTurn) -> Events:
+    check_claim(run, command.claim)
+    check_turn(run, command.ended.turn)
+    ended = command.ended
+    if isinstance(ended, TurnFailed) and run.last_agent_error is not None and ended.error.code in ("", "EXIT_NONZERO"):
+        # What the program itself said about its failure tells more than its exit code.
+        ended = replace(ended, error=run.last_agent_error)
+    return (*close_tools(run), ended)

@@ -1,0 +1,137 @@
+"""Who may say what about a run: a worker with its claim, a reporter, or the driven program itself."""
+
+from collections.abc import Sequence
+
+from runfold.errors import InvalidEvent, NotAllowed
+from runfold.events import (
+    EVENT_CLASSES,
+    EVENT_TYPES,
+    Event,
+    StepCancelled,
+    StepCompleted,
+    StepFailed,
+    StepMarkedForRerun,
+    StepReset,
+    StepSkipped,
+    StepStarted,
+    TurnCancelled,
+    TurnCompleted,
+    TurnFailed,
+    TurnRetrying,
+    TurnStarted,
+    UnitStarted,
+    Unknown,
+    event_type,
+)
+from runfold.evolve import evolve
+from runfold.state import Run
+
+OPEN_STEPS_MAX = 200  # What ends a run closes them all in one append, which holds at most 500 events.
+
+CHILD_TYPES: frozenset[str] = frozenset(
+    name
+    for name, kind in EVENT_CLASSES.items()
+    if kind in ("activity", "usage") or name.startswith(("unit_", "units_", "step_"))
+) | {"artifact_stored", "context_set"}
+"""What a driven program may say of its own run."""
+
+WORKER_TYPES = CHILD_TYPES | {"subprocess_output", "telemetry_rejected", "turn_retrying"}
+CLAIMLESS_TYPES = CHILD_TYPES | {"note_added"}
+REPORTER_TYPES = CLAIMLESS_TYPES | {
+    "subprocess_output",
+    "turn_started",
+    "turn_completed",
+    "turn_failed",
+    "turn_cancelled",
+    "turn_retrying",
+}
+
+
+def observe(
+    run: Run, events: Sequence[Event | Unknown], *, by_worker: bool, now_us: int
+) -> tuple[Event | Unknown, ...]:
+    """The events as they are, when whoever sends them may send every one of them. Raises NotAllowed, InvalidEvent."""
+    if by_worker:
+        allowed, whose = WORKER_TYPES, "a worker"
+    elif run.is_driven:
+        allowed, whose = CLAIMLESS_TYPES, "a driven program"
+    else:
+        allowed, whose = REPORTER_TYPES, "a reporter"
+    for event in events:
+        _check_type(run, event, allowed, whose)
+        if not by_worker:
+            _check_start(run, event)
+        _check_inside(run, event)
+        if isinstance(event, TurnStarted | TurnCompleted | TurnFailed | TurnCancelled | StepStarted):
+            # Later events of the same report are judged after the earlier ones.
+            run = evolve(run, event, at_us=now_us)
+    return tuple(events)
+
+
+def check_step(run: Run, step: str | None) -> None:
+    """A run with a graph knows its steps. Raises NotAllowed."""
+    if step is None or not run.steps or any(spec.id == step for spec in run.steps):
+        return
+    known = ", ".join(spec.id for spec in run.steps[:10])
+    raise NotAllowed(f"run `{run.run_id}` has no step `{step}`", hint=f"its steps are: {known}", run_id=run.run_id)
+
+
+def _check_type(run: Run, event: Event | Unknown, allowed: frozenset[str], whose: str) -> None:
+    name = event_type(event)
+    if isinstance(event, Unknown):
+        if name in EVENT_TYPES:
+            raise InvalidEvent(f"`{name}` is a known type and was not decoded as one", run_id=run.run_id)
+        return
+    if name not in allowed:
+        raise NotAllowed(
+            f"`{name}` is not {whose}'s to say about run `{run.run_id}`",
+            hint="a run's end, pause and approvals are commands: see `runfold --help`",
+            run_id=run.run_id,
+        )
+
+
+def _check_start(run: Run, event: Event | Unknown) -> None:
+    starts = isinstance(event, StepStarted | UnitStarted | TurnStarted)
+    if starts and run.status in ("queued", "paused", "stopped"):
+        raise NotAllowed(
+            f"run `{run.run_id}` is {run.status}: `{event_type(event)}` has to wait",
+            hint=f"`runfold resume {run.run_id}` first",
+            run_id=run.run_id,
+        )
+
+
+def _check_inside(run: Run, event: Event | Unknown) -> None:
+    match event:
+        case StepStarted():
+            check_step(run, event.step)
+            if len(run.open_steps) >= OPEN_STEPS_MAX:
+                raise NotAllowed(
+                    f"run `{run.run_id}` has {OPEN_STEPS_MAX} open steps", hint="end some first", run_id=run.run_id
+                )
+        case StepCompleted() | StepFailed() | StepSkipped() | StepCancelled() | StepMarkedForRerun() | StepReset():
+            check_step(run, event.step)
+        case TurnStarted():
+            check_step(run, event.step)
+            check_no_turn(run)
+        case TurnCompleted() | TurnFailed() | TurnCancelled():
+            check_turn(run, event.turn)
+        case TurnRetrying():
+            check_step(run, event.step)
+        case _:
+            pass
+
+
+def check_no_turn(run: Run) -> None:
+    if run.turn_open:
+        raise NotAllowed(f"turn {run.turn} of run `{run.run_id}` is still open", hint="end it first", run_id=run.run_id)
+
+
+def check_turn(run: Run, turn: int) -> None:
+    if not run.turn_open:
+        raise NotAllowed(f"run `{run.run_id}` has no open turn", hint="start one first", run_id=run.run_id)
+    if turn != run.turn:
+        raise NotAllowed(
+            f"the open turn of run `{run.run_id}` is {run.turn}, not {turn}",
+            hint=f"end turn {run.turn}",
+            run_id=run.run_id,
+        )
