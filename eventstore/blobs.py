@@ -1,0 +1,59 @@
+"""Blobs by their sha256: once `put` returns, the content is on the disk and complete."""
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from runfold.errors import BadRequest, NotFound
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def put(data: Path, content: bytes) -> str:
+    """Store the content under its sha256, which is returned; the same content again changes nothing."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = _path(data, sha256)
+    if path.exists():
+        return sha256
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    for folder in (path.parent, path.parent.parent):
+        _sync_folder(folder)
+    return sha256
+
+
+def get(data: Path, sha256: str) -> bytes:
+    """The content of a blob. Raises NotFound when it is absent or no longer matches its name."""
+    try:
+        content = _path(data, sha256).read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"blob `{sha256}` is not stored") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise NotFound(f"blob `{sha256}` is damaged", hint="run `runfold verify`; restore it from a backup")
+    return content
+
+
+def _path(data: Path, sha256: str) -> Path:
+    if not _SHA256.fullmatch(sha256):
+        raise BadRequest(f"`{sha256}` is not a sha256", hint="64 hexadecimal digits in lower case")
+    return data / "blobs" / sha256[:2] / sha256
+
+
+def _sync_folder(folder: Path) -> None:
+    # The new name is durable only when its folder is.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,111 @@
+"""Which worker holds a run's claim, and until when: rows beside the log, never facts of it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from eventstore.sqlite3_module import sqlite3
+
+LEASE_SECONDS = 30.0
+BUSY_SECONDS = 5.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS leases (
+    run_id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    claim INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    host TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    pid_started_at TEXT NOT NULL,
+    expires_monotonic_us INTEGER NOT NULL, -- CLOCK_MONOTONIC of `boot_id`: sleep does not expire a lease.
+    expires_wall_us INTEGER NOT NULL       -- For other hosts.
+) STRICT
+"""
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    run_id: str
+    tenant: str
+    claim: int
+    owner: str
+    host: str
+    boot_id: str
+    pid: int
+    pid_started_at: str
+    expires_monotonic_us: int = 0
+    expires_wall_us: int = 0
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+def wall_us() -> int:
+    return time.time_ns() // 1000
+
+
+class Leases:
+    """One connection; calls come one at a time, from whatever thread."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, data: Path) -> "Leases":
+        data.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            data / "leases.db", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A lease lost with the power is lost with its boot anyway.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(_SCHEMA)
+        return cls(connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def take(self, lease: Lease, *, seconds: float = LEASE_SECONDS) -> Lease:
+        """Write the lease of a new claim over any older one of the run."""
+        taken = msgspec.structs.replace(
+            lease,
+            expires_monotonic_us=monotonic_us() + int(seconds * 1_000_000),
+            expires_wall_us=wall_us() + int(seconds * 1_000_000),
+        )
+        self._connection.execute(
+            "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (run_id) DO UPDATE SET tenant = excluded.tenant, claim = excluded.claim,"
+            " owner = excluded.owner, host = excluded.host, boot_id = excluded.boot_id, pid = excluded.pid,"
+            " pid_started_at = excluded.pid_started_at, expires_monotonic_us = excluded.expires_monotonic_us,"
+            " expires_wall_us = excluded.expires_wall_us WHERE excluded.claim >= leases.claim",
+            msgspec.structs.astuple(taken),
+        )
+        return taken
+
+    def renew(self, run_id: str, claim: int, *, seconds: float = LEASE_SECONDS) -> bool:
+        """Extend the lease; False when it is no longer this claim's."""
+        cursor = self._connection.execute(
+            "UPDATE leases SET expires_monotonic_us = ?, expires_wall_us = ? WHERE run_id = ? AND claim = ?",
+            (
+                monotonic_us() + int(seconds * 1_000_000),
+                wall_us() + int(seconds * 1_000_000),
+                run_id,
+                claim,
+            ),
+        )
+        return bool(cursor.rowcount)
+
+    def release(self, run_id: str, claim: int) -> None:
+        self._connection.execute("DELETE FROM leases WHERE run_id = ? AND claim = ?", (run_id, claim))
+
+    def of_host(self, host: str) -> list[Lease]:
+        rows = self._connection.execute("SELECT * FROM leases WHERE host = ? ORDER BY run_id", (host,)).fetchall()
+        return [Lease(**dict(zip(Lease.__struct_fields__, row, strict=True))) for row in rows]
+
+    def expired(self, host: str, boot_id: str, *, now_monotonic_us: int | None = None) -> list[Lease]:
+        """Leases of this host that ran out, or were taken before it booted."""
+        now = monotonic_us() if now_monotonic_us is None else now_monotonic_us
+        return [lease for lease in self.of_host(host) if lease.boot_id != boot_id or lease.expires_monotonic_us <= now]

@@ -1,0 +1,203 @@
+"""Reading the log with plain functions over a read-only connection: pages, bounds, the last event, events by id."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
+from eventstore.sqlite3_module import sqlite3
+from runfold.envelope import Recorded
+from runfold.errors import BadRequest, Diverged, NotFound, Trimmed
+
+APPLICATION_ID = 0x52554E46
+USER_VERSION = 1
+BUSY_TIMEOUT_MS = 5000
+LOG_FILE = "log.db"
+
+COLUMNS = (
+    "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor,"
+    " cause, command, sent, correlation, hash, data"
+)
+Row: TypeAlias = tuple[Any, ...]
+
+
+def open_reader(data: Path) -> sqlite3.Connection:
+    """A connection that can only read the log of a data folder. Raises NotFound, BadRequest."""
+    path = data / LOG_FILE
+    if not path.exists():
+        raise NotFound(
+            f"no log in `{data}`", hint="`runfold run -- COMMAND` starts one; or name its folder with --data"
+        )
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA query_only = ON")
+        if not check_file(connection, path):
+            raise NotFound(f"the log in `{data}` is empty", hint="`runfold run -- COMMAND` starts it")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_file(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is a log of ours (True) or still empty (False). Raises BadRequest for any other file."""
+    try:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        user_version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise BadRequest(f"`{path}` is not a SQLite file", hint="choose another data folder") from error
+    if application_id == 0 and tables == 0:
+        return False
+    if application_id != APPLICATION_ID:
+        raise BadRequest(f"`{path}` belongs to another program", hint="choose another data folder")
+    if user_version > USER_VERSION:
+        raise BadRequest(
+            f"`{path}` is of a newer runfold (format {user_version}, known {USER_VERSION})", hint="upgrade runfold"
+        )
+    return True
+
+
+def read_page(
+    connection: sqlite3.Connection,
+    *,
+    after: int = 0,
+    stream: str | None = None,
+    upto: int | None = None,
+    limit: int = PAGE_EVENTS,
+) -> Page:
+    """The next events after a position, up to the head or `upto`. Raises Trimmed, Diverged."""
+    head = bounds(connection)
+    if after < head.first - 1:
+        raise Trimmed(
+            f"events up to position {head.first - 1} are no longer kept",
+            earliest=head.first,
+            hint=f"read the snapshot, then go on after {head.first - 1}",
+        )
+    if after > head.last:
+        raise Diverged(
+            f"position {after} is beyond the log's head {head.last}",
+            earliest=head.first,
+            hint="the cursor is from another log, or this one was restored; read the snapshot and start anew",
+        )
+    # The head is read before the events, so a page never claims to have looked further than it did.
+    end = head.last if upto is None else max(after, min(upto, head.last))
+    if stream is None:
+        rows = connection.execute(
+            f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",  # noqa: S608
+            (after, end, limit),
+        ).fetchall()
+    else:
+        rows = connection.execute(
+            f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND version > ? AND position <= ?"  # noqa: S608
+            " ORDER BY version LIMIT ?",
+            (stream, _version_at(connection, stream, after), end, limit),
+        ).fetchall()
+    events = tuple(recorded_of(row) for row in rows)
+    return Page(events=events, scanned_to=events[-1].position if len(events) == limit else end)
+
+
+def _version_at(connection: sqlite3.Connection, stream: str, position: int) -> int:
+    """The version of the stream's last event up to a position; 0 where it has none."""
+    if position == 0:
+        return 0
+    row = connection.execute(
+        "SELECT version FROM events WHERE position = ? AND run_id = ?", (position, stream)
+    ).fetchone()
+    if row is not None:
+        return int(row[0])
+    row = connection.execute("SELECT version, position FROM heads WHERE run_id = ?", (stream,)).fetchone()
+    if row is None:
+        return 0
+    low, high = 0, int(row[0])
+    if row[1] <= position:
+        return high
+    # Versions are dense and rise with positions: halving finds the place in any run without an index of its own.
+    while low + 1 < high:
+        middle = (low + high) // 2
+        row = connection.execute(
+            "SELECT position FROM events WHERE run_id = ? AND version = ?", (stream, middle)
+        ).fetchone()
+        if row is None or row[0] <= position:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def bounds(connection: sqlite3.Connection) -> Bounds:
+    position, trimmed_to, log_id = connection.execute("SELECT position, trimmed_to, log_id FROM head").fetchone()
+    return Bounds(first=trimmed_to + 1, last=position, log_id=log_id)
+
+
+def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
+    row = connection.execute(
+        f"SELECT {COLUMNS} FROM events WHERE position = (SELECT position FROM heads WHERE run_id = ?)",  # noqa: S608
+        (stream,),
+    ).fetchone()
+    return None if row is None else recorded_of(row)
+
+
+def find(
+    connection: sqlite3.Connection, stream: str, *, ids: Sequence[str] = (), command: str | None = None
+) -> tuple[Recorded, ...]:
+    """The stream's events with one of these ids, or made by this command, in order."""
+    if len(ids) > APPEND_EVENTS_MAX:
+        raise BadRequest(f"{len(ids)} ids looked up at once, at most {APPEND_EVENTS_MAX}")
+    found: dict[int, Row] = {}
+    if ids:
+        marks = ", ".join("?" * len(ids))
+        query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND id IN ({marks})"  # noqa: S608
+        for row in connection.execute(query, (stream, *(uuid_bytes(text) for text in ids))).fetchall():
+            found[row[0]] = row
+    if command is not None:
+        query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND command = ?"  # noqa: S608
+        for row in connection.execute(query, (stream, uuid_bytes(command))).fetchall():
+            found[row[0]] = row
+    return tuple(recorded_of(found[position]) for position in sorted(found))
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when another connection, of any process, has committed."""
+    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
+def recorded_of(row: Row) -> Recorded:
+    """The event of a row of COLUMNS."""
+    return Recorded(
+        position=row[0],
+        run_id=row[1],
+        version=row[2],
+        id=uuid_text(row[3]),
+        type=row[4],
+        schema=row[5],
+        at_us=row[6],
+        recorded_at_us=row[7],
+        tenant=row[8],
+        actor=row[9],
+        cause=None if row[10] is None else uuid_text(row[10]),
+        command=None if row[11] is None else uuid_text(row[11]),
+        sent=row[12],
+        correlation=row[13],
+        hash=row[14],
+        data=row[15],
+    )
+
+
+def uuid_text(content: bytes) -> str:
+    text = content.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def uuid_bytes(text: str) -> bytes:
+    """The 16 bytes of a UUID's text. Raises BadRequest."""
+    try:
+        return uuid.UUID(text).bytes
+    except ValueError:
+        raise BadRequest(f"`{text}` is not a UUID", hint="ids of events and commands are UUIDs") from None

@@ -1,0 +1,196 @@
+"""The log on SQLite: appends of many callers share one durable commit, and readers wake when it is done."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
+
+import aiosqlite
+
+from eventstore import reading
+from eventstore.appending import Request, prepare
+from eventstore.contract import Appended, Bounds, EventLog, Page
+from eventstore.sqlite3_module import sqlite3
+from eventstore.writing import Writer
+from runfold.envelope import NewEvent, Recorded
+from runfold.errors import LogFailed, RunfoldError, Unavailable
+
+QUEUE_REQUESTS_MAX = 1024  # Callers beyond these wait for room.
+GROUP_REQUESTS_MAX = 500
+GROUP_BYTES_MAX = 4 * 1024 * 1024
+POLL_SECONDS = 0.05  # How late a commit of another process may be seen.
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+_Outcome: TypeAlias = Appended | RunfoldError
+_Waiting: TypeAlias = tuple[Request, asyncio.Future[_Outcome]]
+
+
+class SqliteLog(EventLog):
+    """One writer task with its own connection and thread; readers on read-only connections, in pages."""
+
+    def __init__(self, writer: Writer, writes: aiosqlite.Connection, reads: aiosqlite.Connection) -> None:
+        self._writer = writer
+        self._writes = writes
+        self._reads = reads
+        self._room = asyncio.Semaphore(QUEUE_REQUESTS_MAX)
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._tails = 0
+        self._poll_task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._failure = ""
+        self._write_task = asyncio.create_task(self._write(), name="log writer")
+
+    @classmethod
+    async def open(cls, data: Path, *, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> "SqliteLog":
+        """The log of a data folder, made where absent. Raises BadRequest for a foreign or newer file."""
+        made: list[Writer] = []
+
+        def connect() -> sqlite3.Connection:
+            made.append(Writer(data, now_us))
+            return made[0].connection
+
+        writes = await aiosqlite.Connection(connect, iter_chunk_size=64)
+        try:
+            reads = await aiosqlite.Connection(lambda: reading.open_reader(data), iter_chunk_size=64)
+        except BaseException:
+            await _hop(writes, made[0].abandon)
+            await writes.close()
+            raise
+        return cls(made[0], writes, reads)
+
+    async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
+        request = prepare(stream, events, expected)
+        async with self._room:
+            if self._closing:
+                raise Unavailable("the log is closed", hint="try again when the service is back")
+            future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+            self._waiting.append((request, future))
+            self._arrived.set()
+            # A caller that is cancelled here gives up its answer only: the writer task goes on.
+            outcome = await future
+        if isinstance(outcome, RunfoldError):
+            raise outcome
+        return outcome
+
+    async def bounds(self) -> Bounds:
+        return await self._read(reading.bounds)
+
+    async def last(self, stream: str) -> Recorded | None:
+        return await self._read(reading.last, stream)
+
+    async def find(self, stream: str, *, ids: Sequence[str] = (), command: str | None = None) -> tuple[Recorded, ...]:
+        return await self._read(reading.find, stream, ids=ids, command=command)
+
+    async def read(self, *, after: int = 0, stream: str | None = None, upto: int | None = None) -> AsyncIterator[Page]:
+        if upto is None:
+            upto = (await self.bounds()).last
+        while True:
+            page = await self._read(reading.read_page, after=after, stream=stream, upto=upto)
+            if page.events:
+                yield page
+            if page.scanned_to <= after or page.scanned_to >= upto:
+                if not page.events and page.scanned_to > after:
+                    yield page
+                return
+            after = page.scanned_to
+
+    async def tail(self, *, after: int, stream: str | None = None) -> AsyncIterator[Page]:
+        self._tails += 1
+        if self._poll_task is None or self._poll_task.done():
+            self._poll_task = asyncio.create_task(self._poll(), name="log poll")
+        try:
+            while True:
+                # Taken before the page is read: a commit between the two is then not slept through.
+                woken = self._woken
+                page = await self._read(reading.read_page, after=after, stream=stream)
+                if page.scanned_to > after:
+                    after = page.scanned_to
+                    yield page
+                else:
+                    await woken.wait()
+        finally:
+            self._tails -= 1
+
+    async def close(self) -> None:
+        """Finish what was taken, then let go of the files. Appends after it are Unavailable."""
+        if self._closing:
+            await asyncio.wait([self._write_task])
+            return
+        self._closing = True
+        self._arrived.set()
+        self._wake()
+        await self._write_task
+        if self._poll_task is not None:
+            await self._poll_task
+        await self._reads.close()
+        await _hop(self._writes, self._writer.abandon if self._failure else self._writer.close)
+        await self._writes.close()
+
+    async def _read(
+        self, function: Callable[Concatenate[sqlite3.Connection, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        if self._closing:
+            raise Unavailable("the log is closed", hint="try again when the service is back")
+        return await _hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
+
+    async def _write(self) -> None:
+        while not (self._closing and not self._waiting):
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                group = self._take()
+                outcomes = await self._commit([request for request, _ in group])
+                for (_, future), outcome in zip(group, outcomes, strict=True):
+                    if not future.done():
+                        future.set_result(outcome)
+                self._wake()
+
+    def _take(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        size_bytes = 0
+        while self._waiting and len(group) < GROUP_REQUESTS_MAX:
+            size_bytes += self._waiting[0][0].size_bytes
+            if group and size_bytes > GROUP_BYTES_MAX:
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    async def _commit(self, requests: Sequence[Request]) -> Sequence[_Outcome]:
+        if not self._failure:
+            try:
+                return await _hop(self._writes, lambda: self._writer.append(requests))
+            except Unavailable as error:
+                return [Unavailable(error.message, hint=error.hint) for _ in requests]
+            except Exception as error:
+                # Whether it is on the disk is unknown now, so no further promise is made on this connection.
+                self._failure = f"{type(error).__name__}: {error}"
+        hint = "free or repair the disk, then start runfold again; send again what was not acknowledged"
+        return [LogFailed(f"the log stopped writing: {self._failure}", hint=hint) for _ in requests]
+
+    def _wake(self) -> None:
+        woken, self._woken = self._woken, asyncio.Event()
+        woken.set()
+
+    async def _poll(self) -> None:
+        """Wake the readers for what other processes commit, for as long as somebody reads."""
+        seen: int | None = None
+        while self._tails and not self._closing:
+            try:
+                version = await self._read(reading.data_version)
+            except (sqlite3.Error, Unavailable):
+                version = None  # The readers meet the error themselves.
+            if version is None or version != seen:
+                seen = version
+                self._wake()
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _hop(connection: aiosqlite.Connection, function: Callable[[], _T]) -> _T:
+    """Run a function in the connection's thread."""
+    execute = cast("Callable[[Callable[[], _T]], asyncio.Future[_T]]", connection._execute)  # pyright: ignore[reportUnknownMemberType]
+    return await execute(function)

@@ -1,0 +1,30 @@
+"""The one place that chooses the SQLite: the standard library's, or pysqlite3's where that has the WAL-reset bug."""
+
+import importlib
+import sqlite3 as standard_library
+from typing import TYPE_CHECKING
+
+AFFECTED_FIRST = (3, 7, 0)
+AFFECTED_LAST = (3, 51, 2)
+"""SQLite from AFFECTED_FIRST to AFFECTED_LAST can corrupt a WAL database when two connections checkpoint at once."""
+
+
+def is_affected(version: tuple[int, ...] | None = None) -> bool:
+    """Whether a SQLite version (default: the chosen one) has the WAL-reset bug."""
+    return AFFECTED_FIRST <= (sqlite3.sqlite_version_info if version is None else version) <= AFFECTED_LAST
+
+
+if TYPE_CHECKING:
+    # pysqlite3 has the same interface and no type stubs.
+    import sqlite3
+else:
+    sqlite3 = standard_library
+    if AFFECTED_FIRST <= standard_library.sqlite_version_info <= AFFECTED_LAST:
+        try:
+            sqlite3 = importlib.import_module("pysqlite3.dbapi2")
+        except ImportError:
+            sqlite3 = standard_library
+
+SQLITE_VERSION: str = sqlite3.sqlite_version
+
+__all__ = ["SQLITE_VERSION", "is_affected", "sqlite3"]

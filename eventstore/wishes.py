@@ -1,0 +1,123 @@
+"""One caller's command on its way through the ledger, and the events that it becomes."""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from runfold.commands import Command, Observe
+from runfold.envelope import NewEvent, Recorded, derived_id
+from runfold.errors import BadRequest, NotFound
+from runfold.events import Event, Unknown, encode_data, event_type
+from runfold.evolve import fold
+from runfold.state import Run, new_run
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A command, who sends it, and the ids and times he gave his events; ids are canonical."""
+
+    run_id: str
+    command: Command
+    command_id: str
+    actor: str
+    tenant: str
+    ids: tuple[str | None, ...]
+    ats_us: tuple[int | None, ...]
+    names: frozenset[str]
+    """The command id and the given event ids: what a retry has in common with its original."""
+
+    @classmethod
+    def of(
+        cls,
+        run_id: str,
+        command: Command,
+        *,
+        command_id: str,
+        actor: str,
+        tenant: str,
+        ids: Sequence[str | None],
+        ats_us: Sequence[int | None],
+    ) -> "Wish":
+        """Raises BadRequest where ids are no UUIDs, twice, or more than events."""
+        observed = len(command.events) if isinstance(command, Observe) else 0
+        if len(ids) > observed or len(ats_us) > observed:
+            raise BadRequest(f"more event ids or times than events for run `{run_id}`", hint="one id and time an event")
+        canonical = tuple(None if text is None else _uuid_text(text) for text in ids)
+        given = [text for text in canonical if text is not None]
+        if len(set(given)) != len(given):
+            raise BadRequest(f"an event id is twice in one call for run `{run_id}`", hint="give each event its own id")
+        command_id = _uuid_text(command_id)
+        return cls(
+            run_id=run_id,
+            command=command,
+            command_id=command_id,
+            actor=actor,
+            tenant=tenant,
+            ids=canonical,
+            ats_us=tuple(ats_us),
+            names=frozenset([command_id, *given]),
+        )
+
+    @property
+    def observed(self) -> tuple[Event | Unknown, ...]:
+        """The events that the caller himself sent."""
+        return self.command.events if isinstance(self.command, Observe) else ()
+
+
+def own_ids(wish: Wish) -> tuple[str, ...]:
+    """The ids that the caller gave, in order."""
+    return tuple(text for text in wish.ids if text is not None)
+
+
+def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) -> tuple[NewEvent, ...]:
+    """The envelopes of what was decided; the caller's own events keep the ids and times that he gave them."""
+    result: list[NewEvent] = []
+    sent = wish.observed
+    following = 0
+    for number, event in enumerate(events):
+        identity: str | None = None
+        at_us: int | None = None
+        digest: bytes | None = None
+        if following < len(sent) and (event is sent[following] or event == sent[following]):
+            identity = wish.ids[following] if following < len(wish.ids) else None
+            at_us = wish.ats_us[following] if following < len(wish.ats_us) else None
+            digest = sent_digest(event)
+            following += 1
+        result.append(
+            NewEvent(
+                id=derived_id(wish.command_id, str(number)) if identity is None else identity,
+                type=event_type(event),
+                data=encode_data(event),
+                at_us=now_us if at_us is None else at_us,
+                tenant=wish.tenant,
+                actor=wish.actor,
+                command=wish.command_id,
+                sent=digest,
+            )
+        )
+    return tuple(result)
+
+
+def sent_digest(event: Event | Unknown) -> bytes:
+    """What makes a retry the same: the type and the data as sent, unsalted so that two digests can be compared."""
+    return hashlib.sha256(event_type(event).encode() + b"\0" + encode_data(event)).digest()
+
+
+def run_of(run: Run, recordeds: Sequence[Recorded]) -> Run:
+    """The run after more of its events; its first event says whose it is."""
+    if run.version == 0 and recordeds:
+        run = new_run(run.run_id, recordeds[0].tenant)
+    return fold(run, recordeds)
+
+
+def unknown_run(run_id: str) -> NotFound:
+    """The answer for a run that is not there, and, word for word, for one of another tenant."""
+    return NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
+
+
+def _uuid_text(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise BadRequest(f"`{text}` is not a UUID", hint="ids of events and commands are UUIDs") from None

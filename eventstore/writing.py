@@ -1,0 +1,114 @@
+"""The write side of a log file: creating it, and one transaction at a time under the lock all processes share."""
+
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from eventstore.anchoring import write_anchor
+from eventstore.appending import Request, append_group
+from eventstore.contract import Appended
+from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
+from eventstore.sqlite3_module import sqlite3
+from runfold.errors import RunfoldError
+
+LOCK_FILE = "log.lock"
+ANCHORS_FILE = "anchors.jsonl"
+JOURNAL_BYTES_MAX = 64 * 1024 * 1024
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+
+class Writer:
+    """One write connection, made and used in one thread only."""
+
+    def __init__(self, data: Path, now_us: Callable[[], int]) -> None:
+        """Open the log of a folder; make both where absent. Raises BadRequest for a file that is not ours to write."""
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._data = data
+        self._now_us = now_us
+        path = data / LOG_FILE
+        self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with self._locked():
+                # An existing file is judged read-only, so a foreign or newer one is left as it was.
+                if not (path.exists() and path.stat().st_size and _is_log(path)):
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                self.connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+                try:
+                    _prepare(self.connection, path)
+                except BaseException:
+                    self.connection.close()
+                    raise
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def append(self, requests: Sequence[Request]) -> list[Appended | RunfoldError]:
+        """Append for all callers; returns after the commit is durable. Raises sqlite3.Error, OSError."""
+        with self._locked():
+            outcomes, anchor = append_group(self.connection, requests, self._now_us())
+            self._publish(anchor)
+        return outcomes
+
+    def close(self) -> None:
+        """Seal what is not yet sealed, checkpoint, and let go of the file."""
+        try:
+            with self._locked():
+                with suppress(sqlite3.Error):
+                    self.connection.execute("BEGIN IMMEDIATE")
+                    position = self.connection.execute("SELECT position FROM head").fetchone()[0]
+                    anchor = write_anchor(self.connection, position, at_least=1)
+                    self.connection.execute("COMMIT")
+                    self._publish(anchor)
+                self.connection.close()
+        finally:
+            os.close(self._lock)
+
+    def abandon(self) -> None:
+        """Let go of the file without another write: after a failed commit nothing on this connection is retried."""
+        try:
+            self.connection.close()
+        finally:
+            os.close(self._lock)
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        # SQLite's own busy handler is not fair between processes; a blocking lock is, and it covers checkpoints too.
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _publish(self, anchor: str | None) -> None:
+        if anchor is None:
+            return
+        # The events are committed and so is the anchor's row: a full disk here must not refuse them.
+        with suppress(OSError), (self._data / ANCHORS_FILE).open("a", encoding="utf-8") as file:
+            file.write(anchor)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _is_log(path: Path) -> bool:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        return check_file(connection, path)
+    finally:
+        connection.close()
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # Acknowledged means durable: NORMAL loses acknowledged events in a power cut.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
+    if check_file(connection, path):
+        return
+    connection.executescript("BEGIN IMMEDIATE;\n" + SCHEMA.read_text(encoding="utf-8"))
+    connection.execute("INSERT INTO head VALUES (1, ?, 0, 0, 0)", (str(uuid.uuid4()),))
+    connection.execute("COMMIT")
