@@ -1,0 +1,106 @@
+"""The status transitions of a run: a row whenever its fold changed status, with who did it and when."""
+
+import msgspec
+
+from eventstore.sqlite3_module import sqlite3
+from projections.view import RunCache, View, encode_run
+from runfold.envelope import Recorded, time_text
+from runfold.events import event_class
+from runfold.evolve import fold
+
+_DDL = (
+    """CREATE TABLE history (
+        position INTEGER PRIMARY KEY,
+        run_id TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        from_status TEXT,
+        to_status TEXT,
+        reason_code TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        at_us INTEGER NOT NULL
+    ) STRICT""",
+    "CREATE INDEX history_of_run ON history (run_id, position)",
+    # The folded runs of this view alone: it may stand at another event than the list does.
+    """CREATE TABLE history_runs (
+        run_id TEXT PRIMARY KEY,
+        position INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+)
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """`duration_ms` is how long the run stayed in `to`; null while it is in it."""
+
+    from_status: str | None = msgspec.field(name="from")
+    to_status: str | None = msgspec.field(name="to")
+    reason_code: str
+    actor: str
+    at: str
+    duration_ms: int | None
+    position: int
+
+
+def run_history(connection: sqlite3.Connection, run_id: str, *, tenant: str | None = None) -> list[Transition]:
+    """The run's transitions, the oldest first; empty where the run is unknown or of another tenant."""
+    rows = connection.execute(
+        """SELECT from_status, to_status, reason_code, actor, at_us, lead(at_us) OVER (ORDER BY position), position
+        FROM history WHERE run_id = ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY position""",
+        (run_id, tenant),
+    ).fetchall()
+    return [
+        Transition(
+            from_status=before,
+            to_status=after,
+            reason_code=reason_code,
+            actor=actor,
+            at=time_text(at_us),
+            # The reporter's clock may go back; a stay in a status never lasts less than nothing.
+            duration_ms=None if next_us is None else max(0, next_us - at_us) // 1_000,
+            position=position,
+        )
+        for before, after, reason_code, actor, at_us, next_us, position in rows
+    ]
+
+
+class HistoryFold:
+    def __init__(self) -> None:
+        self._runs = RunCache("SELECT body, position FROM history_runs WHERE run_id = ?")
+        self._rows: list[tuple[int, str, str, str | None, str | None, str, str, int]] = []
+
+    def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
+        # Only lifecycle and audit facts move a status; the many others need not be folded twice.
+        if event_class(recorded.type) not in ("lifecycle", "audit"):
+            return
+        before = self._runs.get(connection, recorded)
+        after = fold(before, (recorded,))
+        self._runs.put(after, recorded.position)
+        if after.status != before.status:
+            self._rows.append(
+                (
+                    recorded.position,
+                    recorded.run_id,
+                    after.tenant,
+                    before.status,
+                    after.status,
+                    after.reason_code,
+                    recorded.actor,
+                    recorded.at_us,
+                )
+            )
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        connection.executemany("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
+        connection.executemany(
+            "INSERT OR REPLACE INTO history_runs VALUES (?, ?, ?)",
+            [(run.run_id, position, encode_run(run)) for run, position in self._runs.changed()],
+        )
+        self._rows.clear()
+        self._runs.settle()
+
+    def forget(self) -> None:
+        self._rows.clear()
+        self._runs.clear()
+
+
+VIEW = View(name="history", revision=1, tables=("history", "history_runs"), ddl=_DDL, make_fold=HistoryFold)

@@ -1,0 +1,392 @@
+"""The disposable views of a data folder: caught up to the log before they are read, by one process at a time.
+
+Rows and checkpoint are written in one transaction, so a process that dies leaves views that are old, never wrong.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from eventstore.contract import PAGE_EVENTS, Bounds, Page
+from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
+from eventstore.sqlite3_module import sqlite3
+from projections import history, runs
+from projections.view import Fold, View
+from runfold.envelope import SYSTEM_STREAM
+from runfold.errors import Contended, Diverged, InvalidSetting, NotFound
+
+VIEWS: tuple[View, ...] = (runs.VIEW, history.VIEW)
+CURRENT_FILE = "CURRENT"
+LOCK_FILE = "views.lock"
+REBUILD_LOCK_FILE = "rebuild.lock"
+OPEN_WAIT_SECONDS = 10.0
+BUSY_TIMEOUT_MS = 5_000
+LOCK_POLL_SECONDS = 0.005
+ERROR_CHARS_MAX = 500
+
+_CHECKPOINTS_DDL = """CREATE TABLE IF NOT EXISTS checkpoints (
+    view TEXT PRIMARY KEY,
+    log_id TEXT NOT NULL, -- Empty before the first event.
+    position INTEGER NOT NULL, -- Of the last event folded.
+    hash BLOB NOT NULL, -- Of that event.
+    fingerprint TEXT NOT NULL,
+    status TEXT NOT NULL, -- 'live', or 'parked' before an event that its fold cannot take.
+    error TEXT NOT NULL
+) STRICT"""
+
+
+class Freshness(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the views have read the log; `stale` when that is not its head. `parked` views stay behind."""
+
+    position: int
+    stale: bool
+    parked: tuple[str, ...] = ()
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    log_id: str = ""
+    position: int = 0
+    hash: bytes = b""
+    fingerprint: str = ""
+    status: str = "live"
+    error: str = ""
+
+    @property
+    def place(self) -> tuple[str, int, bytes]:
+        return self.log_id, self.position, self.hash
+
+
+class Views:
+    """One connection to the views of one data folder, for one thread."""
+
+    def __init__(self, data: Path, views: tuple[View, ...], page_events: int) -> None:
+        self._data = data
+        self._views = views
+        self._page_events = page_events
+        self._folds: dict[str, Fold] = {view.name: view.make_fold() for view in views}
+        self._written: dict[str, tuple[str, int, bytes]] = {}
+        self._log: sqlite3.Connection | None = None
+        self._log_identity: tuple[int, int] | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._generation = 0
+        self._is_writable = False
+
+    @classmethod
+    def open(cls, data: Path, *, views: tuple[View, ...] = VIEWS, page_events: int = PAGE_EVENTS) -> "Views":
+        """The views of a data folder, made where there are none. Raises Contended, InvalidSetting."""
+        opened = cls(data, views, page_events)
+        try:
+            opened._open_generation(_current_generation(data))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """To query with; valid until the next `refresh`."""
+        assert self._connection is not None  # noqa: S101
+        return self._connection
+
+    def refresh(self, *, wait_seconds: float = 2.0) -> Freshness:
+        """Fold what the log holds beyond the checkpoints; waits a bounded time for another process that does."""
+        generation = _current_generation(self._data)
+        if generation != self._generation:
+            self._open_generation(generation)
+        log = self._open_log()
+        target = _bounds(log).last
+        freshness = self._freshness(log, target)
+        if not freshness.stale or not self._is_writable:
+            return freshness
+        with self._lock(LOCK_FILE, wait_seconds) as is_held:
+            # Whether it was us or the process that we waited for: what counts is where the views stand now.
+            if is_held:
+                self._catch_up(log, target)
+            return self._freshness(log, target)
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Where each view stands; a parked one says why."""
+        rows = self.connection.execute(
+            "SELECT view, log_id, position, hash, fingerprint, status, error FROM checkpoints"
+        ).fetchall()
+        return {
+            row[0]: Checkpoint(
+                log_id=row[1], position=row[2], hash=row[3], fingerprint=row[4], status=row[5], error=row[6]
+            )
+            for row in rows
+        }
+
+    def close(self) -> None:
+        self._close_log()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _freshness(self, log: sqlite3.Connection | None, target: int) -> Freshness:
+        checkpoints = self.checkpoints()
+        # After the checkpoints: a head read before them may be older than what another process has folded.
+        head = _bounds(log)
+        known = [checkpoints.get(view.name, Checkpoint()) for view in self._views]
+        is_current = all(
+            checkpoint.fingerprint == view.fingerprint
+            and checkpoint.status == "live"
+            and checkpoint.position >= target
+            and _is_held(log, head, checkpoint)
+            for view, checkpoint in zip(self._views, known, strict=True)
+        )
+        return Freshness(
+            position=min(checkpoint.position for checkpoint in known),
+            stale=not is_current,
+            parked=tuple(name for name, checkpoint in checkpoints.items() if checkpoint.status == "parked"),
+        )
+
+    def _catch_up(self, log: sqlite3.Connection | None, target: int) -> None:
+        while True:
+            checkpoints = self.checkpoints()
+            head = _bounds(log)
+            ours = [view for view in self._views if checkpoints[view.name].fingerprint == view.fingerprint]
+            foreign = [view for view in ours if not _is_held(log, head, checkpoints[view.name])]
+            if foreign:
+                self._discard(foreign)
+                continue
+            moving = [
+                view
+                for view in ours
+                if checkpoints[view.name].status == "live" and checkpoints[view.name].position < target
+            ]
+            if log is None or not moving:
+                return
+            # Views at the same place share the page; those further on join when the others have reached them.
+            start = min(checkpoints[view.name].position for view in moving)
+            together = [view for view in moving if checkpoints[view.name].position == start]
+            ahead = [checkpoints[view.name].position for view in moving if checkpoints[view.name].position > start]
+            page = read_page(log, after=start, upto=min([*ahead, head.last]), limit=self._page_events)
+            if not page.events:
+                return
+            self._fold(together, checkpoints, page, head.log_id)
+
+    def _fold(self, views: list[View], before: dict[str, Checkpoint], page: Page, log_id: str) -> None:
+        with self._transaction():
+            now = self.checkpoints()
+            for view in views:
+                # Compare-and-set: whoever moved this view meanwhile has folded these events already.
+                if now[view.name] != before[view.name]:
+                    self._forget(view)
+                    continue
+                if self._written.get(view.name) != now[view.name].place:
+                    self._forget(view)
+                after = self._fold_view(view, now[view.name], page, log_id)
+                self._folds[view.name].write(self.connection)
+                self._write_checkpoint(view, after)
+                self._written[view.name] = after.place
+
+    def _fold_view(self, view: View, before: Checkpoint, page: Page, log_id: str) -> Checkpoint:
+        """Where the view stands after the page: at its end, or parked before the first event that its fold refuses."""
+        fold, reached = self._folds[view.name], before.place
+        for recorded in page.events:
+            if recorded.run_id != SYSTEM_STREAM:
+                try:
+                    fold.apply(self.connection, recorded)
+                except sqlite3.Error:
+                    raise
+                except Exception as error:  # Whatever a fold raises stops its own view only.
+                    text = f"event {recorded.position} of `{recorded.run_id}`: {type(error).__name__}: {error}"
+                    return _checkpoint(view, reached, status="parked", error=text[:ERROR_CHARS_MAX])
+            reached = (log_id, recorded.position, recorded.hash)
+        return _checkpoint(view, reached)
+
+    def _discard(self, views: list[View]) -> None:
+        """These rows were folded from a log that is not this one, so the views begin anew."""
+        with self._transaction():
+            for view in views:
+                self._forget(view)
+                for table in view.tables:
+                    self.connection.execute(f"DROP TABLE IF EXISTS {table}")
+                self._create(view)
+
+    def _forget(self, view: View) -> None:
+        self._folds[view.name].forget()
+        self._written.pop(view.name, None)
+
+    def _create(self, view: View) -> None:
+        for statement in view.ddl:
+            self.connection.execute(statement)
+        self._write_checkpoint(view, Checkpoint(fingerprint=view.fingerprint))
+
+    def _write_checkpoint(self, view: View, checkpoint: Checkpoint) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (view.name, *checkpoint.place, checkpoint.fingerprint, checkpoint.status, checkpoint.error),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            for view in self._views:
+                self._forget(view)
+            with suppress(sqlite3.Error):
+                self.connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _lock(self, name: str, wait_seconds: float) -> Generator[bool]:
+        """Whether this process may fold now. The lock goes with its holder, however that ends."""
+        deadline = time.monotonic() + wait_seconds
+        with (self._data / name).open("ab") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        yield False
+                        return
+                time.sleep(LOCK_POLL_SECONDS)
+            yield True
+
+    def _open_log(self) -> sqlite3.Connection | None:
+        """The log, None before its first event; a restored log is another file, so that is looked at each time."""
+        try:
+            found = (self._data / LOG_FILE).stat()
+            identity = (found.st_dev, found.st_ino)
+            if identity != self._log_identity:
+                self._close_log()
+                self._log, self._log_identity = open_reader(self._data), identity
+        except (FileNotFoundError, NotFound):
+            self._close_log()
+        return self._log
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+        self._log = self._log_identity = None
+
+    def _open_generation(self, generation: int) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        for view in self._views:
+            self._forget(view)
+        self._generation = generation
+        path = self._data / f"views.{generation}.db"
+        self._is_writable = os.access(self._data, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+        self._connection = _connect(path) if self._is_writable else _connect_read_only(path)
+        if self._is_writable and not self._is_prepared():
+            with self._lock(LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
+                if not is_held:
+                    raise Contended(f"another process has held `{LOCK_FILE}` for {OPEN_WAIT_SECONDS:g} s")
+                # SQLite does not wait for a change of the journal's mode, so it is made under our lock; it lasts.
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                self._prepare()
+        elif not path.exists():
+            self._prepare()
+
+    def _is_prepared(self) -> bool:
+        query = "SELECT count(*) FROM sqlite_schema WHERE name = 'checkpoints'"
+        return bool(self.connection.execute(query).fetchone()[0]) and set(self.checkpoints()) >= {
+            view.name for view in self._views
+        }
+
+    def _prepare(self) -> None:
+        with self._transaction():
+            self.connection.execute(_CHECKPOINTS_DDL)
+            known = self.checkpoints()
+            for view in self._views:
+                if view.name not in known:
+                    self._create(view)
+
+
+def rebuild(data: Path, *, views: tuple[View, ...] = VIEWS) -> int:
+    """Fold the whole log into the next generation, then point at it; readers keep the old one until then."""
+    built = Views(data, views, PAGE_EVENTS)
+    with built._lock(REBUILD_LOCK_FILE, 0) as is_held:
+        if not is_held:
+            raise Contended("another process is rebuilding these views", hint="wait until it has ended")
+        generation = _current_generation(data) + 1
+        for leftover in data.glob(f"views.{generation}.db*"):
+            leftover.unlink()
+        try:
+            built._open_generation(generation)
+            log = built._open_log()
+            built._catch_up(log, _bounds(log).last)
+        finally:
+            built.close()
+        temporary = data / f"{CURRENT_FILE}.new"
+        temporary.write_text(f"{generation}\n")
+        temporary.replace(data / CURRENT_FILE)
+    return generation
+
+
+def _bounds(log: sqlite3.Connection | None) -> Bounds:
+    return Bounds(first=1, last=0, log_id="") if log is None else bounds(log)
+
+
+def _checkpoint(view: View, place: tuple[str, int, bytes], *, status: str = "live", error: str = "") -> Checkpoint:
+    log_id, position, digest = place
+    return Checkpoint(
+        log_id=log_id, position=position, hash=digest, fingerprint=view.fingerprint, status=status, error=error
+    )
+
+
+def _is_held(log: sqlite3.Connection | None, head: Bounds, checkpoint: Checkpoint) -> bool:
+    """Whether the log has the event that the checkpoint stands at."""
+    if checkpoint.position == 0:
+        return True
+    if log is None or checkpoint.log_id != head.log_id or checkpoint.position > head.last:
+        return False
+    if checkpoint.position < head.first:
+        # Trimmed: the event is gone, but it was this log's.
+        return True
+    try:
+        page = read_page(log, after=checkpoint.position - 1, upto=checkpoint.position, limit=1)
+    except Diverged:
+        return False
+    return bool(page.events) and page.events[0].hash == checkpoint.hash
+
+
+def _current_generation(data: Path) -> int:
+    try:
+        text = (data / CURRENT_FILE).read_text()
+    except FileNotFoundError:
+        return 1
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidSetting(
+            f"`{data / CURRENT_FILE}` does not hold a number", hint="delete it; the views are folded anew from the log"
+        ) from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        # A power cut may lose the newest rows, never mix them: what is lost is folded again.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Without a views file an empty one in memory; without the right to lock, the file as it stands."""
+    if not path.exists():
+        return sqlite3.connect(":memory:", isolation_level=None)
+    for mode in ("mode=ro", "mode=ro&immutable=1"):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            return connection
+        except sqlite3.OperationalError:
+            connection.close()
+    raise NotFound(f"`{path}` cannot be read", hint="read the data folder as the user who owns it")

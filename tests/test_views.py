@@ -1,0 +1,502 @@
+"""The views are a fold of the log: rebuilt, caught up, restarted, restored, they tell what the log tells."""
+
+import fcntl
+import os
+import random
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore.reading import open_reader, read_page
+from eventstore.sqlite import SqliteLog
+from projections.history import run_history
+from projections.runs import RunFilter, find_run_ids, get_run, list_runs, newest_run_id
+from projections.service import ViewService
+from projections.view import View, decode_run
+from projections.views import VIEWS, Views, rebuild
+from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded, time_text
+from runfold.errors import BadRequest
+from runfold.events import (
+    Anchor,
+    CancelRequested,
+    Event,
+    LabelChanged,
+    Message,
+    RunCancelled,
+    RunClaimed,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    SubprocessOutput,
+    TokenUsage,
+    UnitApproved,
+    UnitsPlanned,
+    UnitStarted,
+    encode_data,
+    event_type,
+)
+from runfold.evolve import fold
+from runfold.snapshot import Snapshot
+from runfold.state import Run, new_run
+
+CREATED_US = 1_700_000_000_000_000
+
+
+def new_event(event: Event, at_us: int, tenant: str = "default") -> NewEvent:
+    return NewEvent(
+        id=str(uuid.uuid4()),
+        type=event_type(event),
+        data=encode_data(event),
+        at_us=at_us,
+        tenant=tenant,
+        actor="user:anna",
+    )
+
+
+async def append(log: SqliteLog, run_id: str, *events: Event, at_us: int = CREATED_US, tenant: str = "default") -> None:
+    last = await log.last(run_id)
+    expected = 0 if last is None else last.position
+    await log.append(run_id, [new_event(event, at_us, tenant) for event in events], expected=expected)
+
+
+def random_event(chance: random.Random) -> Event:
+    return chance.choice(
+        [
+            RunClaimed(worker="w1", claim=chance.randrange(9)),
+            RunStarted(worker="w1", pid=7),
+            RunPaused(waiting_on="timer"),
+            RunResumed(),
+            CancelRequested(),
+            RunCancelled(),
+            RunStopped(reason_code="USER_INTERRUPT"),
+            RunCompleted(reason_code="EXIT_ZERO"),
+            RunFailed(reason_code="EXIT_NONZERO"),
+            LabelChanged(key=chance.choice(["team", "50%", "a_b"]), value=chance.choice([None, "core", "x\\y"])),
+            TokenUsage(input_tokens=chance.randrange(99), cost_micros=chance.choice([None, chance.randrange(9_999)])),
+            Message(text="hello"),
+            SubprocessOutput(text="line"),
+            UnitsPlanned(total=5),
+            UnitStarted(unit="u1"),
+            UnitApproved(unit="u1"),
+        ]
+    )
+
+
+async def write_random(log: SqliteLog, chance: random.Random, *, appends: int, runs: int = 12) -> None:
+    at_us = CREATED_US + chance.randrange(10**9)
+    for _ in range(appends):
+        number = chance.randrange(runs)
+        run_id, tenant = f"r_{number:03}", ("default", "other")[number % 2]
+        events: list[Event] = [random_event(chance) for _ in range(chance.randrange(1, 6))]
+        if await log.last(run_id) is None:
+            events.insert(0, RunQueued(title=f"run {number} 100%", workflow=chance.choice(["build", None])))
+        if chance.random() < 0.1:
+            await append(log, SYSTEM_STREAM, Anchor(position=1, digest="d"), tenant="*")
+        # Reporters' clocks go back now and then.
+        at_us += chance.randrange(-1_000, 5_000_000)
+        await append(log, run_id, *events, at_us=at_us, tenant=tenant)
+
+
+def recorded_events(data: Path) -> list[Recorded]:
+    connection, events, after = open_reader(data), list[Recorded](), 0
+    while page := read_page(connection, after=after).events:
+        events += page
+        after = page[-1].position
+    connection.close()
+    return [recorded for recorded in events if recorded.run_id != SYSTEM_STREAM]
+
+
+def refolded(events: list[Recorded]) -> tuple[dict[str, tuple[Run, int]], list[tuple[Any, ...]]]:
+    """The oracle: every run folded one event at a time, and every change of a status."""
+    runs: dict[str, tuple[Run, int]] = {}
+    changes: list[tuple[Any, ...]] = []
+    for recorded in events:
+        before = runs.get(recorded.run_id, (new_run(recorded.run_id), 0))[0]
+        after = fold(before, [recorded])
+        runs[recorded.run_id] = (after, recorded.position)
+        if before.status != after.status:
+            changes.append((recorded.position, recorded.run_id, before.status, after.status, after.reason_code))
+    return runs, changes
+
+
+def rows(views: Views) -> tuple[dict[str, tuple[Run, int]], list[tuple[Any, ...]]]:
+    runs = {
+        row[0]: (decode_run(row[1]), row[2])
+        for row in views.connection.execute("SELECT run_id, body, position FROM runs")
+    }
+    changes = views.connection.execute(
+        "SELECT position, run_id, from_status, to_status, reason_code FROM history ORDER BY position"
+    ).fetchall()
+    return runs, changes
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> Any:
+    log = await SqliteLog.open(tmp_path)
+    yield log
+    await log.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("page_events", [1, 7, 500])
+async def test_rows_equal_a_refold_of_every_prefix(log: SqliteLog, tmp_path: Path, seed: int, page_events: int) -> None:
+    chance = random.Random(seed)
+    views = Views.open(tmp_path, page_events=page_events)
+
+    for _ in range(12):
+        await write_random(log, chance, appends=chance.randrange(1, 8))
+        freshness = views.refresh()
+        if chance.random() < 0.3:
+            views.close()
+            views = Views.open(tmp_path, page_events=page_events)
+
+        assert not freshness.stale
+        assert rows(views) == refolded(recorded_events(tmp_path))
+    views.close()
+
+
+async def test_two_that_take_turns_with_warm_memory_never_fold_twice_or_miss(log: SqliteLog, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    pair = [Views.open(tmp_path, page_events=3), Views.open(tmp_path, page_events=5)]
+
+    for number in range(40):
+        await write_random(log, chance, appends=4, runs=4)
+        freshness = pair[number % 2].refresh()
+
+        assert (freshness.position, freshness.stale) == ((await log.bounds()).last, False)
+    assert rows(pair[0]) == rows(pair[1]) == refolded(recorded_events(tmp_path))
+    for views in pair:
+        views.close()
+
+
+async def test_a_restored_older_log_discards_the_views(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await write_random(log, random.Random(1), appends=20)
+    await log.close()
+    shutil.copy(tmp_path / "log.db", tmp_path / "older.db")
+    log = await SqliteLog.open(tmp_path)
+    await write_random(log, random.Random(2), appends=20)
+    await log.close()
+    views = Views.open(tmp_path)
+    views.refresh()
+    before = rows(views)
+
+    for name in ("log.db-wal", "log.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    os.replace(tmp_path / "older.db", tmp_path / "log.db")
+    freshness = views.refresh()
+
+    assert rows(views) == refolded(recorded_events(tmp_path)) != before
+    assert not freshness.stale
+    # The restored log goes on differently, up to and past the position where the views had been.
+    log = await SqliteLog.open(tmp_path)
+    await write_random(log, random.Random(3), appends=30)
+    views.refresh()
+    assert rows(views) == refolded(recorded_events(tmp_path))
+    views.close()
+    await log.close()
+
+
+async def test_another_history_at_the_same_position_is_noticed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    log = await SqliteLog.open(data)
+    await append(log, "r_a", RunQueued())
+    await log.close()
+    shutil.copytree(data, tmp_path / "fork")
+    for folder, title in ((data, "left"), (tmp_path / "fork", "right")):
+        log = await SqliteLog.open(folder)
+        await append(log, "r_b", RunQueued(title=title))
+        await log.close()
+    views = Views.open(data)
+    views.refresh()
+    views.close()
+
+    for file in data.glob("log.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "fork" / "log.db", data / "log.db")
+    views = Views.open(data)
+    views.refresh()
+
+    found = get_run(views.connection, "r_b", tenant=None)
+    views.close()
+    assert found is not None
+    assert found.title == "right"
+
+
+def test_without_a_log_there_is_nothing_and_that_is_fresh(tmp_path: Path) -> None:
+    views = Views.open(tmp_path)
+
+    freshness = views.refresh()
+
+    assert (freshness.position, freshness.stale) == (0, False)
+    assert list_runs(views.connection, RunFilter(tenant=None)).total == 0
+    views.close()
+
+
+async def test_a_wait_that_runs_out_answers_and_says_stale(log: SqliteLog, tmp_path: Path) -> None:
+    views = Views.open(tmp_path)
+    await append(log, "r_a", RunQueued())
+
+    with (tmp_path / "views.lock").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        held = views.refresh(wait_seconds=0.01)
+    released = views.refresh()
+
+    views.close()
+    assert (held.position, held.stale) == (0, True)
+    assert not released.stale
+
+
+async def test_views_of_another_revision_are_read_only_and_stale_until_rebuilt(log: SqliteLog, tmp_path: Path) -> None:
+    await append(log, "r_a", RunQueued())
+    old = Views.open(tmp_path)
+    old.refresh()
+    newer = tuple(
+        View(name=view.name, revision=99, tables=view.tables, ddl=view.ddl, make_fold=view.make_fold) for view in VIEWS
+    )
+    await append(log, "r_b", RunQueued())
+    new = Views.open(tmp_path, views=newer)
+
+    before = new.refresh()
+    seen_before = list_runs(new.connection, RunFilter(tenant=None)).total
+    generation = rebuild(tmp_path, views=newer)
+    after = new.refresh()
+
+    assert (before.stale, seen_before) == (True, 1)
+    assert (after.stale, list_runs(new.connection, RunFilter(tenant=None)).total, generation) == (False, 2, 2)
+    old.close()
+    new.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_folder_that_cannot_be_written_is_read_and_says_stale_when_behind(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await append(log, "r_a", RunQueued())
+    views = Views.open(tmp_path)
+    views.refresh()
+    views.close()
+    await append(log, "r_b", RunQueued())
+    await log.close()
+    tmp_path.chmod(0o500)
+    try:
+        views = Views.open(tmp_path)
+
+        freshness = views.refresh()
+
+        assert freshness.stale
+        assert list_runs(views.connection, RunFilter(tenant=None)).total == 1
+        views.close()
+    finally:
+        tmp_path.chmod(0o700)
+
+
+class FailingFold:
+    """Refuses one event for ever."""
+
+    def apply(self, connection: Any, recorded: Recorded) -> None:
+        if recorded.position == 3:
+            raise ValueError("cannot take it")
+
+    def write(self, connection: Any) -> None:
+        connection.execute("INSERT INTO failing VALUES (1)")
+
+    def forget(self) -> None:
+        pass
+
+
+async def test_a_fold_that_fails_parks_its_own_view_and_no_other(log: SqliteLog, tmp_path: Path) -> None:
+    failing = View(
+        name="failing",
+        revision=1,
+        tables=("failing",),
+        ddl=("CREATE TABLE failing (one INTEGER) STRICT",),
+        make_fold=FailingFold,
+    )
+    await append(log, "r_a", RunQueued(), RunStarted(), RunPaused(), RunResumed())
+    views = Views.open(tmp_path, views=(*VIEWS, failing))
+
+    freshness = views.refresh()
+    await append(log, "r_a", RunCompleted(reason_code="EXIT_ZERO"))
+    freshness = views.refresh()
+
+    checkpoints = views.checkpoints()
+    assert (freshness.position, freshness.stale, freshness.parked) == (2, True, ("failing",))
+    assert "event 3" in checkpoints["failing"].error
+    assert checkpoints["runs"].position == checkpoints["history"].position == (await log.bounds()).last
+    views.close()
+
+
+async def test_the_service_answers_with_what_was_just_appended(log: SqliteLog, tmp_path: Path) -> None:
+    service = await ViewService.open(tmp_path)
+    await append(log, "r_a", RunQueued(title="first"))
+
+    run, freshness = await service.query(get_run, "r_a", tenant="default")
+
+    assert run is not None
+    assert (run.title, freshness.stale) == ("first", False)
+    await service.close()
+
+
+async def test_history_says_how_long_each_status_lasted(log: SqliteLog, tmp_path: Path) -> None:
+    await append(log, "r_a", RunQueued(), at_us=CREATED_US)
+    await append(log, "r_a", RunStarted(), Message(text="m"), at_us=CREATED_US + 2_000_000)
+    await append(log, "r_a", RunCompleted(reason_code="EXIT_ZERO"), at_us=CREATED_US + 5_000_000)
+    views = Views.open(tmp_path)
+    views.refresh()
+
+    transitions = run_history(views.connection, "r_a")
+
+    assert [(one.from_status, one.to_status, one.duration_ms) for one in transitions] == [
+        (None, "queued", 2_000),
+        ("queued", "running", 3_000),
+        ("running", "completed", None),
+    ]
+    assert run_history(views.connection, "r_a", tenant="other") == []
+    views.close()
+
+
+def oracle_key(item: Snapshot, sort: str) -> Any:
+    if sort == "cost":
+        return -1 if item.stats.cost_usd is None else round(item.stats.cost_usd * 1_000_000)
+    return {"created_at": item.created_at, "status": item.status}[sort]
+
+
+@pytest.fixture
+async def listed(log: SqliteLog, tmp_path: Path) -> Any:
+    await write_random(log, random.Random(8), appends=150, runs=40)
+    views = Views.open(tmp_path)
+    views.refresh()
+    yield views
+    views.close()
+
+
+@pytest.mark.parametrize("sort", ["created_at", "status", "duration", "cost"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_pages_by_cursor_and_by_offset_hold_every_run_once_in_order(listed: Views, sort: str, order: str) -> None:
+    whole = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=200))
+    by_cursor, by_offset, cursor = list[str](), list[str](), None
+
+    for offset in range(0, whole.total, 7):
+        page = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=7, cursor=cursor))
+        cursor = page.next_cursor
+        by_cursor += [item.id for item in page.items]
+        page = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=7, offset=offset))
+        by_offset += [item.id for item in page.items]
+
+    ids = [item.id for item in whole.items]
+    assert cursor is None
+    assert by_cursor == by_offset == ids
+    assert len(set(ids)) == whole.total == 40 or whole.total < 40
+    if sort != "duration":
+        keys = [(oracle_key(item, sort), item.id) for item in whole.items]
+        assert keys == sorted(keys, reverse=order == "desc")
+    else:
+        lengths = [-1 if item.duration_ms is None else item.duration_ms for item in whole.items]
+        assert lengths == sorted(lengths, reverse=order == "desc")
+
+
+async def test_filters_find_what_a_plain_search_finds(listed: Views) -> None:
+    everything = list_runs(listed.connection, RunFilter(tenant=None, limit=200)).items
+    middle = sorted(str(item.created_at) for item in everything)[len(everything) // 2]
+    questions = {
+        RunFilter(tenant="other", limit=200): lambda item: item.tenant == "other",
+        RunFilter(tenant=None, status=("running", "failed"), limit=200): lambda item: (
+            item.status in ("running", "failed")
+        ),
+        RunFilter(tenant=None, workflow="build", limit=200): lambda item: item.workflow == "build",
+        RunFilter(tenant=None, label="team", limit=200): lambda item: "team" in item.labels,
+        RunFilter(tenant=None, label="50%=core", limit=200): lambda item: item.labels.get("50%") == "core",
+        RunFilter(tenant=None, created_after=middle, limit=200): lambda item: item.created_at >= middle,
+        RunFilter(tenant=None, created_before=middle, limit=200): lambda item: item.created_at < middle,
+        RunFilter(tenant=None, q="r_01", limit=200): lambda item: item.id.startswith("r_01"),
+        RunFilter(tenant=None, q="RUN 3", limit=200): lambda item: "run 3" in item.title,
+        RunFilter(tenant=None, q="x\\y", limit=200): lambda item: "x\\y" in item.labels.values(),
+        RunFilter(tenant=None, q="a_b", limit=200): lambda item: "a_b" in item.labels,
+    }
+
+    for question, matches in questions.items():
+        found = list_runs(listed.connection, question)
+
+        expected = {item.id for item in everything if matches(item)}
+        assert {item.id for item in found.items} == expected, question
+        assert found.total == len(expected) > 0, question
+
+
+async def test_percent_and_underscore_in_a_search_are_text(log: SqliteLog, tmp_path: Path) -> None:
+    for run_id, title in (("r_1", "100% done"), ("r_2", "100 done"), ("r_3", "a_b"), ("r_4", "axb"), ("r_5", "c\\d")):
+        await append(log, run_id, RunQueued(title=title, labels={"key": title}))
+    views = Views.open(tmp_path)
+    views.refresh()
+
+    def found(q: str) -> set[str]:
+        return {item.id for item in list_runs(views.connection, RunFilter(tenant=None, q=q)).items}
+
+    assert found("100%") == {"r_1"}
+    assert found("a_b") == {"r_3"}
+    assert found("c\\d") == {"r_5"}
+    assert found("%") == {"r_1"}
+    views.close()
+
+
+async def test_a_foreign_tenants_run_looks_like_an_unknown_one(listed: Views) -> None:
+    assert get_run(listed.connection, "r_001", tenant="other") is not None
+    assert get_run(listed.connection, "r_001", tenant="default") is None
+    assert find_run_ids(listed.connection, "r_001", tenant="default", limit=5) == []
+    assert find_run_ids(listed.connection, "r_001", tenant="other", limit=5) == ["r_001"]
+    assert find_run_ids(listed.connection, "r%", tenant=None, limit=5) == []
+    newest = newest_run_id(listed.connection, "default")
+    assert newest is not None
+    assert get_run(listed.connection, newest, tenant="default") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sort", "title"),
+        ("order", "up"),
+        ("limit", 0),
+        ("limit", 201),
+        ("offset", -1),
+        ("status", ("done",)),
+        ("label", "=x"),
+        ("created_after", "yesterday"),
+        ("created_before", "2026-01-01"),
+        ("cursor", "nonsense"),
+        ("cursor", "ä"),
+        ("cursor", "W10"),
+        ("q", "\udc80"),
+    ],
+)
+async def test_a_value_that_is_not_allowed_is_refused_by_name(listed: Views, name: str, value: Any) -> None:
+    with pytest.raises(BadRequest, match=f"`{name}` is") as refusal:
+        list_runs(listed.connection, RunFilter(**{"tenant": None, name: value}))
+
+    assert "allowed" in refusal.value.message
+
+
+async def test_a_cursor_of_another_sort_is_refused(listed: Views) -> None:
+    cursor = list_runs(listed.connection, RunFilter(tenant=None, limit=1)).next_cursor
+
+    with pytest.raises(BadRequest, match="`cursor` is"):
+        list_runs(listed.connection, RunFilter(tenant=None, sort="cost", cursor=cursor))
+
+
+async def test_a_snapshot_carries_the_position_of_the_runs_last_event(log: SqliteLog, tmp_path: Path) -> None:
+    await append(log, "r_a", RunQueued(title="a"))
+    await append(log, "r_b", RunQueued(title="b"))
+    views = Views.open(tmp_path)
+    views.refresh()
+
+    run = get_run(views.connection, "r_a", tenant=None)
+
+    assert run is not None
+    assert (run.position, run.version, run.created_at) == (1, 1, time_text(CREATED_US))
+    views.close()
