@@ -1,0 +1,270 @@
+"""The HTTP application: the table of everything it answers, and the wiring round it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from api import acting, pages, reading, sse
+from api.answers import json_response
+from api.guard import make_guard
+from api.openapi import openapi
+from api.problems import add_headers, problems
+from api.routes import Route, register
+from api.service import SERVICE, Renew, Service
+from api.sessions import Scope, Sessions
+from eventstore.contract import EventLog
+from eventstore.ledger import Ledger
+from projections.history import Transition
+from projections.runs import RunList
+from projections.service import ViewService
+from runfold.envelope import _Envelope as Envelope
+from runfold.snapshot import Snapshot
+
+BODY_BYTES_MAX = 1024 * 1024
+ROUTES: web.AppKey[Mapping[web.AbstractRoute, Route]] = web.AppKey("routes", Mapping)
+
+
+class EventList(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[Envelope, ...]
+    total: int | None
+    next_cursor: str | None
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[Transition, ...]
+    total: int
+    next_cursor: str | None = None
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    return json_response(openapi(request.app[ROUTES].values()))
+
+
+TABLE: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/runs",
+        operation="list_runs",
+        handler=reading.get_runs,
+        summary="The runs, newest first",
+        query=reading.RunsQuery,
+        answer=RunList,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/external",
+        operation="open_reported_run",
+        handler=acting.post_external,
+        summary="Open a run that the caller drives",
+        needs="operator",
+        body=acting.ExternalBody,
+        answer=Snapshot,
+        status=201,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}",
+        operation="get_run",
+        handler=reading.get_one,
+        summary="The run as it is now",
+        answer=Snapshot,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/status",
+        operation="get_run_status",
+        handler=reading.get_one,
+        summary="The run as it is now",
+        answer=Snapshot,
+    ),
+    Route(
+        method="DELETE",
+        path="/api/runs/{run_id}",
+        operation="cancel_run",
+        handler=acting.delete_run,
+        summary="Cancel the run",
+        needs="operator",
+        body=acting.CancelBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/events",
+        operation="list_events",
+        handler=reading.get_events,
+        summary="Recorded events in order of position",
+        query=reading.EventsQuery,
+        answer=EventList,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/events",
+        operation="report_events",
+        handler=acting.post_events,
+        summary="Report what happened, all or nothing",
+        needs="operator",
+        body=acting.EventsBody,
+        answer=acting.EventsAnswer,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/history",
+        operation="get_history",
+        handler=reading.get_history,
+        summary="The run's status transitions",
+        answer=History,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/stream",
+        operation="stream_run",
+        handler=sse.get_run_stream,
+        summary="The run's events, live, to its end",
+        query=sse.StreamQuery,
+        media_type="text/event-stream",
+    ),
+    Route(
+        method="GET",
+        path="/api/stream",
+        operation="stream_all",
+        handler=sse.get_all_stream,
+        summary="The events of all runs, live",
+        query=sse.AllStreamQuery,
+        media_type="text/event-stream",
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/heartbeat",
+        operation="heartbeat",
+        handler=acting.post_heartbeat,
+        summary="Say that the reporter is still there",
+        needs="operator",
+        answer=acting.HeartbeatAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/control",
+        operation="control_run",
+        handler=acting.post_control,
+        summary="Pause, resume, cancel; of reported runs also their end",
+        needs="operator",
+        body=acting.ControlBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="GET",
+        path="/api/openapi.json",
+        operation="get_openapi",
+        handler=get_openapi,
+        summary="This description",
+        answer=dict[str, Any],
+    ),
+    Route(
+        method="GET",
+        path="/livez",
+        operation="livez",
+        handler=pages.get_livez,
+        summary="The process is alive",
+        needs="open",
+        answer=pages.Health,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        operation="readyz",
+        handler=pages.get_readyz,
+        summary="The log can be read",
+        needs="open",
+        answer=pages.Health,
+    ),
+    Route(
+        method="GET",
+        path="/login",
+        operation="login",
+        handler=pages.get_login,
+        summary="Log a browser in with a one-time code",
+        needs="open",
+        query=pages.LoginQuery,
+        status=303,
+        linked=True,
+    ),
+    Route(
+        method="POST",
+        path="/session",
+        operation="open_session",
+        handler=pages.post_session,
+        summary="Log a browser in with a token",
+        needs="open",
+        body=pages.SessionBody,
+        status=204,
+    ),
+    Route(
+        method="DELETE",
+        path="/session",
+        operation="close_session",
+        handler=pages.delete_session,
+        summary="Log the browser out",
+        needs="open",
+        status=204,
+    ),
+    Route(
+        method="GET",
+        path="/",
+        operation="page",
+        handler=pages.get_page,
+        summary="A plain page that lists the runs",
+        needs="open",
+        media_type="text/html",
+        linked=True,
+    ),
+    Route(
+        method="GET",
+        path="/app.js",
+        operation="page_script",
+        handler=pages.get_script,
+        summary="The script of the page",
+        needs="open",
+        media_type="text/javascript",
+    ),
+)
+
+
+def make_app(
+    *,
+    log: EventLog,
+    ledger: Ledger,
+    views: ViewService,
+    data: Path,
+    token: str,
+    allowed_hosts: frozenset[str],
+    tokens: Mapping[str, Scope] | None = None,
+    renew: Renew | None = None,
+) -> web.Application:
+    """`token` is the admin of all tenants; `tokens` maps sha256 hex digests of others to their scopes."""
+    admin = {hashlib.sha256(token.encode()).hexdigest(): Scope(tenant="*", role="admin", actor="user:admin")}
+    sessions = Sessions({**(tokens or {}), **admin})
+    routes: dict[web.AbstractRoute, Route] = {}
+    app = web.Application(
+        client_max_size=BODY_BYTES_MAX, middlewares=[problems, make_guard(sessions, routes, allowed_hosts)]
+    )
+    app[SERVICE] = Service(log=log, ledger=ledger, views=views, data=data, sessions=sessions, renew=renew)
+    app[ROUTES] = routes
+    routes.update(register(app, TABLE))
+    app.on_response_prepare.append(add_headers)
+    app.on_shutdown.append(_close_streams)
+    return app
+
+
+def make_login_code(app: web.Application) -> str:
+    """A code for `/login?code=`: good once, for ten minutes, for the admin of the first start."""
+    return app[SERVICE].sessions.make_code(Scope(tenant="*", role="admin", actor="user:admin"))
+
+
+async def _close_streams(app: web.Application) -> None:
+    app[SERVICE].closing.set()

@@ -1,0 +1,87 @@
+"""One door for every method and route: Host, Origin, token, JSON, tenant and role, in this order."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from api.routes import Route
+from api.sessions import RANK, Scope, Sessions
+from runfold.errors import BadRequest, Forbidden, Misdirected, Unauthorized, UnsupportedMedia
+
+COOKIE = "runfold_session"
+TENANT_HEADER = "Runfold-Tenant"
+SCOPE: web.RequestKey[Scope] = web.RequestKey("scope", Scope)
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+Guard = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
+
+def make_guard(sessions: Sessions, routes: Mapping[web.AbstractRoute, Route], allowed_hosts: frozenset[str]) -> Guard:
+    """`routes` may be filled later; a route that is not in it is never open."""
+    hosts = frozenset(host.lower() for host in allowed_hosts)
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        route = routes.get(request.match_info.route)
+        check_host(request, hosts)
+        check_origin(request, linked=route is not None and route.linked)
+        if route is None or route.needs != "open":
+            request[SCOPE] = scope_of(request, sessions)
+        if request.body_exists and request.content_type != "application/json":
+            raise UnsupportedMedia(
+                f"`{request.content_type}` is not taken here", hint="send JSON with `Content-Type: application/json`"
+            )
+        if route is not None and route.needs != "open" and RANK[request[SCOPE].role] < RANK[route.needs]:
+            raise Forbidden(
+                f"role `{request[SCOPE].role}` may not {request.method} here", hint=f"it needs role `{route.needs}`"
+            )
+        return await handler(request)
+
+    return guard
+
+
+def check_host(request: web.Request, hosts: frozenset[str]) -> None:
+    """An unknown Host means DNS rebinding or a wrong proxy; answering it would hand the page's origin our data."""
+    given = request.headers.getall("Host", [])
+    host = given[0].lower() if len(given) == 1 else ""
+    name = re.sub(r":[0-9]*\Z", "", host)
+    if not host or (host not in hosts and name not in hosts):
+        raise Misdirected("this server does not answer for that Host", hint="use the address that `runfold up` printed")
+
+
+def check_origin(request: web.Request, *, linked: bool) -> None:
+    """Refuse what another site's page sends; `linked` pages may be followed to from anywhere."""
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    is_link = linked and request.method == "GET" and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+    if site not in ("none", "same-origin") and not is_link:
+        raise Forbidden("a page of another site may not ask this server", hint="open the dashboard itself")
+    for origin in request.headers.getall("Origin", []):
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or parts.netloc.lower() != request.headers.get("Host", "").lower():
+            raise Forbidden("that Origin may not ask this server", hint="open the dashboard itself")
+
+
+def scope_of(request: web.Request, sessions: Sessions) -> Scope:
+    authorization = request.headers.get("Authorization")
+    if authorization is not None:
+        kind, _, token = authorization.partition(" ")
+        scope = sessions.scope_of_token(token.strip()) if kind.lower() == "bearer" else None
+    else:
+        scope = sessions.scope_of_session(request.cookies.get(COOKIE, ""))
+    if scope is None:
+        raise Unauthorized("a valid token is needed", hint="send `Authorization: Bearer <token>`; see `data/token`")
+    return acting_in(scope, request.headers.get(TENANT_HEADER))
+
+
+def acting_in(scope: Scope, tenant: str | None) -> Scope:
+    """The scope narrowed to one tenant: an admin of `*` chooses one, anybody else has exactly his own."""
+    if tenant is not None and not _TENANT.fullmatch(tenant):
+        raise BadRequest(f"`{TENANT_HEADER}` is not a tenant's name", hint="letters, digits, `-`, `_` and `.`")
+    if scope.tenant == "*":
+        return msgspec.structs.replace(scope, tenant=tenant or "default")
+    if tenant is not None and tenant != scope.tenant:
+        raise Forbidden("this token is of another tenant", hint=f"leave `{TENANT_HEADER}` away")
+    return scope

@@ -1,0 +1,96 @@
+"""Probes, logging in and out, and the small page that stands where no dashboard is built."""
+
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from api.answers import json_response
+from api.guard import COOKIE
+from api.problems import CSP_PAGE
+from api.routes import BODY, QUERY
+from api.service import SERVICE
+from api.sessions import SESSION_SECONDS, Scope
+from runfold.errors import Unauthorized, Unavailable
+
+_STATIC = Path(__file__).parent / "static"
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: str
+
+
+class LoginQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    code: str | None = None
+
+
+class SessionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    token: str
+
+
+async def get_livez(_request: web.Request) -> web.Response:
+    return json_response(Health("alive"))
+
+
+async def get_readyz(request: web.Request) -> web.Response:
+    """Ready is whoever can read the log and is not about to close."""
+    service = request.app[SERVICE]
+    if service.closing.is_set():
+        raise Unavailable("the server is closing", hint="try again in a second")
+    await service.log.bounds()
+    return json_response(Health("ready"))
+
+
+async def get_page(_request: web.Request) -> web.Response:
+    return _static("index.html", "text/html")
+
+
+async def get_script(_request: web.Request) -> web.Response:
+    return _static("app.js", "text/javascript")
+
+
+async def get_login(request: web.Request) -> web.Response:
+    """A code is good once; without one the page itself asks for a token."""
+    query: LoginQuery = request[QUERY]
+    response = web.Response(status=303, headers={"Location": "/"})
+    if query.code is not None:
+        scope = request.app[SERVICE].sessions.use_code(query.code)
+        if scope is None:
+            raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")
+        _give_cookie(request, response, scope)
+    return response
+
+
+async def post_session(request: web.Request) -> web.Response:
+    body: SessionBody = request[BODY]
+    scope = request.app[SERVICE].sessions.scope_of_token(body.token)
+    if scope is None:
+        raise Unauthorized("the token is not known", hint="`data/token` holds the first one")
+    response = web.Response(status=204)
+    _give_cookie(request, response, scope)
+    return response
+
+
+async def delete_session(request: web.Request) -> web.Response:
+    request.app[SERVICE].sessions.close_session(request.cookies.get(COOKIE, ""))
+    response = web.Response(status=204)
+    response.del_cookie(COOKIE, path="/")
+    return response
+
+
+def _give_cookie(request: web.Request, response: web.Response, scope: Scope) -> None:
+    response.set_cookie(
+        COOKIE,
+        request.app[SERVICE].sessions.open_session(scope),
+        max_age=SESSION_SECONDS,
+        path="/",
+        httponly=True,
+        samesite="Strict",
+        secure=request.secure,
+    )
+
+
+def _static(name: str, media_type: str) -> web.Response:
+    return web.Response(
+        text=(_STATIC / name).read_text("utf-8"), content_type=media_type, headers={"Content-Security-Policy": CSP_PAGE}
+    )

@@ -1,0 +1,115 @@
+"""Every failure is answered as RFC 9457 problem+json, and every response carries the same strict headers."""
+
+import logging
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from runfold.errors import BadRequest, Gone, NotFound, RunfoldError, TooLarge, Unauthorized, Unavailable
+
+_log = logging.getLogger("runfold.api")
+_STRICT = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+CSP_PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong. `code` is stable; `hint` says what to do next; `earliest` is set where a cursor is gone."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str = ""
+    run_id: str | None = None
+    earliest: int | None = None
+
+
+class NotThatMethod(BadRequest):
+    code, status = "method_not_allowed", 405
+
+
+_TITLES = {
+    400: "Bad request",
+    401: "Not logged in",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    410: "Gone",
+    413: "Too large",
+    415: "Unsupported media type",
+    421: "Misdirected request",
+    422: "Idempotency key reused",
+    500: "Internal error",
+    503: "Unavailable",
+}
+
+
+def problem_response(error: RunfoldError) -> web.Response:
+    problem = Problem(
+        type=f"urn:runfold:problem:{error.code}",
+        title=_TITLES.get(error.status, "Error"),
+        status=error.status,
+        detail=error.message,
+        code=error.code,
+        hint=error.hint,
+        run_id=error.run_id,
+        earliest=error.earliest if isinstance(error, Gone) else None,
+    )
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return web.Response(
+        body=msgspec.json.encode(problem), status=error.status, content_type="application/problem+json", headers=headers
+    )
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what handlers and aiohttp raise into problems; what nobody foresaw is logged and answered without detail."""
+    try:
+        return await handler(request)
+    except RunfoldError as error:
+        if error.status >= 500 and not isinstance(error, Unavailable):
+            _log.error("request failed", exc_info=error)
+        return problem_response(error)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = problem_response(
+            NotThatMethod(f"`{request.path}` does not take {request.method}", hint=f"it takes {allowed}")
+        )
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPRequestEntityTooLarge:
+        return problem_response(TooLarge("the request body is larger than 1 MiB", hint="send it in smaller parts"))
+    except web.HTTPNotFound:
+        return problem_response(NotFound(f"nothing is at `{request.path}`", hint="see `/api/openapi.json`"))
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return problem_response(BadRequest(error.reason.lower()))
+    except ConnectionError:
+        raise
+    except Exception as error:
+        _log.error("request failed", exc_info=error)
+        return problem_response(RunfoldError("an error that nobody foresaw", hint="the server's log says more"))
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Runs for every response just before its head is sent, streams included."""
+    headers: Any = response.headers
+    headers.setdefault("Content-Security-Policy", _STRICT)
+    headers.setdefault("Cache-Control", "no-store")
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["X-Frame-Options"] = "DENY"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    headers.popall("Server", None)

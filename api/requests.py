@@ -1,0 +1,65 @@
+"""Requests into typed values: what is not exactly right is refused with 400 and a hint, before any handler runs."""
+
+from typing import Any, get_origin, get_type_hints
+
+import msgspec
+from aiohttp import web
+
+from runfold.errors import BadRequest
+
+NUMBER_MAX = 2**53  # JSON readers keep larger whole numbers only roughly.
+DEPTH_MAX = 64  # Deep enough for any honest document, and far from every parser's own limit.
+
+
+def decode_body(content: bytes, kind: type[Any]) -> Any:
+    try:
+        document: object = msgspec.json.decode(content)
+        _check(document)
+        return msgspec.json.decode(content, type=kind)
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deeply", hint=f"at most {DEPTH_MAX} levels") from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise BadRequest(
+            f"the body is not valid: {_lower(error)}", hint="`/api/openapi.json` describes the body of every route"
+        ) from error
+
+
+def decode_query(request: web.Request, kind: type[Any]) -> Any:
+    """Lists are written `a=1&a=2` or `a=1,2`; another name given twice, or an unknown one, is refused."""
+    hints = get_type_hints(kind)
+    lists = {field.encode_name for field in msgspec.structs.fields(kind) if get_origin(hints[field.name]) is tuple}
+    values: dict[str, Any] = {}
+    for name in set(request.query):
+        given = request.query.getall(name)
+        if name in lists:
+            values[name] = [part for text in given for part in text.split(",") if part]
+        elif len(given) > 1:
+            raise BadRequest(f"query parameter `{name}` is given more than once", hint="give it once")
+        else:
+            values[name] = given[0]
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
+        raise BadRequest(
+            f"the query is not valid: {_lower(error)}", hint=f"this route knows {known}" if known else "give no query"
+        ) from error
+
+
+def _check(document: object) -> None:
+    waiting: list[tuple[object, int]] = [(document, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEPTH_MAX:
+            raise BadRequest("the body is nested too deeply", hint=f"at most {DEPTH_MAX} levels")
+        if isinstance(value, dict):
+            waiting.extend((child, depth + 1) for child in value.values())
+        elif isinstance(value, list):
+            waiting.extend((child, depth + 1) for child in value)
+        elif isinstance(value, int | float) and abs(value) > NUMBER_MAX:
+            raise BadRequest(f"the number {value} is larger than 2^53", hint="send it as text")
+
+
+def _lower(error: Exception) -> str:
+    text = str(error)
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,52 @@
+"""One table of routes: it registers handlers, decodes what they get, says who may call them, and becomes OpenAPI."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from api.requests import decode_body, decode_query
+
+Needs = Literal["open", "viewer", "operator", "admin"]
+RequestHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+BODY: web.RequestKey[Any] = web.RequestKey("body", object)
+QUERY: web.RequestKey[Any] = web.RequestKey("query", object)
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """`linked`: a browser may follow a link of another site to it. `media_type` is of the answer."""
+
+    method: str
+    path: str
+    operation: str
+    handler: RequestHandler
+    summary: str
+    needs: Needs = "viewer"
+    body: type[Any] | None = None
+    query: type[Any] = NoQuery
+    answer: Any = None
+    status: int = 200
+    media_type: str = "application/json"
+    linked: bool = False
+
+
+def register(app: web.Application, routes: Iterable[Route]) -> dict[web.AbstractRoute, Route]:
+    return {app.router.add_route(route.method, route.path, _decoding(route)): route for route in routes}
+
+
+def _decoding(route: Route) -> RequestHandler:
+    async def decoded(request: web.Request) -> web.StreamResponse:
+        content = await request.read()
+        if route.body is not None:
+            request[BODY] = decode_body(content or b"{}", route.body)
+        request[QUERY] = decode_query(request, route.query)
+        return await route.handler(request)
+
+    return decoded

@@ -1,0 +1,48 @@
+"""What the handlers share: the log, the ledger, the views, and the keys under which an application keeps them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+
+from api.sessions import Sessions
+from eventstore.contract import EventLog
+from eventstore.ledger import Ledger
+from projections.service import ViewService
+from runfold.errors import NotFound
+from runfold.state import Run
+
+Renew = Callable[[Run], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """The caller of `make_app` owns log, ledger and views, and closes them after the application."""
+
+    log: EventLog
+    ledger: Ledger
+    views: ViewService
+    data: Path
+    sessions: Sessions
+    renew: Renew | None = None
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server shuts down, so that streams end at once."""
+
+
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+
+
+async def known_run(service: Service, run_id: str, tenant: str) -> Run:
+    """The run as it is now. A run of another tenant answers exactly like one that does not exist."""
+    if run_id.startswith("r_"):
+        try:
+            return await service.ledger.state(run_id, tenant=tenant)
+        except NotFound:
+            pass
+    raise unknown_run(run_id)
+
+
+def unknown_run(run_id: str) -> NotFound:
+    return NotFound(f"run `{run_id}` is not known", hint="`GET /api/runs` lists the known ones", run_id=run_id)

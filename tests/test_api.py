@@ -1,0 +1,224 @@
+"""Runs over HTTP: opened, reported, looked at, controlled; every command safe to send again."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.served import OTHER, Served, note, serving
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path) as server:
+        yield server
+
+
+async def test_a_reported_run_is_created_running_and_found_again(served: Served) -> None:
+    response = await served.ask(
+        "POST", "/api/runs/external", json={"workflow": "sheet", "title": "hero", "units_total": 8}
+    )
+    opened = await response.json()
+    found = await (await served.ask("GET", response.headers["Location"])).json()
+    status = await (await served.ask("GET", response.headers["Location"] + "/status")).json()
+
+    assert response.status == 201
+    assert (opened["status"], opened["workflow"], opened["title"]) == ("running", "sheet", "hero")
+    assert found == opened == status
+
+
+async def test_events_come_back_as_they_were_sent(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    event_id = str(uuid.uuid4())
+
+    answer = await (
+        await served.report(
+            run_id,
+            {
+                "id": event_id,
+                "type": "file_written",
+                "data": {"path": "a.py", "bytes": 12},
+                "at": "2026-01-02T03:04:05Z",
+            },
+            note(2),
+        )
+    ).json()
+    listed = await (await served.ask("GET", f"/api/runs/{run_id}/events")).json()
+
+    assert answer["last"] == listed["items"][-1]["position"]
+    assert answer["duplicate"] is False
+    assert answer["version"] == listed["total"] == len(listed["items"])
+    first = listed["items"][-2]
+    assert first["id"] == event_id
+    assert first["data"] == {"path": "a.py", "bytes": 12}
+    assert (first["type"], first["class"], first["at"]) == ("file_written", "activity", "2026-01-02T03:04:05.000000Z")
+
+
+async def test_a_report_sent_again_gets_the_first_answer_even_when_the_run_is_over(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    events = [{**note(number), "id": str(uuid.uuid4())} for number in range(3)]
+
+    first = await (await served.report(run_id, *events)).json()
+    await served.control(run_id, "complete")
+    again = await served.report(run_id, *events)
+
+    assert again.status == 200
+    assert await again.json() == {**first, "duplicate": True}
+
+
+async def test_one_bad_event_refuses_its_whole_batch(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    before = (await served.log.bounds()).last
+
+    response = await served.report(run_id, note(1), {"type": "run_failed", "data": {"reason_code": "SYS_X"}})
+    answer = await (await served.ask("GET", f"/api/runs/{run_id}/events?class=activity")).json()
+
+    assert response.status in (400, 409)
+    assert answer["items"] == []
+    assert (await served.log.bounds()).last - before <= 1
+
+
+async def test_the_same_key_and_body_open_one_run(served: Served) -> None:
+    first = await served.open_run(key="k", title="a")
+    second = await served.open_run(key="k", title="a")
+    foreign = await served.open_run(key="k", title="a", token=OTHER)
+    changed = await served.ask("POST", "/api/runs/external", json={"title": "b"}, headers={"Idempotency-Key": "k"})
+
+    assert first == second != foreign
+    assert changed.status == 422
+    assert (await changed.json())["code"] == "idempotency_key_reused"
+
+
+async def test_a_key_used_for_another_wish_or_report_is_refused(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    control, events = f"/api/runs/{run_id}/control", f"/api/runs/{run_id}/events"
+    key = {"Idempotency-Key": "k"}
+
+    wishes = [
+        await served.ask("POST", control, json={"action": action}, headers=key)
+        for action in ("pause", "pause", "cancel")
+    ]
+    reports = [
+        await served.ask("POST", events, json={"events": [event]}, headers=key)
+        for event in (note(1), note(1), {"type": "note_added", "data": {"text": "b"}})
+    ]
+
+    assert [response.status for response in wishes] == [202, 202, 422]
+    assert [response.status for response in reports] == [200, 200, 422]
+
+
+async def test_a_reported_run_pauses_resumes_and_completes(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+
+    seen = [
+        (await (await served.control(run_id, action)).json())["status"] for action in ("pause", "resume", "complete")
+    ]
+    history = await (await served.ask("GET", f"/api/runs/{run_id}/history")).json()
+
+    assert seen == ["paused", "running", "completed"]
+    assert [item["to"] for item in history["items"]][-3:] == ["paused", "running", "completed"]
+
+
+async def test_a_deleted_run_is_cancelled_and_asking_twice_answers_the_same(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+
+    answers = [await served.ask("DELETE", f"/api/runs/{run_id}") for _ in range(2)]
+
+    assert [response.status for response in answers] == [202, 202]
+    assert [(await response.json())["status"] for response in answers] == ["cancelled", "cancelled"]
+
+
+async def test_a_run_that_fails_says_why(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+
+    answer = await (
+        await served.control(run_id, "fail", reason_code="DEP_TEXTUREPACKER_FAIL", error={"message": "no licence"})
+    ).json()
+
+    assert (answer["status"], answer["reason_code"]) == ("failed", "DEP_TEXTUREPACKER_FAIL")
+    assert answer["error"]["message"] == "no licence"
+
+
+async def test_a_snapshot_that_did_not_change_is_not_sent_again(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    first = await served.ask("GET", f"/api/runs/{run_id}")
+    tag = {"If-None-Match": first.headers["ETag"]}
+
+    same = await served.ask("GET", f"/api/runs/{run_id}", headers=tag)
+    await served.report(run_id, note(1))
+    changed = await served.ask("GET", f"/api/runs/{run_id}", headers=tag)
+
+    assert (same.status, await same.read(), changed.status) == (304, b"", 200)
+
+
+async def test_pages_of_events_join_without_gap_or_repeat(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    await served.report(run_id, *[note(number) for number in range(25)])
+
+    seen: list[int] = []
+    after: str | None = "0"
+    while after is not None:
+        page = await (await served.ask("GET", f"/api/runs/{run_id}/events?limit=7&after={after}")).json()
+        seen += [event["version"] for event in page["items"]]
+        after = page["next_cursor"]
+
+    assert seen == list(range(1, page["total"] + 1))
+
+
+async def test_events_are_filtered_by_type_and_class(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    await served.report(
+        run_id, note(1), {"type": "file_read", "data": {"path": "a"}}, {"type": "token_usage", "data": {}}
+    )
+
+    async def types(query: str) -> list[str]:
+        page = await (await served.ask("GET", f"/api/runs/{run_id}/events?{query}")).json()
+        return [event["type"] for event in page["items"]]
+
+    assert await types("type=file_read") == ["file_read"]
+    assert await types("type=file_read,message") == ["message", "file_read"]
+    assert await types("class=activity&class=usage") == ["message", "file_read", "token_usage"]
+
+
+async def test_a_heartbeat_says_what_is_wished_of_the_reporter(served: Served) -> None:
+    run_id = await served.open_run(title="a", lease_seconds=30)
+
+    alive = await served.ask("POST", f"/api/runs/{run_id}/heartbeat")
+    await served.control(run_id, "pause")
+    wished = await (await served.ask("POST", f"/api/runs/{run_id}/heartbeat")).json()
+    await served.control(run_id, "fail", reason_code="SYS_X")
+    over = await served.ask("POST", f"/api/runs/{run_id}/heartbeat")
+
+    assert (alive.status, (await alive.json())["status"]) == (200, "running")
+    assert wished["status"] == "pausing"
+    assert over.status == 409
+
+
+async def test_the_list_is_newest_first_and_filtered(served: Served) -> None:
+    for number in range(3):
+        await served.open_run(title=f"run {number}", workflow="even" if number % 2 == 0 else "odd")
+
+    everything = await (await served.ask("GET", "/api/runs")).json()
+    even = await (await served.ask("GET", "/api/runs?workflow=even&status=running,paused&limit=1")).json()
+
+    assert [run["title"] for run in everything["items"]] == ["run 2", "run 1", "run 0"]
+    assert (even["total"], len(even["items"])) == (2, 1)
+    assert even["next_cursor"]
+
+
+async def test_an_error_that_nobody_foresaw_tells_no_detail(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(run_id: str, *, tenant: str | None = None) -> None:
+        raise ZeroDivisionError("the secret")
+
+    monkeypatch.setattr(served.ledger, "state", broken)
+
+    response = await served.ask("GET", f"/api/runs/r_{'a' * 26}/events")
+
+    assert response.status == 500
+    assert response.content_type == "application/problem+json"
+    assert "secret" not in await response.text()
+
+
+async def test_the_probes_answer_without_a_token(served: Served) -> None:
+    assert [(await served.client.get(path)).status for path in ("/livez", "/readyz")] == [200, 200]

@@ -1,0 +1,205 @@
+"""Every method of every route stands behind the same door; a route that nobody listed here fails."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from api.app import TABLE, make_login_code
+from tests.served import OTHER, VIEWER, Served, serving
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OPEN = {
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+    ("GET", "/login"),
+    ("POST", "/session"),
+    ("DELETE", "/session"),
+    ("GET", "/"),
+    ("GET", "/app.js"),
+}
+GUARDED = {
+    ("GET", "/api/runs"): "viewer",
+    ("POST", "/api/runs/external"): "operator",
+    ("GET", "/api/runs/{run_id}"): "viewer",
+    ("DELETE", "/api/runs/{run_id}"): "operator",
+    ("GET", "/api/runs/{run_id}/status"): "viewer",
+    ("GET", "/api/runs/{run_id}/events"): "viewer",
+    ("POST", "/api/runs/{run_id}/events"): "operator",
+    ("GET", "/api/runs/{run_id}/history"): "viewer",
+    ("GET", "/api/runs/{run_id}/stream"): "viewer",
+    ("POST", "/api/runs/{run_id}/heartbeat"): "operator",
+    ("POST", "/api/runs/{run_id}/control"): "operator",
+    ("GET", "/api/stream"): "viewer",
+    ("GET", "/api/openapi.json"): "viewer",
+}
+PATHS = sorted(
+    {path for _, path in GUARDED} | {path for _, path in OPEN} | {"/nowhere", "/metrics", "/app.js/", "/x.js"}
+)
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path) as server:
+        yield server
+
+
+def test_every_route_is_listed_here(tmp_path: Path) -> None:
+    needs = {(route.method, route.path): route.needs for route in TABLE}
+
+    assert needs == {**dict.fromkeys(OPEN, "open"), **GUARDED}
+
+
+async def test_the_router_holds_nothing_beside_the_table(served: Served) -> None:
+    registered = {(route.method, route.resource.canonical) for route in served.app.router.routes() if route.resource}
+
+    assert registered == OPEN | set(GUARDED)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_without_a_valid_token_only_the_open_routes_answer(served: Served, path: str) -> None:
+    for method in METHODS:
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic YTpi"},
+            {"Cookie": "runfold_session=x"},
+        ):
+            response = await served.client.request(method, _real(path), headers=headers, allow_redirects=False)
+            if (method, path) in OPEN:
+                assert response.status in (200, 204, 303, 400, 401)
+            else:
+                assert response.status == 401, (method, path)
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.0.0.1.evil.example:8321"}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
+    ],
+)
+async def test_a_wrong_host_or_a_foreign_page_gets_nothing_anywhere(
+    served: Served, path: str, headers: dict[str, str], status: int
+) -> None:
+    for method in METHODS:
+        response = await served.ask(method, _real(path), headers=headers)
+
+        assert response.status == status, (method, path)
+
+
+async def test_links_from_other_sites_lead_to_the_page_and_the_login_only(served: Served) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+
+    answers = [(await served.ask("GET", path, headers=link)).status for path in ("/", "/login", "/api/runs", "/app.js")]
+
+    assert answers == [200, 303, 403, 403]
+
+
+async def test_the_page_of_this_server_may_ask_it(served: Served) -> None:
+    origin = f"http://{served.client.host}:{served.client.port}"
+
+    response = await served.ask("GET", "/api/runs", headers={"Origin": origin, "Sec-Fetch-Site": "same-origin"})
+
+    assert response.status == 200
+
+
+async def test_a_viewer_looks_and_touches_nothing(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+
+    for (method, path), role in GUARDED.items():
+        if path.endswith("stream"):
+            continue
+        response = await served.ask(
+            method, path.replace("{run_id}", run_id), token=VIEWER, **({} if method == "GET" else {"json": {}})
+        )
+        assert response.status == (200 if role == "viewer" else 403), (method, path)
+
+
+async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(served: Served) -> None:
+    run_id = await served.open_run(title="secret", token=OTHER)
+    unknown = "r_" + "a" * 26
+    bodies = {"control": {"action": "pause"}, "events": {"events": [{"type": "message", "data": {"text": "a"}}]}}
+
+    for method, path in GUARDED:
+        if "{run_id}" not in path:
+            continue
+        body = {} if method == "GET" else {"json": bodies.get(path.rpartition("/")[2], {})}
+        foreign = await served.ask(method, path.replace("{run_id}", run_id), **body)
+        missing = await served.ask(method, path.replace("{run_id}", unknown), **body)
+
+        assert foreign.status == missing.status == 404, (method, path)
+        assert (await foreign.read()).replace(run_id.encode(), b"") == (await missing.read()).replace(
+            unknown.encode(), b""
+        )
+        assert dict(foreign.headers, Date="") == dict(missing.headers, Date="")
+
+
+async def test_lists_and_events_hold_the_own_tenants_runs_only(served: Served) -> None:
+    mine = await served.open_run(title="mine")
+    await served.open_run(title="theirs", token=OTHER)
+
+    listed = await (await served.ask("GET", "/api/runs")).json()
+    other = await (await served.ask("GET", "/api/runs", headers={"Runfold-Tenant": "other"})).json()
+
+    assert [run["id"] for run in listed["items"]] == [mine]
+    assert [run["title"] for run in other["items"]] == ["theirs"]
+
+
+async def test_only_an_admin_of_all_tenants_may_name_one(served: Served) -> None:
+    response = await served.ask("GET", "/api/runs", token=VIEWER, headers={"Runfold-Tenant": "other"})
+
+    assert response.status == 403
+
+
+async def test_a_body_that_is_not_json_is_refused(served: Served) -> None:
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        for method, path in [*GUARDED, *OPEN]:
+            response = await served.ask(method, _real(path), data=b"{}", headers={"Content-Type": content_type})
+            assert response.status == 415, (method, path)
+
+
+async def test_every_answer_carries_the_strict_headers_and_no_server_name(served: Served) -> None:
+    for path in PATHS:
+        response = await served.ask("GET", _real(path))
+
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "Server" not in response.headers
+        response.close()
+
+
+async def test_a_login_code_is_good_once_and_its_cookie_opens_the_api(served: Served) -> None:
+    code = make_login_code(served.app)
+
+    first = await served.client.get(f"/login?code={code}", allow_redirects=False)
+    second = await served.client.get(f"/login?code={code}", allow_redirects=False)
+    cookie = first.cookies["runfold_session"]
+    runs = await served.client.get("/api/runs")
+    out = await served.client.delete("/session", headers={"Cookie": f"runfold_session={cookie.value}"})
+    after = await served.client.get("/api/runs", headers={"Cookie": f"runfold_session={cookie.value}"})
+
+    assert (first.status, first.headers["Location"], second.status) == (303, "/", 401)
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Strict"
+    assert (runs.status, out.status, after.status) == (200, 204, 401)
+
+
+async def test_a_token_logs_a_browser_in_with_its_own_role(served: Served) -> None:
+    wrong = await served.client.post("/session", json={"token": "wrong"})
+    right = await served.client.post("/session", json={"token": VIEWER})
+    refused = await served.client.post("/api/runs/external", json={})
+
+    assert (wrong.status, right.status, refused.status) == (401, 204, 403)
+
+
+def _real(path: str) -> str:
+    return path.replace("{run_id}", "r_" + "a" * 26)
