@@ -1,0 +1,48 @@
+"""Who this machine and a process are, in words that another process can check later."""
+
+import os
+import socket
+from pathlib import Path
+
+
+def host() -> str:
+    return socket.gethostname()
+
+
+def boot_id() -> str:
+    """Changes with every boot; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def process_started_at(pid: int) -> str:
+    """When a living process began, in the kernel's ticks since boot; empty when it is gone or not told."""
+    fields = _stat(pid)
+    return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
+
+
+def is_process_alive(pid: int, started_at: str) -> bool:
+    """Whether this very process still is, not another one that was given its number."""
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+    return process_started_at(pid) == started_at != ""
+
+
+def is_process_stopped(pid: int) -> bool:
+    """Whether it rests by SIGSTOP or Ctrl-Z: it renews nothing, and yet is not lost."""
+    return _stat(pid)[:1] in (["T"], ["t"])
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []

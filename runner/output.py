@@ -1,0 +1,257 @@
+"""Every byte of a command's output reaches our own output at once and unchanged, and `output.log` whole and redacted;
+the log of events gets a bounded sample of it.
+
+One thread for each stream reads and writes in blocking chunks, so a slow reader of ours slows the command as a pipe
+would; the event loop takes from the buffers at its own pace.
+"""
+
+import codecs
+import hashlib
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from runfold.events import Event, SubprocessOutput, TelemetryRejected, Unknown, event_type
+from runfold.redact import StreamRedactor
+from runfold.telemetry import parse_line
+
+READ_BYTES = 64 * 1024
+EVENT_TEXT_BYTES = 2048
+PENDING_BYTES = 10 * EVENT_TEXT_BYTES  # One second's worth of events; what is older than that is skipped and counted.
+LINE_BYTES_MAX = 64 * 1024
+TELEMETRY_EVENTS_MAX = 2000
+TELEMETRY_BATCH_EVENTS = 200
+TELEMETRY_BATCH_BYTES = 256 * 1024
+_MARKS = (b'"runfold"', b'"__cody_event__"')
+
+
+class _Pending:
+    """What one stream has said and no event has told yet."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pieces: deque[tuple[int, bytes]] = deque()
+        self.held_bytes = 0
+        self.skipped = 0
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, offset: int, content: bytes) -> None:
+        self.pieces.append((offset, content))
+        self.held_bytes += len(content)
+        dropped = self.held_bytes > PENDING_BYTES
+        while self.held_bytes > PENDING_BYTES:
+            start, first = self.pieces.popleft()
+            cut = min(len(first), self.held_bytes - PENDING_BYTES)
+            # A character that the gap has cut would read as garbage.
+            while cut < len(first) and first[cut] & 0xC0 == 0x80:
+                cut += 1
+            self.held_bytes -= cut
+            self.skipped += cut
+            if cut < len(first):
+                self.pieces.appendleft((start + cut, first[cut:]))
+        if dropped:
+            self.decoder.reset()
+
+    def take(self, *, final: bool = False) -> SubprocessOutput | None:
+        if not self.pieces and not self.skipped:
+            return None
+        offset = self.pieces[0][0] if self.pieces else 0
+        state = self.decoder.getstate()
+        content = self._take_bytes(EVENT_TEXT_BYTES)
+        text = self.decoder.decode(content, final and not self.pieces)
+        if len(text.encode()) > EVENT_TEXT_BYTES:
+            # Each broken byte becomes a replacement of three.
+            self.decoder.setstate(state)
+            kept = EVENT_TEXT_BYTES // 3 - 4
+            self.pieces.appendleft((offset + kept, content[kept:]))
+            self.held_bytes += len(content) - kept
+            text = self.decoder.decode(content[:kept])
+        skipped, self.skipped = self.skipped, 0
+        return SubprocessOutput(text=text, stream=self.name, offset=offset, skipped_bytes=skipped)
+
+    def _take_bytes(self, most: int) -> bytes:
+        parts: list[bytes] = []
+        room = most
+        while self.pieces and room:
+            offset, piece = self.pieces.popleft()
+            if len(piece) > room:
+                self.pieces.appendleft((offset + room, piece[room:]))
+                piece = piece[:room]
+            parts.append(piece)
+            room -= len(piece)
+        self.held_bytes -= most - room
+        return b"".join(parts)
+
+
+class _Lines:
+    """Finds whole lines that carry telemetry, without cutting up output that carries none."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._overlong = False
+
+    def feed(self, content: bytes) -> list[str]:
+        content = self._rest + content
+        end = content.rfind(b"\n") + 1
+        lines, self._rest = content[:end], content[end:]
+        if end and self._overlong:
+            lines, self._overlong = lines[lines.find(b"\n") + 1 :], False
+        if len(self._rest) > LINE_BYTES_MAX:
+            self._rest, self._overlong = b"", True
+        if not any(mark in lines for mark in _MARKS):
+            return []
+        return [
+            line.decode("utf-8", "replace").rstrip("\r")
+            for line in lines.split(b"\n")
+            if len(line) <= LINE_BYTES_MAX and any(mark in line for mark in _MARKS)
+        ]
+
+    def finish(self) -> list[str]:
+        return [] if self._overlong else self.feed(b"\n")
+
+
+class Output:
+    """The output of one turn: `pump` runs in a thread for each stream, `take` in the event loop."""
+
+    def __init__(self, path: Path, secrets: Sequence[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")  # noqa: SIM115
+        self._secrets = secrets
+        self._changed = threading.Condition()
+        self._hash = hashlib.sha256()
+        self._streams: list[_Pending] = []
+        self._telemetry: deque[tuple[int, Event | Unknown]] = deque()
+        self._rejected: dict[str, TelemetryRejected] = {}
+        self._closed = False
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def pump(self, source: int, sink: int, name: str) -> None:
+        """Carry one stream to its end; returns when the last writer has closed it."""
+        pending, lines, redactor = _Pending(name), _Lines(), StreamRedactor(self._secrets)
+        with self._changed:
+            self._streams.append(pending)
+        try:
+            while chunk := _read(source):
+                if not _write_whole(sink, chunk):
+                    break
+                self._keep(pending, lines, redactor.feed(chunk))
+        finally:
+            # Closed at once where our own reader has gone: the command then meets the broken pipe itself.
+            os.close(source)
+        self._keep(pending, lines, redactor.finish())
+        for line in lines.finish():
+            self._parse(line)
+
+    def take(self) -> list[Event | Unknown]:
+        """The next batch of events: what the program reported, and at most one sample of its output."""
+        events: list[Event | Unknown] = []
+        with self._changed:
+            events += self._rejected.values()
+            self._rejected.clear()
+            size = 0
+            while self._telemetry and len(events) < TELEMETRY_BATCH_EVENTS and size < TELEMETRY_BATCH_BYTES:
+                line_bytes, event = self._telemetry.popleft()
+                size += line_bytes
+                events.append(event)
+            self._changed.notify_all()
+            # The stream served last goes to the end, so that neither starves the other.
+            for pending in list(self._streams):
+                sample = pending.take()
+                if sample is not None:
+                    events.append(sample)
+                    self._streams.remove(pending)
+                    self._streams.append(pending)
+                    break
+            self._file.flush()
+        return events
+
+    @property
+    def has_telemetry(self) -> bool:
+        return bool(self._telemetry or self._rejected)
+
+    def close(self) -> list[Event | Unknown]:
+        """Make the file durable and give the tail of each stream; what comes later is dropped."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            events: list[Event | Unknown] = list(self._rejected.values())
+            for pending in self._streams:
+                while (sample := pending.take(final=True)) is not None:
+                    events.append(sample)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        return events
+
+    def reject(self, reason: str, sample: str) -> None:
+        """Count a report that was not taken; told once a batch."""
+        with self._changed:
+            self._count(TelemetryRejected(reason=reason, sample=sample[:200]))
+
+    def _keep(self, pending: _Pending, lines: _Lines, content: bytes) -> None:
+        if not content:
+            return
+        with self._changed:
+            if self._closed:
+                return
+            self._file.write(content)
+            self._hash.update(content)
+            pending.add(self.size_bytes, content)
+            self.size_bytes += len(content)
+        for line in lines.feed(content):
+            self._parse(line)
+
+    def _parse(self, line: str) -> None:
+        parsed = parse_line(line)
+        with self._changed:
+            if isinstance(parsed, TelemetryRejected):
+                self._count(parsed)
+                return
+            for event in parsed or ():
+                # A program that reports faster than the log takes it waits, as it would for a full pipe.
+                while len(self._telemetry) >= TELEMETRY_EVENTS_MAX and not self._closed:
+                    self._changed.wait()
+                self._telemetry.append((len(line), event))
+
+    def _count(self, rejected: TelemetryRejected) -> None:
+        if len(self._rejected) >= 20 and rejected.reason not in self._rejected:
+            rejected = msgspec.structs.replace(rejected, reason="other")
+        earlier = self._rejected.get(rejected.reason)
+        if earlier is not None:
+            rejected = msgspec.structs.replace(earlier, count=earlier.count + rejected.count)
+        self._rejected[rejected.reason] = rejected
+
+
+def sample_of(event: Event | Unknown) -> str:
+    return event_type(event)
+
+
+def _read(source: int) -> bytes:
+    try:
+        return os.read(source, READ_BYTES)
+    except OSError:
+        # A pty whose last writer has gone answers EIO instead of end of file.
+        return b""
+
+
+def _write_whole(sink: int, content: bytes) -> bool:
+    """False when nobody reads our output any more."""
+    view = memoryview(content)
+    while view:
+        try:
+            view = view[os.write(sink, view) :]
+        except BlockingIOError:
+            # Somebody who shares the terminal has made it non-blocking.
+            select.select([], [sink], [])
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,110 @@
+"""The driver's side of a keeper: start it, let it go, tell it to end, read its report."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from runfold.events import Receipt
+from runner import keeper
+
+_KEEPER = str(Path(keeper.__file__).resolve())
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """How the command ended; `errno` when it never started."""
+
+    pid: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    errno: int | None = None
+    receipt: Receipt | None = None
+
+    @property
+    def signal_name(self) -> str | None:
+        if self.signal is None:
+            return None
+        try:
+            return signal.Signals(self.signal).name
+        except ValueError:
+            return f"SIG{self.signal}"
+
+
+class KeptProcess:
+    def __init__(self, process: subprocess.Popen[bytes], control: int, status: int, run_id: str) -> None:
+        self._process, self._control, self._status, self._run_id = process, control, status, run_id
+        self.pid = process.pid
+
+    @classmethod
+    def prepare(
+        cls,
+        argv: Sequence[str],
+        *,
+        run_id: str,
+        grace_seconds: float,
+        stdin: int | None,
+        stdout: int,
+        stderr: int,
+        environment: Mapping[str, str],
+        session: bool,
+    ) -> "KeptProcess":
+        """Start the keeper; it starts the command at `go`, so that what leads to it is recorded meanwhile."""
+        control_read, control_write = os.pipe()
+        status_read, status_write = os.pipe()
+        words = [sys.executable, "-I", "-S", _KEEPER, str(control_read), str(status_write), str(grace_seconds), run_id]
+        try:
+            process = subprocess.Popen(
+                [*words, *(["--session"] if session else []), "--", *argv],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={**environment, keeper.MARKER: run_id},
+                pass_fds=(control_read, status_write),
+            )
+        finally:
+            os.close(control_read)
+            os.close(status_write)
+        return cls(process, control_write, status_read, run_id)
+
+    def go(self) -> None:
+        self.send(b"G")
+
+    def send(self, order: bytes) -> None:
+        """`T` end, `K` end without grace, `S` stop, `C` continue, `W` the window has changed."""
+        with contextlib.suppress(OSError):
+            os.write(self._control, order)
+
+    async def wait_report(self) -> Report:
+        text = await _read_whole(self._status)
+        # The keeper ends right after its report; waiting here leaves no zombie.
+        await asyncio.to_thread(self._process.wait)
+        os.close(self._control)
+        if text:
+            return msgspec.json.decode(text, type=Report)
+        return await asyncio.to_thread(self._sweep)
+
+    def _sweep(self) -> Report:
+        """The keeper itself was killed: what carries the run's marker has nobody else to end it."""
+        ending = keeper.Ending(None, self._run_id, 0.0)
+        while not ending.step():
+            time.sleep(keeper.POLL_SECONDS)
+        return Report(signal=int(signal.SIGKILL), receipt=msgspec.json.decode(ending.receipt(), type=Receipt))
+
+
+async def _read_whole(source: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", buffering=0)
+    )
+    try:
+        return await reader.read()
+    finally:
+        transport.close()

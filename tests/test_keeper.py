@@ -1,0 +1,111 @@
+"""The keeper leaves nothing of a command behind, whoever dies first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runner import keeper, machine
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def start_keeper(*argv: str, run_id: str = "r_test", grace: str = "0.2") -> tuple[subprocess.Popen[bytes], int, int]:
+    control_read, control_write = os.pipe()
+    status_read, status_write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", keeper.__file__, str(control_read), str(status_write), grace, run_id]
+        + ["--session", "--", *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={**os.environ, keeper.MARKER: run_id},
+        pass_fds=(control_read, status_write),
+    )
+    os.close(control_read)
+    os.close(status_write)
+    return process, control_write, status_read
+
+
+def finish(process: subprocess.Popen[bytes], status: int) -> dict[str, object]:
+    report = b""
+    while chunk := os.read(status, 4096):
+        report += chunk
+    os.close(status)
+    process.communicate(timeout=10)
+    return json.loads(report) if report else {}
+
+
+@pytest.mark.parametrize(("script", "key", "value"), [("exit 3", "exit_code", 3), ("kill -9 $$", "signal", 9)])
+def test_the_keeper_reports_how_the_command_ended(script: str, key: str, value: int) -> None:
+    process, control, status = start_keeper("sh", "-c", script)
+
+    os.write(control, b"G")
+    report = finish(process, status)
+    os.close(control)
+
+    assert report[key] == value
+
+
+def test_a_command_that_does_not_exist_is_reported_with_its_error_number() -> None:
+    process, control, status = start_keeper("/does/not/exist")
+
+    os.write(control, b"G")
+    report = finish(process, status)
+    os.close(control)
+
+    assert report == {"pid": 0, "errno": 2}
+
+
+def test_nothing_starts_when_the_driver_dies_before_it_says_go() -> None:
+    process, control, status = start_keeper("sh", "-c", "echo started")
+
+    os.close(control)
+
+    assert finish(process, status) == {"pid": 0}
+
+
+def test_a_driver_that_is_gone_leaves_no_descendant_even_one_that_ignores_term_in_its_own_session() -> None:
+    process, control, status = start_keeper(sys.executable, str(PROGRAMS / "stubborn.py"))
+    os.write(control, b"G")
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    began = time.monotonic()
+
+    os.close(control)
+    report = finish(process, status)
+
+    assert time.monotonic() - began < 0.2 + 2
+    assert [machine.process_started_at(pid) for pid in pids] == ["", ""]
+    assert report["receipt"]["signals"] == ["SIGTERM", "SIGKILL"]  # type: ignore[index]
+    assert report["receipt"]["survivors"] == []  # type: ignore[index]
+
+
+def test_what_a_command_leaves_running_ends_with_it() -> None:
+    process, control, status = start_keeper("sh", "-c", "sleep 1000 & echo $!")
+
+    os.write(control, b"G")
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    report = finish(process, status)
+    os.close(control)
+
+    assert report["exit_code"] == 0
+    assert machine.process_started_at(pid) == ""
+
+
+def test_a_stopped_command_can_still_be_ended() -> None:
+    process, control, status = start_keeper("sh", "-c", "echo up; sleep 1000")
+    os.write(control, b"G")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    os.write(control, b"ST")
+    report = finish(process, status)
+    os.close(control)
+
+    assert report["signal"] in (signal.SIGTERM, signal.SIGKILL)

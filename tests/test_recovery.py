@@ -1,0 +1,64 @@
+"""A run whose driver is gone is ended by the next one who looks, and nobody else's is touched."""
+
+import os
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from eventstore.leases import LEASE_SECONDS, Lease, Leases, monotonic_us
+from eventstore.ledger import Ledger
+from eventstore.sqlite import SqliteLog
+from runfold.commands import StartHere
+from runfold.events import RunQueued
+from runner import machine
+from runner.recover import recover
+
+RUN = "r_" + "a" * 26
+MINE = Lease(
+    run_id=RUN,
+    tenant="default",
+    claim=1,
+    owner="w",
+    host=machine.host(),
+    boot_id=machine.boot_id(),
+    pid=os.getpid(),
+    pid_started_at=machine.process_started_at(os.getpid()),
+)
+
+
+async def recovered(data: Path, lease: Lease, *, later_seconds: float = 0) -> tuple[list[str], str]:
+    leases = Leases.open(data)
+    leases.take(lease)
+    leases.close()
+    log = await SqliteLog.open(data)
+    try:
+        ledger = Ledger(log)
+        start = StartHere(queued=RunQueued(driver="here"), worker="w", host=lease.host)
+        await ledger.execute(RUN, start, command_id=str(uuid.uuid4()), actor="user:t", tenant="default")
+        found = await recover(ledger, log, data=data, now=lambda: monotonic_us() + int(later_seconds * 1_000_000))
+        return found, (await ledger.state(RUN)).reason_code
+    finally:
+        await log.close()
+
+
+async def test_a_run_whose_process_is_gone_fails_as_worker_lost(tmp_path: Path) -> None:
+    gone = msgspec.structs.replace(MINE, pid_started_at="1")
+
+    assert await recovered(tmp_path, gone) == ([RUN], "WORKER_LOST")
+
+
+async def test_a_run_whose_lease_ran_out_fails_as_worker_lost(tmp_path: Path) -> None:
+    assert await recovered(tmp_path, MINE, later_seconds=LEASE_SECONDS + 1) == ([RUN], "WORKER_LOST")
+
+
+async def test_a_run_whose_worker_lives_is_left_alone(tmp_path: Path) -> None:
+    found, reason = await recovered(tmp_path, MINE)
+
+    assert (found, reason == "WORKER_LOST") == ([], False)
+
+
+async def test_a_run_of_another_host_is_left_alone(tmp_path: Path) -> None:
+    elsewhere = msgspec.structs.replace(MINE, host="elsewhere", pid_started_at="1")
+
+    assert (await recovered(tmp_path, elsewhere))[0] == []

@@ -1,0 +1,208 @@
+"""A command run as a recorded run behaves as if it were run alone, and its record is whole."""
+
+import asyncio
+import hashlib
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from eventstore.ledger import Ledger
+from eventstore.sqlite import SqliteLog
+from runfold.commands import Cancel
+from runfold.envelope import Recorded
+from runfold.events import FileWritten, RunFailed, SubprocessOutput, TurnCompleted, TurnFailed
+from runner import machine
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = Path(__file__).parent / "programs"
+CAPTURED = ROOT.parent / "shared" / "data" / "captured"
+RECORDINGS = sorted(path for name in ("hello", "work") for path in CAPTURED.glob(f"*/{name}.jsonl"))
+
+
+def command_line(data: Path, *argv: str) -> list[str]:
+    return [sys.executable, str(PROGRAMS / "drive.py"), str(data), *argv]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def drive(data: Path, *argv: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command_line(data, *argv), stdin=subprocess.DEVNULL, capture_output=True, env=environment(**more), timeout=60
+    )
+
+
+def begin(data: Path, *argv: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a run and wait until it is recorded."""
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        command_line(data, *argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=environment(RUN_ID_FD=str(write)),
+        pass_fds=(write,),
+    )
+    os.close(write)
+    with os.fdopen(read) as told:
+        return process, told.readline().strip()
+
+
+async def history(data: Path) -> list[Recorded]:
+    log = await SqliteLog.open(data)
+    try:
+        return [recorded async for page in log.read() for recorded in page.events if recorded.run_id.startswith("r_")]
+    finally:
+        await log.close()
+
+
+def output_of(data: Path) -> bytes:
+    (path,) = (data / "runs").glob("*/output.log")
+    return path.read_bytes()
+
+
+async def test_output_passes_through_unchanged_and_the_record_is_complete(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 50 + "☃".encode()[:2]
+    (tmp_path / "content").write_bytes(content)
+
+    done = drive(tmp_path / "data", "cat", str(tmp_path / "content"))
+    events = await history(tmp_path / "data")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, content, b"")
+    assert [e.type for e in events if e.type != "subprocess_output"] == [
+        "run_queued",
+        "run_claimed",
+        "run_started",
+        "turn_started",
+        "turn_completed",
+        "run_completed",
+    ]
+    (ended,) = (e.event() for e in events if e.type == "turn_completed")
+    assert isinstance(ended, TurnCompleted)
+    assert (ended.output_bytes, ended.output_sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "reason"),
+    [
+        (("sh", "-c", "exit 3"), 3, "EXIT_NONZERO"),
+        (("sh", "-c", "kill -SEGV $$"), 139, "CRASHED"),
+        (("sh", "-c", "kill -KILL $$"), 137, "KILLED"),
+        (("/does/not/exist",), 127, "SYS_LAUNCH_FAILED"),
+    ],
+)
+async def test_the_exit_code_is_the_commands_and_the_reason_says_why(
+    tmp_path: Path, argv: tuple[str, ...], code: int, reason: str
+) -> None:
+    done = drive(tmp_path, *argv)
+    last = (await history(tmp_path))[-1].event()
+
+    assert done.returncode == code, done.stderr
+    assert isinstance(last, RunFailed)
+    assert last.reason_code == reason
+
+
+async def test_sentinel_lines_become_events(tmp_path: Path) -> None:
+    drive(tmp_path, "echo", '{"runfold": {"type": "file_written", "path": "a.py", "bytes": 12}}')
+
+    assert FileWritten(path="a.py", bytes=12) in [recorded.event() for recorded in await history(tmp_path)]
+
+
+@pytest.mark.slow
+async def test_a_hundred_thousand_lines_are_kept_whole_and_sampled(tmp_path: Path) -> None:
+    done = drive(tmp_path, "sh", "-c", "i=0; while [ $i -lt 100000 ]; do echo line $i; i=$((i+1)); done")
+    told = [e for e in (r.event() for r in await history(tmp_path)) if isinstance(e, SubprocessOutput)]
+
+    assert done.stdout.count(b"\n") == 100_000
+    assert output_of(tmp_path) == done.stdout
+    assert sum(len(event.text) + event.skipped_bytes for event in told) == len(done.stdout)
+    assert len(told) < 200
+
+
+@pytest.mark.skipif(not RECORDINGS, reason="the recorded agent sessions are not beside this checkout")
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+async def test_a_recorded_agent_session_arrives_complete(tmp_path: Path, recording: Path) -> None:
+    done = drive(tmp_path, "cat", str(recording))
+    told = [e for e in (r.event() for r in await history(tmp_path)) if isinstance(e, SubprocessOutput)]
+
+    assert done.stdout == output_of(tmp_path) == recording.read_bytes()
+    assert sum(len(event.text.encode()) + event.skipped_bytes for event in told) == len(done.stdout)
+
+
+async def test_a_cancel_from_another_process_ends_the_command(tmp_path: Path) -> None:
+    process, run_id = begin(tmp_path, "sleep", "1000")
+    log = await SqliteLog.open(tmp_path)
+
+    await Ledger(log).execute(
+        run_id, Cancel(reason="enough"), command_id=str(uuid.uuid4()), actor="user:test", tenant="default"
+    )
+    await log.close()
+    await asyncio.to_thread(process.communicate, timeout=30)
+    types = [recorded.type for recorded in await history(tmp_path)]
+
+    assert process.returncode == 143
+    assert types[-3:] == ["cancel_requested", "turn_cancelled", "run_cancelled"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_an_interrupt_stops_the_run(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process, _ = begin(tmp_path, "sh", "-c", "echo up; sleep 1000")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    process.send_signal(number)
+    await asyncio.to_thread(process.communicate, timeout=30)
+
+    assert process.returncode == code
+    assert (await history(tmp_path))[-1].type == "run_stopped"
+
+
+async def test_a_killed_driver_leaves_no_descendant(tmp_path: Path) -> None:
+    process, _ = begin(tmp_path, sys.executable, str(PROGRAMS / "stubborn.py"))
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    handles = [os.pidfd_open(pid) for pid in pids]
+
+    process.kill()
+    await asyncio.to_thread(process.communicate, timeout=30)
+    gone = [select.select([handle], [], [], 0.3 + 2)[0] != [] for handle in handles]
+
+    for handle in handles:
+        os.close(handle)
+    assert gone == [True, True]
+    assert [machine.process_started_at(pid) for pid in pids] == ["", ""]
+
+
+async def test_on_a_terminal_the_command_has_one_too_and_no_byte_is_changed(tmp_path: Path) -> None:
+    program = "import sys; sys.stdout.write(f'{sys.stdout.isatty()} {sys.stdin.isatty()}\\n')"
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command_line(tmp_path, sys.executable, "-c", program),
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    os.close(slave)
+
+    await asyncio.to_thread(process.wait, 30)
+    shown = os.read(master, 4096)
+    os.close(master)
+
+    assert shown == b"True True\r\n"
+    assert output_of(tmp_path) == b"True True\n"
+
+
+async def test_a_failed_command_tells_its_turn_failed(tmp_path: Path) -> None:
+    drive(tmp_path, "sh", "-c", "exit 4")
+
+    (ended,) = (r.event() for r in await history(tmp_path) if r.type == "turn_failed")
+    assert isinstance(ended, TurnFailed)
+    assert ended.exit_code == 4
