@@ -1,0 +1,91 @@
+"""`runfold cancel`, `pause`, `resume` and `recover`: what a person wishes of a run; the ledger decides."""
+
+import asyncio
+import uuid
+
+import click
+
+from cli.reading import find_run, open_views, run_argument, settings_of
+from cli.screen import next_command, talk
+from cli.settings import Settings
+from runfold.commands import Cancel, Command, Pause, Resume
+
+reason_option = click.option("--reason", default="", help="Why, for the record.")
+
+
+@click.command()
+@run_argument
+@reason_option
+@click.pass_context
+def cancel(context: click.Context, *, run_text: str, reason: str) -> None:
+    """Cancel a run: its processes are ended, and it never goes on."""
+    run_id = _act(context, run_text, Cancel(reason=reason))
+    next_command(f"runfold status {run_id}")
+
+
+@click.command()
+@run_argument
+@reason_option
+@click.pass_context
+def pause(context: click.Context, *, run_text: str, reason: str) -> None:
+    """Pause a run when its present turn ends."""
+    run_id = _act(context, run_text, Pause(reason=reason))
+    next_command(f"runfold resume {run_id}")
+
+
+@click.command()
+@run_argument
+@reason_option
+@click.pass_context
+def resume(context: click.Context, *, run_text: str, reason: str) -> None:
+    """Let a paused or stopped run go on."""
+    run_id = _act(context, run_text, Resume(reason=reason))
+    next_command(f"runfold watch {run_id}")
+
+
+@click.command()
+@click.pass_context
+def recover(context: click.Context) -> None:
+    """End runs of this host whose driver is gone."""
+    found = asyncio.run(_recover(settings_of(context)))
+    for run_id in found:
+        click.echo(run_id)
+    talk(f"{len(found)} recovered" if found else "nothing to recover")
+
+
+def _act(context: click.Context, run_text: str, command: Command) -> str:
+    settings = settings_of(context)
+    with open_views(settings) as views:
+        snapshot = find_run(views, run_text)
+    status = asyncio.run(_execute(settings, snapshot.id, command, snapshot.tenant))
+    talk(f"run {snapshot.id} is {status}")
+    return snapshot.id
+
+
+async def _execute(settings: Settings, run_id: str, command: Command, tenant: str) -> str:
+    from eventstore.ledger import Ledger
+
+    from cli.run import local_actor
+    from eventstore.sqlite import SqliteLog
+
+    log = await SqliteLog.open(settings.data)
+    try:
+        executed = await Ledger(log).execute(
+            run_id, command, command_id=str(uuid.uuid4()), actor=local_actor(), tenant=tenant
+        )
+        return executed.run.status or "unknown"
+    finally:
+        await log.close()
+
+
+async def _recover(settings: Settings) -> list[str]:
+    from eventstore.ledger import Ledger
+
+    from eventstore.sqlite import SqliteLog
+    from runner.recover import recover as recover_runs
+
+    log = await SqliteLog.open(settings.data)
+    try:
+        return await recover_runs(Ledger(log), log, data=settings.data)
+    finally:
+        await log.close()

@@ -1,0 +1,95 @@
+"""`runfold doctor`: the settings and where each came from, the platform, and what is wrong with them."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+import runfold
+from cli.reading import json_option, print_json, settings_of
+from cli.screen import colour
+from cli.server_lock import running_server
+from cli.settings import ENVIRONMENT, Settings
+from eventstore.sqlite3_module import SQLITE_VERSION, is_affected, sqlite3
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """`level` is `ok`, `note` or `problem`."""
+
+    name: str
+    level: str
+    text: str
+
+
+@click.command()
+@json_option
+@click.pass_context
+def doctor(context: click.Context, *, as_json: bool) -> None:
+    """Show settings, platform and what is wrong with them; exit 1 where something is."""
+    settings = settings_of(context)
+    rows = [(name, _shown(settings, name), settings.sources[name]) for name in ENVIRONMENT]
+    findings = [_version(), _python(), _sqlite(), _platform(), _data_folder(settings.data), _server(settings.data)]
+    problems = any(finding.level == "problem" for finding in findings)
+    if as_json:
+        listed = [{"name": name, "value": value, "source": source} for name, value, source in rows]
+        print_json({"ok": not problems, "settings": listed, "findings": findings})
+    else:
+        for name, value, source in rows:
+            click.echo(f"{name:<11}{value or '-'}   ({source})")
+        click.echo()
+        for finding in findings:
+            level = colour(f"{finding.level:<9}", {"ok": "green", "problem": "red"}.get(finding.level, "yellow"))
+            click.echo(f"{level}{finding.name}: {finding.text}")
+    context.exit(1 if problems else 0)
+
+
+def _shown(settings: Settings, name: str) -> str:
+    value = str(getattr(settings, name))
+    return "(set)" if name == "token" and value else value
+
+
+def _version() -> Finding:
+    return Finding(name="runfold", level="ok", text=runfold.__version__)
+
+
+def _python() -> Finding:
+    return Finding(name="python", level="ok", text=f"{platform.python_version()} at {sys.executable}")
+
+
+def _sqlite() -> Finding:
+    by = f"{SQLITE_VERSION} by {sqlite3.__name__.partition('.')[0]}"
+    if is_affected():
+        return Finding(
+            name="sqlite",
+            level="note",
+            text=f"{by}, which has the WAL-reset bug; our lock avoids it, `pip install pysqlite3` ends it",
+        )
+    return Finding(name="sqlite", level="ok", text=f"{by}, not affected by the WAL-reset bug")
+
+
+def _platform() -> Finding:
+    name = f"{platform.system()} {platform.release()} {platform.machine()}"
+    if sys.platform == "linux":
+        return Finding(name="platform", level="ok", text=name)
+    return Finding(name="platform", level="note", text=f"{name}: process trees are ended by group and marker only")
+
+
+def _data_folder(data: Path) -> Finding:
+    nearest = next((folder for folder in (data, *data.parents) if folder.exists()), data)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        return Finding(name="data", level="problem", text=f"`{nearest}` cannot be written; reading still works")
+    size = (data / "log.db").stat().st_size if (data / "log.db").exists() else None
+    held = "no log yet" if size is None else f"log of {size / 1_048_576:.1f} MiB"
+    return Finding(name="data", level="ok", text=f"`{data}` can be written, {held}")
+
+
+def _server(data: Path) -> Finding:
+    server = running_server(data)
+    if server is None:
+        return Finding(name="server", level="ok", text="not up; `runfold up` starts it")
+    return Finding(
+        name="server", level="ok", text=f"up at {server.url or 'an address not known yet'}, process {server.pid}"
+    )

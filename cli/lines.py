@@ -1,0 +1,36 @@
+"""One recorded event as one line that a person reads."""
+
+from typing import Any, cast
+
+import msgspec
+
+from cli.screen import colour, plain
+from runfold.envelope import Recorded, time_text
+from runfold.events import event_class
+
+CLASS_COLOURS = {"lifecycle": "cyan", "usage": "magenta", "audit": "yellow", "output": "bright_black"}
+END_COLOURS = {"run_completed": "green", "run_failed": "red", "run_stopped": "red", "run_cancelled": "red"}
+SKIPPED_FIELDS = frozenset({"cumulative", "semantics", "output_sha256", "prompt_sha256", "sha256", "call_id", "offset"})
+
+
+def event_line(recorded: Recorded) -> str:
+    """`06:31:04  file_written  path=a.py bytes=12`."""
+    clock = time_text(recorded.at_us)[11:19]
+    name = END_COLOURS.get(recorded.type) or CLASS_COLOURS.get(event_class(recorded.type))
+    return f"{clock}  {colour(f'{recorded.type:<20}', name)} {plain(_summary(recorded))}".rstrip()
+
+
+def _summary(recorded: Recorded) -> str:
+    if recorded.data is None:
+        return "(redacted)"
+    data: Any = msgspec.json.decode(recorded.data)
+    if not isinstance(data, dict):
+        return str(data)
+    fields = cast("dict[str, Any]", data)
+    if isinstance(fields.get("text"), str):
+        return str(fields["text"])
+    return " ".join(f"{key}={_value(value)}" for key, value in fields.items() if key not in SKIPPED_FIELDS)
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

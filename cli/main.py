@@ -1,0 +1,115 @@
+"""The `runfold` command: each subcommand is imported only when it is asked for, and every failure ends in a hint."""
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from runfold.errors import RunfoldError
+
+# Name → module, attribute, one line of help; so that `--help` and completion import no command.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "up": ("cli.up", "up", "Serve the API and the dashboard from the data folder"),
+    "run": ("cli.run", "run", "Run a command here and record it"),
+    "ps": ("cli.ps", "ps", "List runs, newest first"),
+    "status": ("cli.status", "status", "Show where a run stands"),
+    "watch": ("cli.watch", "watch", "Follow a run's events until it rests"),
+    "wait": ("cli.watch", "wait", "Wait until a run rests; the exit code says how it ended"),
+    "logs": ("cli.logs", "logs", "Print what a run's command wrote"),
+    "events": ("cli.events", "events", "List a run's recorded events"),
+    "history": ("cli.events", "history", "List a run's status changes"),
+    "cancel": ("cli.act", "cancel", "Cancel a run"),
+    "kill": ("cli.act", "cancel", "The same as cancel"),
+    "pause": ("cli.act", "pause", "Pause a run at its next turn"),
+    "resume": ("cli.act", "resume", "Let a paused or stopped run go on"),
+    "recover": ("cli.act", "recover", "End runs of this host whose driver is gone"),
+    "doctor": ("cli.doctor", "doctor", "Show settings, platform and what is wrong with them"),
+    "demo": ("cli.demo", "demo", "Drive a small run and show it live"),
+    "emit": ("cli.emit", "emit", "Print a telemetry line for the run around this program"),
+    "completion": ("cli.completion", "completion", "Print the completion script of a shell"),
+}
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items() if name != "kill"])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean `runfold {near[0]}`?" if near else "`runfold --help` lists the commands"
+            raise Usage(f"there is no command `{args[0]}`", hint=hint)
+        return super().resolve_command(ctx, args)
+
+
+class Usage(click.UsageError):
+    """A usage error with a hint of its own."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--data", type=click.Path(file_okay=False), help="The data folder; see `runfold doctor`.")
+@click.option("--log-level", help="debug, info, warning or error.")
+@click.version_option(package_name=None, version=__import__("runfold").__version__, prog_name="runfold")
+@click.pass_context
+def group(context: click.Context, data: str | None, log_level: str | None) -> None:
+    """Record, drive, prove and show runs."""
+    context.obj = {"data": data, "log_level": log_level}
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code: Any = group.main(prog_name="runfold", standalone_mode=False)
+    except RunfoldError as error:
+        _say(error.message, error.hint)
+        code = 1
+    except click.UsageError as error:
+        hint = getattr(error, "hint", "") or f"`{error.ctx.command_path if error.ctx else 'runfold'} --help` says more"
+        _say(_lower(error.format_message()), hint)
+        code = EXIT_USAGE
+    except click.ClickException as error:
+        _say(_lower(error.format_message()), "")
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has seen enough. Python would complain again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str, hint: str) -> None:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"\nhint: {hint}", err=True)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`runfold ps`: the runs, newest first."""
+
+import click
+
+from cli.reading import json_option, open_views, print_json, settings_of
+from cli.screen import cost, duration, elapsed_ms, plain, short_ids, table
+from projections.runs import STATUSES, RunFilter, RunList, list_runs
+from projections.views import Views
+from runfold.snapshot import Snapshot
+
+PAGE_RUNS = 200
+
+
+@click.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Every run, however many there are.")
+@click.option("--status", multiple=True, type=click.Choice(STATUSES), help="Only runs in this status; repeatable.")
+@click.option("--workflow", help="Only runs of this workflow.")
+@click.option("--limit", type=click.IntRange(1, PAGE_RUNS), default=50, show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="Only the ids, whole.")
+@json_option
+@click.pass_context
+def ps(
+    context: click.Context,
+    *,
+    everything: bool,
+    status: tuple[str, ...],
+    workflow: str | None,
+    limit: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """List runs, newest first."""
+    with open_views(settings_of(context)) as views:
+        found = _list(views, status, workflow, None if everything else limit)
+    if as_json:
+        print_json({"items": found.items, "total": found.total, "next_cursor": found.next_cursor})
+        return
+    if quiet:
+        for item in found.items:
+            click.echo(item.id)
+        return
+    ids = short_ids([item.id for item in found.items])
+    table(
+        ("ID", "STATUS", "REASON", "ELAPSED", "COST", "TITLE"),
+        [_row(item, ids[item.id]) for item in found.items],
+        colour_column=1,
+    )
+    if found.total > len(found.items):
+        click.echo(f"{found.total - len(found.items)} more: runfold ps -a", err=True)
+
+
+def _list(views: Views, status: tuple[str, ...], workflow: str | None, limit: int | None) -> RunList:
+    """One page, or with no limit all of them in pages."""
+    page = list_runs(
+        views.connection, RunFilter(tenant=None, status=status, workflow=workflow, limit=limit or PAGE_RUNS)
+    )
+    items = list(page.items)
+    cursor = page.next_cursor
+    while limit is None and cursor is not None:
+        further = RunFilter(tenant=None, status=status, workflow=workflow, limit=PAGE_RUNS, cursor=cursor)
+        following = list_runs(views.connection, further)
+        items += following.items
+        cursor = following.next_cursor
+    return RunList(items=items, total=page.total, next_cursor=cursor)
+
+
+def _row(item: Snapshot, short: str) -> tuple[str, ...]:
+    return (
+        short,
+        str(item.status),
+        plain(item.reason_code or "-", 30),
+        duration(elapsed_ms(item)),
+        cost(item.stats.cost_usd),
+        plain(item.title or item.workflow or "-", 80),
+    )

@@ -1,0 +1,129 @@
+"""Every setting with where it came from: flag, environment, `runfold.toml`, or default, in this order."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from runfold.errors import InvalidSetting
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+ENVIRONMENT = {
+    "data": "RUNFOLD_DATA",
+    "url": "RUNFOLD_URL",
+    "token": "RUNFOLD_TOKEN",
+    "log_level": "RUNFOLD_LOG_LEVEL",
+    "host": "RUNFOLD_HOST",
+    "port": "RUNFOLD_PORT",
+}
+DEFAULTS: dict[str, Any] = {"url": "", "token": "", "log_level": "info", "host": "127.0.0.1", "port": 8321}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    data: Path
+    url: str
+    token: str
+    log_level: str
+    host: str
+    port: int
+    sources: dict[str, str]
+    """Setting → what gave it, in words."""
+
+
+def load_settings(
+    flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Settings:
+    """The settings that hold in a folder; a flag that is None was not given. Raises InvalidSetting."""
+    environ = os.environ if environ is None else environ
+    folder = Path.cwd() if folder is None else folder
+    project = find_project(folder)
+    in_file = _file_settings(project)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, variable in ENVIRONMENT.items():
+        if flags.get(name) is not None:
+            values[name], sources[name] = flags[name], f"--{name.replace('_', '-')}"
+        elif environ.get(variable):
+            values[name], sources[name] = environ[variable], variable
+        elif name in in_file:
+            values[name], sources[name] = in_file[name], "runfold.toml"
+        elif name != "data":
+            values[name], sources[name] = DEFAULTS[name], "default"
+    if sources.get("data") == "runfold.toml" and project is not None:
+        values["data"] = project / str(values["data"])
+    if "data" not in values:
+        values["data"], sources["data"] = _default_data(project)
+    return Settings(
+        data=folder / Path(str(values["data"])).expanduser(),
+        url=str(values["url"]),
+        token=str(values["token"]),
+        log_level=_log_level(values["log_level"], sources["log_level"]),
+        host=str(values["host"]),
+        port=_port(values["port"], sources["port"]),
+        sources=sources,
+    )
+
+
+def find_project(folder: Path) -> Path | None:
+    """The nearest folder, going up, with a `runfold.toml` or the checkout of runfold itself."""
+    for candidate in (folder, *folder.parents):
+        if (candidate / "runfold.toml").is_file() or _is_checkout(candidate):
+            return candidate
+    return None
+
+
+def _is_checkout(folder: Path) -> bool:
+    try:
+        text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return re.search(r'^name = "runfold"$', text, re.MULTILINE) is not None
+
+
+def _file_settings(project: Path | None) -> dict[str, Any]:
+    if project is None or not (project / "runfold.toml").is_file():
+        return {}
+    import tomllib
+
+    path = project / "runfold.toml"
+    try:
+        settings: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("settings", {})
+    except (OSError, ValueError) as error:
+        raise InvalidSetting(f"`{path}` cannot be read: {error}", hint="correct the file, or move it away") from error
+    if not isinstance(settings, dict):
+        raise InvalidSetting(f"`settings` in `{path}` is not a table", hint="write it as `[settings]`")
+    found = cast("dict[str, Any]", settings)
+    unknown = sorted(set(found) - set(ENVIRONMENT))
+    if unknown:
+        raise InvalidSetting(
+            f"`{path}` has an unknown setting `{unknown[0]}`", hint=f"known are {', '.join(sorted(ENVIRONMENT))}"
+        )
+    return found
+
+
+def _default_data(project: Path | None) -> tuple[Path, str]:
+    if project is not None:
+        return project / "data", f"default beside {project}"
+    import platformdirs
+
+    return platformdirs.user_state_path("runfold"), "default for this user"
+
+
+def _log_level(value: object, source: str) -> str:
+    level = str(value).lower()
+    if level not in LOG_LEVELS:
+        raise InvalidSetting(f"log level `{value}` from {source} is unknown", hint=f"use {', '.join(LOG_LEVELS)}")
+    return level
+
+
+def _port(value: object, source: str) -> int:
+    try:
+        port = int(str(value))
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65_535:
+        raise InvalidSetting(f"port `{value}` from {source} is not a port", hint="use 0 (any free one) to 65535")
+    return port

@@ -1,0 +1,117 @@
+"""`runfold status RUN`: where a run stands, on one screen."""
+
+from typing import Any
+
+import click
+
+from cli.reading import find_run, json_option, open_views, print_json, run_argument, settings_of
+from cli.screen import colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
+from runfold.snapshot import Report, Snapshot, Stats
+from runfold.state import RESTING, Tests
+
+BAR_CHARACTERS = 32
+
+
+@click.command()
+@run_argument
+@json_option
+@click.pass_context
+def status(context: click.Context, *, run_text: str, as_json: bool) -> None:
+    """Show where a run stands."""
+    with open_views(settings_of(context)) as views:
+        snapshot = find_run(views, run_text)
+    if as_json:
+        print_json(snapshot)
+        return
+    show_status(snapshot)
+
+
+def show_status(run: Snapshot) -> None:
+    """Print the status screen of a snapshot."""
+    report = run.report
+    state = str(run.status if run.status in RESTING else report.status)
+    name = plain(run.title or run.workflow or "", 80)
+    painted = colour(state, status_colour(str(run.status)), bold=True)
+    click.echo(f"Run {run.id}   {name}   {painted} ({run.reason_code or str(run.status).upper()})")
+    for label, text in _lines(run, report):
+        if text:
+            click.echo(f"{label:<13}{text}")
+
+
+def _lines(run: Snapshot, report: Report) -> list[tuple[str, str]]:
+    """What there is to say, line by line; empty ones are left out."""
+    details, metrics, stats = report.details, report.metrics, run.stats
+    ended = run.status in RESTING
+    took = duration(elapsed_ms(run))
+    lines: list[tuple[str, str]] = []
+    if ended:
+        lines.append(("Duration", took))
+    else:
+        left = details.get("estimated_remaining_ms")
+        about = f"      about {duration(left)} left" if left else ""
+        lines.append((_unit(report), f"{_current(details, metrics)}Elapsed {took}{about}"))
+    lines += _units(run, metrics, ended=ended)
+    lines.append(("Now", "" if ended else _now(run, details)))
+    lines.append(("Message", plain(run.message)))
+    lines.append(("Error", plain(f"{run.error.code} {run.error.message}") if run.error else ""))
+    lines.append(("Turns", _counts(stats, cost_too=not metrics.get("total_units"))))
+    lines.append(("Tests", _tests(stats.tests)))
+    if details.get("export_location"):
+        valid = details.get("validation_passed")
+        verdict = "" if valid is None else f"   validation {'passed' if valid else 'failed'}"
+        files = ", ".join(str(item) for item in details.get("files") or ())
+        lines.append(("Export", plain(f"{details['export_location']}   {files}") + verdict))
+    lines.append(("Resume", plain(details.get("resume_command") or "")))
+    return lines
+
+
+def _unit(report: Report) -> str:
+    return report.unit_name.capitalize() if report.metrics.get("total_units") else "Time"
+
+
+def _current(details: dict[str, Any], metrics: dict[str, Any]) -> str:
+    if not metrics.get("total_units") or details.get("current_unit_index") is None:
+        return ""
+    attempt = details.get("current_attempt") or 1
+    return f"{details['current_unit_index']} of {metrics['total_units']} (attempt {attempt})      "
+
+
+def _units(run: Snapshot, metrics: dict[str, Any], *, ended: bool) -> list[tuple[str, str]]:
+    total = metrics.get("total_units")
+    if not total:
+        return []
+    done, failed = metrics.get("units_completed") or 0, metrics.get("units_failed") or 0
+    share = min((done + failed if ended else done) / total, 1.0)
+    success = f" ({done / total:.1%})" if ended else ""
+    return [
+        ("Progress", f"{_bar(share)}{share * 100:.1f}%".replace("100.0%", "100%")),
+        (
+            "Success" if ended else "Completed",
+            f"{done}/{total}{success}     Failed {failed}/{total}     "
+            f"Attempts {metrics.get('total_attempts') or 0}     "
+            f"Retry rate {metrics.get('retry_rate') or 0:.1%}     Cost {cost(run.stats.cost_usd)}",
+        ),
+    ]
+
+
+def _bar(share: float) -> str:
+    if not is_terminal():
+        return ""
+    filled = round(share * BAR_CHARACTERS)
+    return f"[{'█' * filled}{'░' * (BAR_CHARACTERS - filled)}] "
+
+
+def _now(run: Snapshot, details: dict[str, Any]) -> str:
+    now = details.get("current_action") or details.get("current_step") or ""
+    return plain(f"waiting on {run.waiting_on}" if run.waiting_on else str(now))
+
+
+def _counts(stats: Stats, *, cost_too: bool) -> str:
+    spent = f"     Cost {cost(stats.cost_usd)}" if cost_too else ""
+    return f"{stats.turns}     Tokens {stats.tokens.total:,}     Files {stats.files}     Events {stats.events}{spent}"
+
+
+def _tests(tests: Tests) -> str:
+    if not (tests.runs or tests.passed or tests.failed):
+        return ""
+    return f"{tests.passed} passed, {tests.failed} failed, {tests.skipped} skipped"

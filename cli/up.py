@@ -1,0 +1,106 @@
+"""`runfold up`: the API and the dashboard over one data folder, in one process, until it is told to stop."""
+
+import asyncio
+import os
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import click
+import structlog
+from aiohttp import web
+from eventstore.ledger import Ledger
+
+from api.app import make_app, make_login_code
+from cli.logging import configure_logging
+from cli.reading import settings_of
+from cli.screen import talk
+from cli.server_lock import Server, server_lock, write_lock
+from cli.settings import Settings
+from eventstore.sqlite import SqliteLog
+from projections.service import ViewService
+from runfold.errors import Unavailable
+from runner.recover import recover
+
+SHUTDOWN_SECONDS = 2.0  # Streams never end by themselves; their clients come back to the next server.
+TOKEN_FILE = "token"  # noqa: S105 The name of a file.
+
+
+@click.command()
+@click.option("--port", type=int, help="The port to listen on; 0 takes any free one.")
+@click.option("--host", help="The address to listen on.")
+@click.pass_context
+def up(context: click.Context, *, port: int | None, host: str | None) -> None:
+    """Serve the API and the dashboard from the data folder."""
+    settings = settings_of(context, port=port, host=host)
+    configure_logging(settings.log_level)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with server_lock(settings.data) as lock:
+        asyncio.run(_serve(settings, lock))
+
+
+async def _serve(settings: Settings, lock: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    logger = structlog.get_logger()
+    async with AsyncExitStack() as stack:
+        log = await SqliteLog.open(settings.data)
+        stack.push_async_callback(log.close)
+        ledger = Ledger(log)
+        views = await ViewService.open(settings.data)
+        stack.push_async_callback(views.close)
+        for run_id in await recover(ledger, log, data=settings.data):
+            logger.warning("run recovered", run_id=run_id)
+        app = make_app(
+            log=log,
+            ledger=ledger,
+            views=views,
+            data=settings.data,
+            token=local_token(settings.data),
+            allowed_hosts=_allowed_hosts(settings.host),
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        url = await _listen(runner, settings)
+        write_lock(lock, Server(pid=os.getpid(), url=url))
+        click.echo(f"{url}/login?code={make_login_code(app)}")
+        talk(f"runfold serves {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
+        await stop.wait()
+        logger.info("stopping")
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> str:
+    """Listen, and say at which address; the port is the real one."""
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        raise Unavailable(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            hint="`runfold up --port 0` takes any free port",
+        ) from error
+    port: int = runner.addresses[0][1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}"
+
+
+def _allowed_hosts(host: str) -> frozenset[str]:
+    return frozenset({"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host})
+
+
+def local_token(data: Path) -> str:
+    """The admin's token of this data folder, made at its first start; only the owner can read the file."""
+    path = data / TOKEN_FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text(encoding="ascii").strip()
+    token = secrets.token_urlsafe(32)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return token
