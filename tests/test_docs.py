@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from cli.settings import SETTINGS
+from cli.main import COMMANDS
+from cli.settings import ENVIRONMENT
 from runfold.events import EVENT_CLASSES, EVENT_TYPES
 from runfold.reasons import REASONS
 
@@ -35,12 +35,12 @@ def test_the_reason_codes_and_their_page_are_the_same() -> None:
 
 
 def test_every_command_stands_in_the_readme() -> None:
-    missing = [name for name in main.list_commands(None) if f"runfold {name}" not in README]  # type: ignore[attr-defined]
+    missing = [name for name in COMMANDS if f"runfold {name}" not in README]
 
     assert missing == []
 
 
 def test_every_setting_stands_in_the_readme() -> None:
-    missing = [setting.variable for setting in SETTINGS if f"`{setting.variable}`" not in README]
+    missing = [name for name in ENVIRONMENT.values() if f"`{name}`" not in README]
 
     assert missing == []
