@@ -52,7 +52,7 @@ class ExternalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class ReportedEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: str
-    data: msgspec.Raw = msgspec.Raw(b"{}")
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     id: uuid.UUID | None = None
     at: str | None = None
 

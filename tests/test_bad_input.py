@@ -1,9 +1,11 @@
 """What is not right is refused as a problem with a hint, and leaves no trace in the log."""
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.served import Served, note, serving
@@ -101,17 +103,17 @@ async def test_a_bad_query_of_events_and_streams_is_refused(served: Served, quer
 async def test_a_body_of_two_megabytes_is_too_large(served: Served) -> None:
     run_id = await served.open_run(title="a")
 
+    body = msgspec.json.encode({"events": [{"type": "message", "data": {"text": "a" * 2_000_000}}]})
+
     response = await served.ask(
-        "POST", f"/api/runs/{run_id}/events", json={"events": [{"type": "message", "data": {"text": "a" * 2_000_000}}]}
+        "POST", f"/api/runs/{run_id}/events", data=io.BytesIO(body), headers={"Content-Type": "application/json"}
     )
 
     assert response.status == 413
     await _is_problem(response)
 
 
-@pytest.mark.parametrize(
-    "run_id", ["r_unknown", "$runfold", "%24runfold", "%ff", "%00", "..", "r_" + "a" * 5000, "r_%ff"]
-)
+@pytest.mark.parametrize("run_id", ["r_unknown", "$runfold", "%24runfold", "%ff", "%00", "r_" + "a" * 5000, "r_%ff"])
 async def test_an_unknown_run_is_not_found_whatever_it_is_called(served: Served, run_id: str) -> None:
     for path in ("", "/status", "/events", "/history", "/stream"):
         response = await served.ask("GET", f"/api/runs/{run_id}{path}")
