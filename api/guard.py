@@ -1,12 +1,12 @@
 """One door for every method and route: Host, Origin, token, JSON, tenant and role, in this order."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from api.routes import Route
 from api.sessions import RANK, Scope, Sessions
@@ -16,10 +16,11 @@ COOKIE = "runfold_session"
 TENANT_HEADER = "Runfold-Tenant"
 SCOPE: web.RequestKey[Scope] = web.RequestKey("scope", Scope)
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-Guard = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
-def make_guard(sessions: Sessions, routes: Mapping[web.AbstractRoute, Route], allowed_hosts: frozenset[str]) -> Guard:
+def make_guard(
+    sessions: Sessions, routes: Mapping[web.AbstractRoute, Route], allowed_hosts: frozenset[str]
+) -> Middleware:
     """`routes` may be filled later; a route that is not in it is never open."""
     hosts = frozenset(host.lower() for host in allowed_hosts)
 

@@ -12,7 +12,7 @@ from api.routes import QUERY
 from api.service import SERVICE, known_run, unknown_run
 from projections.history import run_history
 from projections.runs import RunFilter, get_run, list_runs
-from projections.service import Freshness
+from projections.views import Freshness
 from runfold.envelope import Recorded
 from runfold.events import EventClass, event_class
 from runfold.state import Status

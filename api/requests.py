@@ -1,6 +1,6 @@
 """Requests into typed values: what is not exactly right is refused with 400 and a hint, before any handler runs."""
 
-from typing import Any, get_origin, get_type_hints
+from typing import Any, cast, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -53,9 +53,9 @@ def _check(document: object) -> None:
         if depth > DEPTH_MAX:
             raise BadRequest("the body is nested too deeply", hint=f"at most {DEPTH_MAX} levels")
         if isinstance(value, dict):
-            waiting.extend((child, depth + 1) for child in value.values())
+            waiting.extend((child, depth + 1) for child in cast("dict[str, object]", value).values())
         elif isinstance(value, list):
-            waiting.extend((child, depth + 1) for child in value)
+            waiting.extend((child, depth + 1) for child in cast("list[object]", value))
         elif isinstance(value, int | float) and abs(value) > NUMBER_MAX:
             raise BadRequest(f"the number {value} is larger than 2^53", hint="send it as text")
 

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -146,7 +146,7 @@ class _Follower:
         )
 
     async def follow(
-        self, pages: AsyncIterator[Page], position: int, deliver: Callable[[Page], Awaitable[bool]]
+        self, pages: AsyncGenerator[Page, None], position: int, deliver: Callable[[Page], Awaitable[bool]]
     ) -> web.StreamResponse:
         """Deliver pages until `deliver` says no, the server closes, the client goes, or the stream is old."""
         try:
@@ -189,15 +189,16 @@ class _Follower:
         name = f"event: {event.type}\n" if self._is_named else ""
         return f"id: {event.cursor}\n{name}data: ".encode() + envelope_json(event) + b"\n\n"
 
-    async def _ticks(self, pages: AsyncIterator[Page]) -> AsyncIterator[Page | None]:
+    async def _ticks(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page | None, None]:
         """Pages as they come, None when a keepalive is due; ends when the server closes or the client is gone."""
         ends = time.monotonic() + STREAM_SECONDS_MAX * random.uniform(0.9, 1.0)  # noqa: S311 - only spreads load.
         quiet_since = time.monotonic()
         coming: asyncio.Task[Page] | None = None
-        closing = asyncio.ensure_future(self._closing.wait())
+        closing = asyncio.create_task(self._closing.wait())
         try:
             while not self._closing.is_set() and time.monotonic() < ends:
-                coming = coming or asyncio.ensure_future(cast("Any", anext(pages)))
+                if coming is None:
+                    coming = asyncio.create_task(_next_page(pages))
                 await asyncio.wait({coming, closing}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 transport = self._request.transport
                 if transport is None or transport.is_closing():
@@ -210,10 +211,12 @@ class _Follower:
                     quiet_since = time.monotonic()
                     yield None
         finally:
-            closing.cancel()
-            tasks = [closing] if coming is None else [closing, coming]
+            tasks: list[asyncio.Task[Any]] = [closing] if coming is None else [closing, coming]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if isinstance(pages, contextlib.AbstractAsyncContextManager) or hasattr(pages, "aclose"):
-                await cast("Any", pages).aclose()
+            await pages.aclose()
+
+
+async def _next_page(pages: AsyncGenerator[Page, None]) -> Page:
+    return await anext(pages)

@@ -175,9 +175,8 @@ def measure(work: Callable[[Path], float]) -> float:
 
 
 def main() -> None:
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    )
+    versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {versions}")
     figures: dict[str, list[float]] = {}
 
     def note(name: str, rate: float) -> None:

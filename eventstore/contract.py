@@ -1,6 +1,6 @@
 """What every log promises to what stands above it; SQLite and a replicated log keep the same contract."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,7 +32,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Events in order, and how far the reader looked: `scanned_to` is where to go on from, also when nothing matched."""
+    """Events in order, and how far the reader looked: go on from `scanned_to`, also where nothing matched."""
 
     events: tuple[Recorded, ...]
     scanned_to: int
@@ -51,11 +51,11 @@ class EventLog(Protocol):
 
     async def last(self, stream: str) -> Recorded | None: ...
 
-    def read(self, *, after: int = 0, stream: str | None = None, upto: int | None = None) -> AsyncIterator[Page]:
+    def read(self, *, after: int = 0, stream: str | None = None, upto: int | None = None) -> AsyncGenerator[Page, None]:
         """Pages up to the head (or `upto`), then ends. Raises Trimmed, Diverged."""
         ...
 
-    def tail(self, *, after: int, stream: str | None = None) -> AsyncIterator[Page]:
+    def tail(self, *, after: int, stream: str | None = None) -> AsyncGenerator[Page, None]:
         """Pages for ever; waits at the head. Raises Trimmed, Diverged."""
         ...
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -86,7 +86,9 @@ class SqliteLog(EventLog):
     async def find(self, stream: str, *, ids: Sequence[str] = (), command: str | None = None) -> tuple[Recorded, ...]:
         return await self._read(reading.find, stream, ids=ids, command=command)
 
-    async def read(self, *, after: int = 0, stream: str | None = None, upto: int | None = None) -> AsyncIterator[Page]:
+    async def read(
+        self, *, after: int = 0, stream: str | None = None, upto: int | None = None
+    ) -> AsyncGenerator[Page, None]:
         if upto is None:
             upto = (await self.bounds()).last
         while True:
@@ -99,7 +101,7 @@ class SqliteLog(EventLog):
                 return
             after = page.scanned_to
 
-    async def tail(self, *, after: int, stream: str | None = None) -> AsyncIterator[Page]:
+    async def tail(self, *, after: int, stream: str | None = None) -> AsyncGenerator[Page, None]:
         self._tails += 1
         if self._poll_task is None or self._poll_task.done():
             self._poll_task = asyncio.create_task(self._poll(), name="log poll")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,26 @@ from runner import keeper, machine
 PROGRAMS = Path(__file__).parent / "programs"
 
 
-def start_keeper(*argv: str, run_id: str = "r_test", grace: str = "0.2") -> tuple[subprocess.Popen[bytes], int, int]:
+def start_keeper(*argv: str, grace: str = "0.2") -> tuple[subprocess.Popen[bytes], int, int]:
+    # An id of its own: a keeper ends whatever carries its run's marker, also the keeper of a test beside it.
+    run_id = f"r_{uuid.uuid4().hex}"
     control_read, control_write = os.pipe()
     status_read, status_write = os.pipe()
+    flags = ["--session", "--", *argv]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", keeper.__file__, str(control_read), str(status_write), grace, run_id]
-        + ["--session", "--", *argv],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            keeper.__file__,
+            str(control_read),
+            str(status_write),
+            grace,
+            run_id,
+            "--session",
+            "--",
+            *argv,
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env={**os.environ, keeper.MARKER: run_id},

@@ -116,6 +116,16 @@ async def test_sentinel_lines_become_events(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_no_report_is_lost_when_the_command_ends_while_reports_are_being_written(tmp_path: Path) -> None:
+    line = '{"runfold": {"type": "file_written", "path": "%d"}}'
+
+    drive(tmp_path, sys.executable, "-c", f"for n in range(3000): print({line!r} % n)")
+    events = [recorded.event() for recorded in await history(tmp_path)]
+
+    assert [e.path for e in events if isinstance(e, FileWritten)] == [str(number) for number in range(3000)]
+
+
+@pytest.mark.slow
 async def test_a_hundred_thousand_lines_are_kept_whole_and_sampled(tmp_path: Path) -> None:
     done = drive(tmp_path, "sh", "-c", "i=0; while [ $i -lt 100000 ]; do echo line $i; i=$((i+1)); done")
     told = [e for e in (r.event() for r in await history(tmp_path)) if isinstance(e, SubprocessOutput)]
