@@ -168,9 +168,13 @@ class _Driver:
                 # An end asked for before the start is an order that the keeper reads first; then nothing starts.
                 self.process.go()
                 pumping = streams.pump(output)
-                async with _background(self._follow(opened)), _background(self._observe(output)):
+                async with _background(self._follow(opened)), asyncio.TaskGroup() as group:
+                    # Told to end, never cancelled: what it has taken from the buffer is nowhere else.
+                    ended = asyncio.Event()
+                    group.create_task(self._observe(output, ended))
                     report = await reporting
                     await drained(pumping, None if self._is_natural(report) else DRAIN_SECONDS)
+                    ended.set()
             except BaseException:
                 # Whatever went wrong with the record, nothing of the run stays behind.
                 self.end()
@@ -179,7 +183,7 @@ class _Driver:
             finally:
                 terminal.restore_modes(modes)
             duration_ms = int((time.monotonic() - began) * 1000)
-            while output.has_telemetry and await self._flush(output):
+            while output.has_telemetry and await self._flush(output, sampling=False):
                 pass
             await self._report_events(output.close(), output)
             return await self._close(report, output, duration_ms, argv)
@@ -223,13 +227,19 @@ class _Driver:
         elif type_name == "run_resumed" and self.process is not None:
             self.process.send(b"C")
 
-    async def _observe(self, output: Output) -> None:
-        while True:
-            await asyncio.sleep(0 if output.has_telemetry else FLUSH_SECONDS)
-            await self._flush(output)
+    async def _observe(self, output: Output, ended: asyncio.Event) -> None:
+        sampled_at = 0.0
+        while not ended.is_set():
+            if not output.has_telemetry:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), FLUSH_SECONDS)
+            # Reports come as fast as the log takes them; samples of output keep their pace beside them.
+            is_due = time.monotonic() - sampled_at >= FLUSH_SECONDS
+            sampled_at = time.monotonic() if is_due else sampled_at
+            await self._flush(output, sampling=is_due)
 
-    async def _flush(self, output: Output) -> bool:
-        events = output.take()
+    async def _flush(self, output: Output, *, sampling: bool) -> bool:
+        events = output.take(sampling=sampling)
         if not events or self.is_fenced:
             return False
         await self._report_events(events, output)

@@ -151,7 +151,7 @@ class Output:
         for line in lines.finish():
             self._parse(line)
 
-    def take(self) -> list[Event | Unknown]:
+    def take(self, *, sampling: bool = True) -> list[Event | Unknown]:
         """The next batch of events: what the program reported, and at most one sample of its output."""
         events: list[Event | Unknown] = []
         with self._changed:
@@ -164,7 +164,7 @@ class Output:
                 events.append(event)
             self._changed.notify_all()
             # The stream served last goes to the end, so that neither starves the other.
-            for pending in list(self._streams):
+            for pending in list(self._streams) if sampling else ():
                 sample = pending.take()
                 if sample is not None:
                     events.append(sample)

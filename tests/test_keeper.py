@@ -21,7 +21,6 @@ def start_keeper(*argv: str, grace: str = "0.2") -> tuple[subprocess.Popen[bytes
     run_id = f"r_{uuid.uuid4().hex}"
     control_read, control_write = os.pipe()
     status_read, status_write = os.pipe()
-    flags = ["--session", "--", *argv]
     process = subprocess.Popen(
         [
             sys.executable,
