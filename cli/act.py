@@ -63,9 +63,8 @@ def _act(context: click.Context, run_text: str, command: Command) -> str:
 
 
 async def _execute(settings: Settings, run_id: str, command: Command, tenant: str) -> str:
-    from eventstore.ledger import Ledger
-
     from cli.run import local_actor
+    from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
 
     log = await SqliteLog.open(settings.data)
@@ -80,7 +79,6 @@ async def _execute(settings: Settings, run_id: str, command: Command, tenant: st
 
 async def _recover(settings: Settings) -> list[str]:
     from eventstore.ledger import Ledger
-
     from eventstore.sqlite import SqliteLog
     from runner.recover import recover as recover_runs
 

@@ -38,7 +38,6 @@ async def _run(
     data: Path, command: tuple[str, ...], *, title: str | None, labels: dict[str, str], quiet: bool, tty: bool
 ) -> int:
     from eventstore.ledger import Ledger
-
     from eventstore.sqlite import SqliteLog
     from runner.here import run_here
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import structlog
 from aiohttp import web
-from eventstore.ledger import Ledger
 
 from api.app import make_app, make_login_code
 from cli.logging import configure_logging
@@ -18,6 +17,7 @@ from cli.reading import settings_of
 from cli.screen import talk
 from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
+from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
 from runfold.errors import Unavailable
