@@ -16,11 +16,11 @@ import msgspec
 from eventstore.appending import check_sizes, is_same
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Appended, EventLog
 from eventstore.refusals import Refusals
-from eventstore.wishes import Wish, new_events, own_ids, run_of, unknown_run
+from eventstore.wishes import Wish, is_same_wish, new_events, own_ids, run_of, unknown_run
 from runfold.commands import Command, OpenReported, Queue, StartHere
 from runfold.decide import decide
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
-from runfold.errors import Conflict, Contended, EventIdConflict, NotFound, Refused, RunfoldError
+from runfold.errors import Conflict, Contended, EventIdConflict, KeyReused, NotFound, Refused, RunfoldError
 from runfold.events import decode_data
 from runfold.evolve import evolve
 from runfold.state import Run, new_run
@@ -191,10 +191,17 @@ class Ledger:
             return None
         if found[0].tenant != wish.tenant:
             return unknown_run(line.run_id)
+        commanded = [recorded for recorded in found if recorded.command == wish.command_id]
+        if commanded and not is_same_wish(wish, commanded):
+            return KeyReused(
+                f"that command id was used for something else on run `{line.run_id}`",
+                hint="take a new Idempotency-Key for a new wish",
+                run_id=line.run_id,
+            )
         by_id = {recorded.id: recorded for recorded in found}
         given = own_ids(wish)
         missing = [name for name in given if name not in by_id]
-        if len(missing) == len(given) and given and not any(event.command == wish.command_id for event in found):
+        if len(missing) == len(given) and given and not commanded:
             return None
         if missing:
             return _changed(line.run_id, missing[0], "is new, though others sent with it are known")

@@ -13,6 +13,8 @@ from runfold.events import Event, Unknown, encode_data, event_type
 from runfold.evolve import fold
 from runfold.state import Run, new_run
 
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A command, who sends it, and the ids and times he gave his events; ids are canonical."""
@@ -74,11 +76,12 @@ def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) ->
     """The envelopes of what was decided; the caller's own events keep the ids and times that he gave them."""
     result: list[NewEvent] = []
     sent = wish.observed
+    whole = None if isinstance(wish.command, Observe) else command_digest(wish.command)
     following = 0
     for number, event in enumerate(events):
         identity: str | None = None
         at_us: int | None = None
-        digest: bytes | None = None
+        digest = whole
         if following < len(sent) and (event is sent[following] or event == sent[following]):
             identity = wish.ids[following] if following < len(wish.ids) else None
             at_us = wish.ats_us[following] if following < len(wish.ats_us) else None
@@ -102,6 +105,27 @@ def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) ->
 def sent_digest(event: Event | Unknown) -> bytes:
     """What makes a retry the same: the type and the data as sent, unsalted so that two digests can be compared."""
     return hashlib.sha256(event_type(event).encode() + b"\0" + encode_data(event)).digest()
+
+
+def command_digest(command: Command) -> bytes:
+    """What makes a command the same again, whatever events the run's state lets it become."""
+    return hashlib.sha256(type(command).__name__.encode() + b"\0" + _encode(command)).digest()
+
+
+def is_same_wish(wish: Wish, recordeds: Sequence[Recorded]) -> bool:
+    """Whether the wish is what its command id was used for before; what was redacted counts as the same."""
+    if any(recorded.data is None for recorded in recordeds):
+        return True
+    digests = [recorded.sent for recorded in recordeds if recorded.sent is not None]
+    if not isinstance(wish.command, Observe):
+        return all(digest == command_digest(wish.command) for digest in digests)
+    given = zip(wish.ids, (recorded.id for recorded in recordeds), strict=False)
+    times = zip(wish.ats_us, (recorded.at_us for recorded in recordeds), strict=False)
+    return (
+        digests == [sent_digest(event) for event in wish.observed]
+        and all(identity in (None, recorded) for identity, recorded in given)
+        and all(at_us in (None, recorded) for at_us, recorded in times)
+    )
 
 
 def run_of(run: Run, recordeds: Sequence[Recorded]) -> Run:
