@@ -2,12 +2,12 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check bench lock clean-venv
+.PHONY: help demo test check bench lock
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/installed  ## install, then drive a live run and show it
+demo: $(VENV)/running  ## install, then drive a live run and show it
 	$(BIN)/runfold demo
 
 test: $(VENV)/installed  ## install, then run every test
@@ -23,13 +23,25 @@ check: $(VENV)/installed  ## format, lint, types, tests: green before every comm
 bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 	$(BIN)/python bench/spine.py
 
-lock: $(VENV)/installed  ## pin every dependency with its hashes, from pyproject.toml
+lock: $(VENV)/bin/python  ## pin every dependency with its hashes, from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra build --extra prices --output-file requirements.lock pyproject.toml
+	$(COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
-$(VENV)/installed: requirements.lock pyproject.toml
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header
+
+# What the demo needs is installed in seconds; what the tests need on top of it is not.
+$(VENV)/running: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/installed: requirements-dev.lock $(VENV)/running
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	touch $@
+
+$(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("runfold needs Python 3.11 or newer; set PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
