@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from eventstore.anchoring import write_anchor
-from eventstore.chain import data_digest, link
+from eventstore.chain import data_digest, link, sent_digest
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended
 from eventstore.reading import COLUMNS, recorded_of, uuid_bytes, uuid_text
 from eventstore.sqlite3_module import sqlite3
@@ -18,7 +18,7 @@ ANCHOR_EVENTS = 1000
 NAME_BYTES_MAX = 512
 AT_US_MAX = 253_402_300_799_999_999  # The end of year 9999: what RFC 3339 can still write.
 SALT_BYTES = 16
-_INSERT = f"INSERT INTO events ({COLUMNS}, salt) VALUES ({', '.join('?' * 17)})"  # noqa: S608
+_INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * 17)})"  # noqa: S608
 _Row: TypeAlias = tuple[int | str | bytes | None, ...]
 
 
@@ -197,8 +197,13 @@ def is_same(recorded: Recorded, event: NewEvent) -> bool:
     if recorded.type != event.type:
         return False
     if recorded.sent is not None and event.sent is not None:
-        return recorded.sent == event.sent
+        return is_sent(recorded, event.sent)
     return recorded.data is None or recorded.data == event.data
+
+
+def is_sent(recorded: Recorded, sent: bytes) -> bool:
+    """Whether the digest of what a caller sends is the recorded one; without its salt nobody can tell, so it is."""
+    return recorded.salt is None or recorded.sent == sent_digest(recorded.salt, sent)
 
 
 def _id_conflict(stream: str, identity: str, how: str) -> EventIdConflict:
@@ -218,6 +223,7 @@ def _add(group: _Group, request: Request, head: _Head) -> Appended:
         salt = os.urandom(SALT_BYTES)
         cause = None if event.cause is None else uuid_bytes(event.cause)
         command = None if event.command is None else uuid_bytes(event.command)
+        sent = None if event.sent is None else sent_digest(salt, event.sent)
         previous = link(
             previous,
             tenant=event.tenant,
@@ -230,16 +236,16 @@ def _add(group: _Group, request: Request, head: _Head) -> Appended:
             actor=event.actor,
             cause=cause,
             command=command,
-            sent=event.sent,
+            sent=sent,
             correlation=event.correlation,
             digest=data_digest(salt, event.data),
         )
         row: _Row = (
             *(position, request.stream, version, identity, event.type, event.schema, event.at_us),
-            *(group.recorded_at_us, event.tenant, event.actor, cause, command, event.sent, event.correlation),
-            *(previous, event.data),
+            *(group.recorded_at_us, event.tenant, event.actor, cause, command, sent, event.correlation),
+            *(previous, event.data, salt),
         )
-        rows.append((*row, salt))
+        rows.append(row)
         added.append(recorded_of(row))
     # Only now is the group changed: a failure above leaves no trace of this caller.
     first = group.position + 1

@@ -17,6 +17,11 @@ def data_digest(salt: bytes, data: bytes) -> bytes:
     return hashlib.sha256(salt + data).digest()
 
 
+def sent_digest(salt: bytes, sent: bytes) -> bytes:
+    """What the log keeps of the digest of what a caller sent: once the salt is gone, nothing can be guessed from it."""
+    return hashlib.sha256(salt + sent).digest()
+
+
 def link(
     previous: bytes,
     *,

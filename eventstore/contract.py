@@ -59,8 +59,8 @@ class EventLog(Protocol):
         """Pages for ever; waits at the head. Raises Trimmed, Diverged."""
         ...
 
-    async def find(self, stream: str, *, ids: Sequence[str] = (), command: str | None = None) -> tuple[Recorded, ...]:
-        """The stream's events with one of these ids, or made by this command, in order."""
+    async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
+        """The stream's events with one of these ids, or made by one of these commands, in order."""
         ...
 
     async def close(self) -> None: ...

@@ -184,7 +184,7 @@ class Ledger:
         if line.position == 0:
             return None
         try:
-            found = await self._log.find(line.run_id, ids=own_ids(wish), command=wish.command_id)
+            found = await self._log.find(line.run_id, ids=own_ids(wish), commands=[wish.command_id])
         except RunfoldError as error:
             return error
         if not found:

@@ -17,7 +17,7 @@ LOG_FILE = "log.db"
 
 COLUMNS = (
     "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor,"
-    " cause, command, sent, correlation, hash, data"
+    " cause, command, sent, correlation, hash, data, salt"
 )
 Row: TypeAlias = tuple[Any, ...]
 
@@ -144,21 +144,18 @@ def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
 
 
 def find(
-    connection: sqlite3.Connection, stream: str, *, ids: Sequence[str] = (), command: str | None = None
+    connection: sqlite3.Connection, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()
 ) -> tuple[Recorded, ...]:
-    """The stream's events with one of these ids, or made by this command, in order."""
-    if len(ids) > APPEND_EVENTS_MAX:
-        raise BadRequest(f"{len(ids)} ids looked up at once, at most {APPEND_EVENTS_MAX}")
+    """The stream's events with one of these ids, or made by one of these commands, in order."""
     found: dict[int, Row] = {}
-    if ids:
-        marks = ", ".join("?" * len(ids))
-        query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND id IN ({marks})"  # noqa: S608
-        for row in connection.execute(query, (stream, *(uuid_bytes(text) for text in ids))).fetchall():
-            found[row[0]] = row
-    if command is not None:
-        query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND command = ?"  # noqa: S608
-        for row in connection.execute(query, (stream, uuid_bytes(command))).fetchall():
-            found[row[0]] = row
+    for column, names in (("id", ids), ("command", commands)):
+        if len(names) > APPEND_EVENTS_MAX:
+            raise BadRequest(f"{len(names)} ids looked up at once, at most {APPEND_EVENTS_MAX}")
+        if names:
+            marks = ", ".join("?" * len(names))
+            query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND {column} IN ({marks})"  # noqa: S608
+            for row in connection.execute(query, (stream, *(uuid_bytes(text) for text in names))).fetchall():
+                found[row[0]] = row
     return tuple(recorded_of(found[position]) for position in sorted(found))
 
 
@@ -187,6 +184,7 @@ def recorded_of(row: Row) -> Recorded:
         correlation=row[13],
         hash=row[14],
         data=row[15],
+        salt=row[16],
     )
 
 

@@ -83,8 +83,8 @@ class SqliteLog(EventLog):
     async def last(self, stream: str) -> Recorded | None:
         return await self._read(reading.last, stream)
 
-    async def find(self, stream: str, *, ids: Sequence[str] = (), command: str | None = None) -> tuple[Recorded, ...]:
-        return await self._read(reading.find, stream, ids=ids, command=command)
+    async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
+        return await self._read(reading.find, stream, ids=ids, commands=commands)
 
     async def read(
         self, *, after: int = 0, stream: str | None = None, upto: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from eventstore.appending import is_sent
 from runfold.commands import Command, Observe
 from runfold.envelope import NewEvent, Recorded, derived_id
 from runfold.errors import BadRequest, NotFound
@@ -103,7 +104,7 @@ def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) ->
 
 
 def sent_digest(event: Event | Unknown) -> bytes:
-    """What makes a retry the same: the type and the data as sent, unsalted so that two digests can be compared."""
+    """What makes a retry the same: the type and the data as sent; the log salts it."""
     return hashlib.sha256(event_type(event).encode() + b"\0" + encode_data(event)).digest()
 
 
@@ -116,13 +117,14 @@ def is_same_wish(wish: Wish, recordeds: Sequence[Recorded]) -> bool:
     """Whether the wish is what its command id was used for before; what was redacted counts as the same."""
     if any(recorded.data is None for recorded in recordeds):
         return True
-    digests = [recorded.sent for recorded in recordeds if recorded.sent is not None]
+    sents = [recorded for recorded in recordeds if recorded.sent is not None]
     if not isinstance(wish.command, Observe):
-        return all(digest == command_digest(wish.command) for digest in digests)
+        return all(is_sent(recorded, command_digest(wish.command)) for recorded in sents)
     given = zip(wish.ids, (recorded.id for recorded in recordeds), strict=False)
     times = zip(wish.ats_us, (recorded.at_us for recorded in recordeds), strict=False)
     return (
-        digests == [sent_digest(event) for event in wish.observed]
+        len(sents) == len(wish.observed)
+        and all(is_sent(recorded, sent_digest(event)) for recorded, event in zip(sents, wish.observed, strict=True))
         and all(identity in (None, recorded) for identity, recorded in given)
         and all(at_us in (None, recorded) for at_us, recorded in times)
     )

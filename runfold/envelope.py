@@ -25,11 +25,12 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None = None
     command: str | None = None
     sent: bytes | None = None
+    """The digest of what the caller sent; the log keeps it salted."""
     correlation: str = ""
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as the log holds it. `data` is None where it was redacted."""
+    """An event as the log holds it. `data` and `salt` are None where it was redacted."""
 
     position: int
     run_id: str
@@ -47,6 +48,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     correlation: str
     hash: bytes
     data: bytes | None
+    salt: bytes | None = None
 
     @property
     def cursor(self) -> str:

@@ -40,3 +40,22 @@ async def test_64_callers_on_one_run_are_each_stored_once_and_a_retry_after_the_
     reader = open_reader(tmp_path)
     assert verify_chain(reader) == []
     reader.close()
+
+
+async def test_two_events_of_the_same_content_are_stored_with_different_digests_of_what_was_sent(
+    tmp_path: Path,
+) -> None:
+    log = await SqliteLog.open(tmp_path)
+    ledger = Ledger(log)
+    who = {"actor": "user:a", "tenant": "default"}
+    await ledger.execute("r_a", OpenReported(queued=RunQueued(driver="reported")), command_id=str(uuid.uuid4()), **who)
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    wish = Observe(events=(Message(text="the same"), Message(text="the same")))
+
+    answer = await ledger.execute("r_a", wish, command_id=str(uuid.uuid4()), ids=ids, **who)
+    again = await ledger.execute("r_a", wish, command_id=str(uuid.uuid4()), ids=ids, **who)
+    await log.close()
+
+    assert answer.events[0].sent != answer.events[1].sent
+    assert again.duplicate
+    assert again.events == answer.events
