@@ -4,32 +4,32 @@ import hashlib
 import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from runfold.errors import BadRequest, NotFound
+from runfold.errors import BadRequest, NotFound, Unavailable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def put(data: Path, content: bytes) -> str:
-    """Store the content under its sha256, which is returned; the same content again changes nothing."""
+    """Store the content under its sha256, which is returned; the same content again changes nothing.
+
+    A damaged blob is whole again afterwards. Raises Unavailable where the folder cannot be written.
+    """
     sha256 = hashlib.sha256(content).hexdigest()
     path = _path(data, sha256)
-    if path.exists():
-        return sha256
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    for folder in (path.parent, path.parent.parent):
-        _sync_folder(folder)
+        _make_folder(path.parent)
+        if not (path.exists() and path.read_bytes() == content):
+            _write(path, content)
+        # Also for a known blob: who stored it may not have come this far yet.
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise Unavailable(
+            f"blob `{sha256}` cannot be stored in `{path.parent}`: {error.strerror}",
+            hint="free or repair the disk, or make the folder writable; then try again",
+        ) from error
     return sha256
 
 
@@ -48,6 +48,29 @@ def _path(data: Path, sha256: str) -> Path:
     if not _SHA256.fullmatch(sha256):
         raise BadRequest(f"`{sha256}` is not a sha256", hint="64 hexadecimal digits in lower case")
     return data / "blobs" / sha256[:2] / sha256
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what is above it; each new name is durable in the folder that holds it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from runfold.commands import Command, OpenReported, Queue, StartHere
 from runfold.decide import decide
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import Conflict, Contended, EventIdConflict, KeyReused, NotFound, Refused, RunfoldError
-from runfold.events import decode_data
+from runfold.events import decode_stored
 from runfold.evolve import evolve
 from runfold.state import Run, new_run
 
@@ -229,7 +229,7 @@ class Ledger:
             return _Decided(wish, run, run, (), error)
         after = run
         for event in events:
-            after = evolve(after, decode_data(event.type, event.data), at_us=event.at_us)
+            after = evolve(after, decode_stored(event.type, event.data), at_us=event.at_us)
         return _Decided(wish, run, after, events)
 
     async def _finish(

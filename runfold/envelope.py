@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from runfold.events import Event, Unknown, decode_data, event_class
+from runfold.events import Event, Unknown, decode_stored, event_class
 
 SYSTEM_STREAM = "$runfold"
 """The stream of what belongs to no run."""
@@ -57,7 +57,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
     def event(self) -> Event | Unknown | None:
         """The typed event; None where it was redacted. Raises InvalidEvent."""
-        return decode_data(self.type, self.data)
+        return decode_stored(self.type, self.data)
 
 
 class _Actor(msgspec.Struct, frozen=True):

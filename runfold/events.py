@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import msgspec
 
 from runfold.errors import InvalidEvent
+from runfold.long_text import with_heads
 
 EventClass = Literal["lifecycle", "activity", "usage", "output", "audit"]
 Driver = Literal["queue", "here", "reported", "imported"]
@@ -672,3 +673,20 @@ def decode_data(type_name: str, data: bytes | None) -> Event | Unknown | None:
         raise InvalidEvent(
             f"data of `{type_name}` is not valid: {error}", hint="compare it with docs/events.md"
         ) from error
+
+
+def decode_stored(type_name: str, data: bytes | None) -> Event | Unknown | None:
+    """The event of the log's data: as `decode_data`, and a text stored apart is read as its beginning.
+
+    Raises InvalidEvent. What a caller sends goes through `decode_data`, which takes no object for a text.
+    """
+    try:
+        return decode_data(type_name, data)
+    except InvalidEvent:
+        if data is None or b'"blob"' not in data:
+            raise
+        try:
+            content = with_heads(data)
+        except (msgspec.DecodeError, RecursionError):
+            content = data
+        return decode_data(type_name, content)
