@@ -22,6 +22,7 @@ check: $(VENV)/installed  ## format, lint, types, tests: green before every comm
 
 bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 	$(BIN)/python bench/spine.py
+	$(BIN)/python bench/cli.py
 
 lock: $(VENV)/bin/python  ## pin every dependency with its hashes, from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
@@ -34,6 +35,7 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-e
 $(VENV)/running: requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --require-hashes -r requirements.lock
 	$(INSTALL) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q runfold eventstore projections runner api cli
 	touch $@
 
 $(VENV)/installed: requirements-dev.lock $(VENV)/running

@@ -1,6 +1,5 @@
 """The `runfold` command: each subcommand is imported only when it is asked for, and every failure ends in a hint."""
 
-import difflib
 import importlib
 import os
 import sys
@@ -54,6 +53,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean `runfold {near[0]}`?" if near else "`runfold --help` lists the commands"
             raise Usage(f"there is no command `{args[0]}`", hint=hint)

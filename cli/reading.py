@@ -1,6 +1,5 @@
 """What every reading command shares: the settings, the views at the log's head, and a run found by what was typed."""
 
-import difflib
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -71,6 +70,8 @@ def _complete(views: Views, text: str) -> str | None:
 
 
 def _did_you_mean(views: Views, text: str) -> str:
+    import difflib
+
     recent = [item.id for item in list_runs(views.connection, RunFilter(tenant=None, limit=200)).items]
     if not recent:
         return "`runfold run -- COMMAND` records the first one"

@@ -6,7 +6,6 @@ from eventstore.sqlite3_module import sqlite3
 from projections.view import RunCache, View, encode_run
 from runfold.envelope import Recorded, time_text
 from runfold.events import event_class
-from runfold.evolve import fold
 
 _DDL = (
     """CREATE TABLE history (
@@ -65,6 +64,9 @@ def run_history(connection: sqlite3.Connection, run_id: str, *, tenant: str | No
 
 class HistoryFold:
     def __init__(self) -> None:
+        from runfold.evolve import fold
+
+        self._fold = fold
         self._runs = RunCache("SELECT body, position FROM history_runs WHERE run_id = ?")
         self._rows: list[tuple[int, str, str, str | None, str | None, str, str, int]] = []
 
@@ -73,7 +75,7 @@ class HistoryFold:
         if event_class(recorded.type) not in ("lifecycle", "audit"):
             return
         before = self._runs.get(connection, recorded)
-        after = fold(before, (recorded,))
+        after = self._fold(before, (recorded,))
         self._runs.put(after, recorded.position)
         if after.status != before.status:
             self._rows.append(

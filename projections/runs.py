@@ -9,7 +9,6 @@ from eventstore.sqlite3_module import sqlite3
 from projections.view import RunCache, View, decode_run, encode_run
 from runfold.envelope import Recorded, time_us
 from runfold.errors import BadRequest
-from runfold.evolve import fold
 from runfold.snapshot import Snapshot, duration_us, snapshot
 from runfold.state import Status
 
@@ -218,11 +217,15 @@ def _bad(name: str, value: object, allowed: str) -> BadRequest:
 
 class RunsFold:
     def __init__(self) -> None:
+        # Imported by who folds: most commands read rows that another process has written.
+        from runfold.evolve import fold
+
+        self._fold = fold
         self._runs = RunCache("SELECT body, position FROM runs WHERE run_id = ?")
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
         run = self._runs.get(connection, recorded)
-        self._runs.put(fold(run, (recorded,)), recorded.position)
+        self._runs.put(self._fold(run, (recorded,)), recorded.position)
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(

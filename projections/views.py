@@ -68,7 +68,7 @@ class Views:
         self._data = data
         self._views = views
         self._page_events = page_events
-        self._folds: dict[str, Fold] = {view.name: view.make_fold() for view in views}
+        self._folds: dict[str, Fold] = {}  # Made by the first event: a process that only reads has none.
         self._written: dict[str, tuple[str, int, bytes]] = {}
         self._log: sqlite3.Connection | None = None
         self._log_identity: tuple[int, int] | None = None
@@ -187,6 +187,8 @@ class Views:
 
     def _fold_view(self, view: View, before: Checkpoint, page: Page, log_id: str) -> Checkpoint:
         """Where the view stands after the page: at its end, or parked before the first event that its fold refuses."""
+        if view.name not in self._folds:
+            self._folds[view.name] = view.make_fold()
         fold, reached = self._folds[view.name], before.place
         for recorded in page.events:
             if recorded.run_id != SYSTEM_STREAM:
@@ -210,7 +212,8 @@ class Views:
                 self._create(view)
 
     def _forget(self, view: View) -> None:
-        self._folds[view.name].forget()
+        if view.name in self._folds:
+            self._folds[view.name].forget()
         self._written.pop(view.name, None)
 
     def _create(self, view: View) -> None:

@@ -5,6 +5,7 @@ default are not stored, so a default, once released, never changes.
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -631,12 +632,11 @@ _BY_CLASS: tuple[tuple[EventClass, Any], ...] = (
 )
 EVENT_TYPES: dict[str, type[Event]] = {snake_case(kind.__name__): kind for _, kinds in _BY_CLASS for kind in kinds}
 EVENT_CLASSES: dict[str, EventClass] = {snake_case(kind.__name__): name for name, kinds in _BY_CLASS for kind in kinds}
-_DECODERS: dict[str, msgspec.json.Decoder[Event]] = {
-    name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()
-}
 _TAGS = {kind: name for name, kind in EVENT_TYPES.items()}
 _PREFIX_BYTES = {kind: len(f'{{"type":"{name}"') for name, kind in EVENT_TYPES.items()}
 _encode = msgspec.json.Encoder().encode
+# Made when first needed: to make all of them would cost every command line a millisecond.
+_decoders: dict[str, Callable[[bytes], Event]] = {}
 
 
 def event_type(event: Event | Unknown) -> str:
@@ -664,11 +664,14 @@ def decode_data(type_name: str, data: bytes | None) -> Event | Unknown | None:
     """
     if data is None:
         return None
-    decoder = _DECODERS.get(type_name)
-    if decoder is None:
-        return Unknown(type=type_name, data=msgspec.Raw(data))
+    decode = _decoders.get(type_name)
+    if decode is None:
+        kind = EVENT_TYPES.get(type_name)
+        if kind is None:
+            return Unknown(type=type_name, data=msgspec.Raw(data))
+        decode = _decoders[type_name] = msgspec.json.Decoder(kind).decode
     try:
-        return decoder.decode(data)
+        return decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidEvent(
             f"data of `{type_name}` is not valid: {error}", hint="compare it with docs/events.md"
