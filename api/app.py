@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from api import acting, pages, reading, sse
+from api import acting, dashboard, pages, reading, sse
 from api.answers import json_response
 from api.guard import make_guard
 from api.openapi import openapi
@@ -213,15 +213,30 @@ TABLE: tuple[Route, ...] = (
         needs="open",
         status=204,
     ),
+    *(
+        Route(
+            method="GET",
+            path=path,
+            operation=f"page_{path}",
+            handler=dashboard.get_dashboard,
+            summary="A page of the dashboard",
+            needs="open",
+            query=dashboard.AnyQuery,
+            media_type="text/html",
+            linked=True,
+            described=False,
+        )
+        for path in dashboard.PAGES
+    ),
     Route(
         method="GET",
-        path="/",
-        operation="page",
-        handler=pages.get_page,
-        summary="A plain page that lists the runs",
+        path="/assets/{name}",
+        operation="dashboard_file",
+        handler=dashboard.get_asset,
+        summary="A file of the dashboard",
         needs="open",
-        media_type="text/html",
-        linked=True,
+        media_type="application/octet-stream",
+        described=False,
     ),
     Route(
         method="GET",
@@ -231,6 +246,7 @@ TABLE: tuple[Route, ...] = (
         summary="The script of the page",
         needs="open",
         media_type="text/javascript",
+        described=False,
     ),
 )
 

@@ -15,7 +15,7 @@ _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 
 def openapi(routes: Iterable[Route]) -> dict[str, Any]:
-    table = tuple(routes)
+    table = tuple(route for route in routes if route.described)
     kinds: list[Any] = [Problem]
     for route in table:
         kinds += [kind for kind in (route.body, route.query, route.answer) if kind is not None]

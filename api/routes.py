@@ -21,7 +21,10 @@ class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """`linked`: a browser may follow a link of another site to it. `media_type` is of the answer."""
+    """`linked`: a browser may follow a link of another site to it. `media_type` is of the answer.
+
+    What is not `described` is no part of the API: the dashboard's own files.
+    """
 
     method: str
     path: str
@@ -35,6 +38,7 @@ class Route:
     status: int = 200
     media_type: str = "application/json"
     linked: bool = False
+    described: bool = True
 
 
 def register(app: web.Application, routes: Iterable[Route]) -> dict[web.AbstractRoute, Route]:

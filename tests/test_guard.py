@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from api.app import TABLE, make_login_code
+from api.dashboard import PAGES
 from tests.served import OTHER, VIEWER, Served, serving
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -15,8 +16,9 @@ OPEN = {
     ("GET", "/login"),
     ("POST", "/session"),
     ("DELETE", "/session"),
-    ("GET", "/"),
     ("GET", "/app.js"),
+    ("GET", "/assets/{name}"),
+    *(("GET", path) for path in PAGES),
 }
 GUARDED = {
     ("GET", "/api/runs"): "viewer",

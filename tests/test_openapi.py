@@ -23,7 +23,7 @@ def test_every_route_is_described_once() -> None:
     described: set[tuple[str, str]] = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    assert described == {(route.method, route.path) for route in TABLE}
+    assert described == {(route.method, route.path) for route in TABLE if route.described}
 
 
 def test_operations_have_different_names() -> None:

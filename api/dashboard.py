@@ -1,0 +1,37 @@
+"""The dashboard's built files, and for every address of its pages the one page that draws them."""
+
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from api.pages import get_page
+from api.problems import CSP_PAGE
+from runfold.errors import NotFound
+
+BUNDLE = Path(__file__).parent / "bundle"
+PAGES = ("/", "/runs", "/runs/{run_id}", "/approvals", "/audit", "/compare", "/costs", "/admin", "/tokens", "/docs")
+# A file's name holds the digest of its content: another content is another name.
+_FOR_EVER = "public, max-age=31536000, immutable"
+
+
+class AnyQuery(msgspec.Struct, frozen=True):
+    """The page keeps its filters there; the server has no use for them."""
+
+
+async def get_dashboard(request: web.Request) -> web.StreamResponse:
+    """The page of the bundle; where none is built, the plain list that says how to build one."""
+    page = BUNDLE / "index.html"
+    if not page.is_file():
+        return await get_page(request)
+    return web.FileResponse(page, headers={"Content-Security-Policy": CSP_PAGE})
+
+
+async def get_asset(request: web.Request) -> web.StreamResponse:
+    """A file of the bundle, compressed where its sibling is there. Raises NotFound."""
+    name: str = request.match_info["name"]
+    path = BUNDLE / "assets" / name
+    # A name may hold an escaped slash; only files of this one folder are given out.
+    if Path(name).name != name or not path.is_file():
+        raise NotFound(f"the dashboard has no file `{name}`", hint="reload the page: it was built anew")
+    return web.FileResponse(path, headers={"Cache-Control": _FOR_EVER})

@@ -1,0 +1,46 @@
+"""What a person does with the dashboard, in a few words."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.async_api import ConsoleMessage, Page, Request
+
+from api.app import make_login_code
+from tests.served import Served
+
+AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+class Screen:
+    """A page, and everything on it that a person would call broken."""
+
+    def __init__(self, page: Page, served: Served) -> None:
+        self.page, self.served = page, served
+        self.address = str(served.client.make_url("")).rstrip("/")
+        self.problems: list[str] = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("request", self._on_request)
+
+    async def log_in(self) -> None:
+        await self.page.goto(f"{self.address}/login?code={make_login_code(self.served.app)}")
+
+    async def show(self, path: str) -> None:
+        await self.page.goto(self.address + path)
+
+    async def faults(self) -> list[str]:
+        """What axe finds on the page as it is now."""
+        # Injected over the debugger's protocol: the page's own policy rightly refuses inline scripts.
+        await self.page.evaluate(AXE.read_text(encoding="utf-8") + "; 0")
+        found = await self.page.evaluate("axe.run().then(result => result.violations)")
+        return [
+            f"{fault['id']}: {fault['help']}: {node['html'][:200]}" for fault in found for node in fault["nodes"][:3]
+        ]
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(f"{message.type}: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        if urlsplit(request.url).netloc != urlsplit(self.address).netloc:
+            self.problems.append(f"request left the origin: {request.url}")

@@ -1,0 +1,35 @@
+import createClient from "openapi-fetch";
+import type { components, paths } from "./schema";
+
+export type Snapshot = components["schemas"]["Snapshot"];
+export type RunList = components["schemas"]["RunList"];
+export type Problem = components["schemas"]["Problem"];
+
+/** What the server says is wrong, in its own words and with its hint. */
+export class ApiError extends Error {
+  constructor(
+    readonly problem: Partial<Problem>,
+    readonly status: number,
+  ) {
+    super(problem.detail ?? `the server answered ${status}`);
+  }
+  get hint(): string {
+    return this.problem.hint ?? "";
+  }
+}
+
+export const api = createClient<paths>({ baseUrl: "/" });
+
+/** The data of an answer, or an `ApiError`. */
+export async function answered<T>(call: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {
+  let result;
+  try {
+    result = await call;
+  } catch {
+    throw new ApiError({ detail: "the server does not answer", hint: "`runfold up` starts it" }, 0);
+  }
+  if (result.error !== undefined || !result.response.ok) {
+    throw new ApiError((result.error ?? {}) as Partial<Problem>, result.response.status);
+  }
+  return result.data as T;
+}

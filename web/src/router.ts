@@ -1,0 +1,23 @@
+import { createRouter, createWebHistory } from "vue-router";
+import RunListView from "@/views/runs/RunListView.vue";
+
+/** The address is the state: filters, tab, selection and playhead live in the query, so any screen can be shared. */
+export const router = createRouter({
+  history: createWebHistory(),
+  routes: [
+    { path: "/", redirect: "/runs" },
+    { path: "/runs", name: "runs", component: RunListView, meta: { title: "Runs" } },
+    {
+      path: "/runs/:id",
+      name: "run",
+      component: () => import("@/views/runs/RunDetailView.vue"),
+      props: true,
+      meta: { title: "Run" },
+    },
+    { path: "/:path(.*)*", name: "lost", component: () => import("@/views/NotFoundView.vue"), meta: { title: "Not found" } },
+  ],
+});
+
+router.afterEach((to) => {
+  document.title = `${to.meta.title ?? "runfold"} · runfold`;
+});
