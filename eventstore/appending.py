@@ -18,6 +18,8 @@ ANCHOR_EVENTS = 1000
 NAME_BYTES_MAX = 512
 AT_US_MAX = 253_402_300_799_999_999  # The end of year 9999: what RFC 3339 can still write.
 SALT_BYTES = 16
+SQLITE_BUSY = 5
+SQLITE_LOCKED = 6
 _INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * 17)})"  # noqa: S608
 _Row: TypeAlias = tuple[int | str | bytes | None, ...]
 
@@ -106,6 +108,9 @@ def append_group(
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
+        # Only waiting in vain is harmless; a disk that cannot be read is as bad here as in the commit.
+        if _primary_code(error) not in (SQLITE_BUSY, SQLITE_LOCKED):
+            raise
         raise Unavailable(f"the log is held by another program: {error}", hint="try again") from error
     try:
         position, recorded_at_us = connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
@@ -119,6 +124,11 @@ def append_group(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # The upper bits say where it happened.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _store(connection: sqlite3.Connection, group: _Group) -> str | None:

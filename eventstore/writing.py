@@ -4,7 +4,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from eventstore.anchoring import write_anchor
@@ -12,7 +12,7 @@ from eventstore.appending import Request, append_group
 from eventstore.contract import Appended
 from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
 from eventstore.sqlite3_module import sqlite3
-from runfold.errors import RunfoldError
+from runfold.errors import RunfoldError, Unavailable
 
 LOCK_FILE = "log.lock"
 ANCHORS_FILE = "anchors.jsonl"
@@ -24,26 +24,26 @@ class Writer:
     """One write connection, made and used in one thread only."""
 
     def __init__(self, data: Path, now_us: Callable[[], int]) -> None:
-        """Open the log of a folder; make both where absent. Raises BadRequest for a file that is not ours to write."""
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Open the log of a folder; make both where absent.
+
+        Raises BadRequest for a file that is not ours to write, Unavailable for a folder that cannot be written.
+        """
         self._data = data
         self._now_us = now_us
-        path = data / LOG_FILE
-        self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with self._locked():
-                # An existing file is judged read-only, so a foreign or newer one is left as it was.
-                if not (path.exists() and path.stat().st_size and _is_log(path)):
-                    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                self.connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
-                try:
-                    _prepare(self.connection, path)
-                except BaseException:
-                    self.connection.close()
-                    raise
-        except BaseException:
-            os.close(self._lock)
-            raise
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                with self._locked():
+                    self.connection = _open(data / LOG_FILE)
+            except BaseException:
+                os.close(self._lock)
+                raise
+        except (OSError, sqlite3.OperationalError) as error:
+            raise Unavailable(
+                f"the log in `{data}` cannot be opened for writing: {error}",
+                hint="make the folder writable, or choose another with --data; nothing was changed",
+            ) from error
 
     def append(self, requests: Sequence[Request]) -> list[Appended | RunfoldError]:
         """Append for all callers; returns after the commit is durable. Raises sqlite3.Error, OSError."""
@@ -92,6 +92,20 @@ class Writer:
             os.fsync(file.fileno())
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    # An existing file is judged read-only, so a foreign or newer one is left as it was.
+    if not (path.exists() and path.stat().st_size and _is_log(path)):
+        _make(path)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+    try:
+        _prepare(connection)
+        check_file(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _is_log(path: Path) -> bool:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
@@ -100,15 +114,43 @@ def _is_log(path: Path) -> bool:
         connection.close()
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _make(path: Path) -> None:
+    """Make a log under another name and give it its own only when it is whole: a failure leaves no half of one."""
+    new = path.with_name(f"{path.name}.new")
+    _remove(new)
+    try:
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            _prepare(connection)
+            connection.executescript("BEGIN IMMEDIATE;\n" + SCHEMA.read_text(encoding="utf-8"))
+            connection.execute("INSERT INTO head VALUES (1, ?, 0, 0, 0)", (str(uuid.uuid4()),))
+            connection.execute("COMMIT")
+            moved = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if moved != (0, 0, 0):
+                raise sqlite3.OperationalError("the new log could not be written")
+        # A journal of the empty file that was here is not this log's.
+        _remove(path)
+        os.replace(new, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        with suppress(OSError):
+            _remove(new)
+        raise
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     connection.execute("PRAGMA journal_mode = WAL")
     # Acknowledged means durable: NORMAL loses acknowledged events in a power cut.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
-    if check_file(connection, path):
-        return
-    connection.executescript("BEGIN IMMEDIATE;\n" + SCHEMA.read_text(encoding="utf-8"))
-    connection.execute("INSERT INTO head VALUES (1, ?, 0, 0, 0)", (str(uuid.uuid4()),))
-    connection.execute("COMMIT")
