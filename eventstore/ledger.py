@@ -1,26 +1,29 @@
 """Commands in, events out: every wish is decided on the run's current state, and stored once however often it is sent.
 
-Commands of one run wait in one line. Whoever comes first serves all who wait: they are decided in order on the
-speculative state and leave as one append. A cancelled leader loses nothing: the next in line looks up what the log
-holds before it decides.
+Callers of one run wait in one line. Whoever comes first serves all who wait: what may be a retry is looked up, the
+others are decided in order on the speculative state, and leave as one append. What the log does not take from all
+together is looked up again, and then tried one by one, so that each is answered for what he himself sent.
 """
 
 import asyncio
 import time
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from eventstore.appending import check_sizes, is_same
+from eventstore.appending import check_sizes
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Appended, EventLog
+from eventstore.line import Caller, Line
+from eventstore.recalling import recall
 from eventstore.refusals import Refusals
-from eventstore.wishes import Wish, is_same_wish, new_events, own_ids, run_of, unknown_run
+from eventstore.wishes import Executed as Executed
+from eventstore.wishes import Wish, new_events, own_ids, unknown_run
 from runfold.commands import Command, OpenReported, Queue, StartHere
 from runfold.decide import decide
-from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
-from runfold.errors import Conflict, Contended, EventIdConflict, KeyReused, NotFound, Refused, RunfoldError
+from runfold.envelope import SYSTEM_STREAM, NewEvent
+from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Unavailable
 from runfold.events import decode_stored
 from runfold.evolve import evolve
 from runfold.state import Run, new_run
@@ -29,36 +32,14 @@ RUNS_CACHED_MAX = 1024
 CONTENTION_SECONDS = 2.0
 
 
-class Executed(msgspec.Struct, frozen=True, kw_only=True):
-    """The run after the command, the command's events, and whether they had been recorded before."""
-
-    run: Run
-    events: tuple[Recorded, ...]
-    duplicate: bool
-
-
 class _Decided(msgspec.Struct, frozen=True):
-    """A wish, the state before it, and what it adds; or the error that refuses it."""
+    """A caller's wish, the state before it, and what it adds; or the error that refuses it."""
 
-    wish: Wish
+    caller: Caller
     before: Run
     after: Run
     events: tuple[NewEvent, ...]
     refused: RunfoldError | None = None
-
-
-class _Line:
-    """The callers who wait for one run, and its fold up to a position."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        self.lock = asyncio.Lock()
-        self.waiting: deque[tuple[Wish, asyncio.Future[Executed | RunfoldError]]] = deque()
-        self.run = new_run(run_id)
-        self.position = 0
-
-    def forget(self) -> None:
-        self.run, self.position = new_run(self.run_id), 0
 
 
 class Ledger:
@@ -69,12 +50,14 @@ class Ledger:
         log: EventLog,
         *,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._log = log
         self._now_us = now_us
+        self._monotonic = monotonic
         self._new_id = new_id
-        self._lines: OrderedDict[str, _Line] = OrderedDict()
+        self._lines: OrderedDict[str, Line] = OrderedDict()
         self._refusals = Refusals(log, now_us)
 
     async def execute(
@@ -82,140 +65,126 @@ class Ledger:
         run_id: str,
         command: Command,
         *,
-        command_id: str,
+        command_id: str | None = None,
         actor: str,
         tenant: str,
         ids: Sequence[str | None] = (),
         ats_us: Sequence[int | None] = (),
     ) -> Executed:
-        """Grant the command with events, or answer as the first time. Raises RunfoldError."""
+        """Grant the command with events, or answer as the first time. Raises RunfoldError.
+
+        A caller who may send it again gives the command id, or an id for each event; one who does neither is
+        spared the lookup.
+        """
         if run_id == SYSTEM_STREAM:
             raise unknown_run(run_id)
-        wish = Wish.of(run_id, command, command_id=command_id, actor=actor, tenant=tenant, ids=ids, ats_us=ats_us)
-        line = self._line(run_id)
-        answer: asyncio.Future[Executed | RunfoldError] = asyncio.get_running_loop().create_future()
-        entry = (wish, answer)
-        line.waiting.append(entry)
+        wish = Wish.of(
+            run_id,
+            command,
+            command_id=self._new_id() if command_id is None else command_id,
+            is_new=command_id is None,
+            actor=actor,
+            tenant=tenant,
+            ids=ids,
+            ats_us=ats_us,
+        )
+        caller, line = Caller(wish), self._line(run_id)
+        line.enter(caller)
         try:
-            async with line.lock:
-                deadline = time.monotonic() + CONTENTION_SECONDS
-                while not answer.done():
-                    await self._serve(line, deadline)
+            await caller.wait_for_outcome_or_lead()
+            while caller.outcome is None:
+                # Whoever is ready to call now joins this append and need not wait for the next.
+                await asyncio.sleep(0)
+                await self._serve(line)
         finally:
-            # A caller that is gone leaves no wish behind for others to carry out.
-            if entry in line.waiting:
-                line.waiting.remove(entry)
-        outcome = answer.result()
-        if isinstance(outcome, RunfoldError):
-            raise outcome
-        return outcome
+            line.leave(caller)
+            self._forget_unknown(line)
+        if isinstance(caller.outcome, RunfoldError):
+            raise caller.outcome
+        return caller.outcome
 
     async def state(self, run_id: str, *, tenant: str | None = None) -> Run:
         """The run as the log has it now. Raises NotFound when it is unknown or of another tenant."""
         if run_id == SYSTEM_STREAM:
             raise unknown_run(run_id)
         line = self._line(run_id)
-        await self._catch_up(line)
+        try:
+            await line.catch_up(self._log)
+        finally:
+            self._forget_unknown(line)
         if line.run.version == 0 or (tenant is not None and line.run.tenant != tenant):
             raise unknown_run(run_id)
         return line.run
 
-    def _line(self, run_id: str) -> _Line:
+    def _line(self, run_id: str) -> Line:
         line = self._lines.get(run_id)
         if line is None:
-            line = self._lines[run_id] = _Line(run_id)
+            line = self._lines[run_id] = Line(run_id)
         self._lines.move_to_end(run_id)
         if len(self._lines) > RUNS_CACHED_MAX:
-            for oldest in list(self._lines.values()):
-                if oldest is not line and not oldest.waiting and not oldest.lock.locked():
-                    del self._lines[oldest.run_id]
-                    break
+            oldest = next((name for name, other in self._lines.items() if other is not line and other.is_idle), None)
+            if oldest is not None:
+                del self._lines[oldest]
         return line
 
-    async def _catch_up(self, line: _Line) -> bool:
-        """Fold what the log has beyond the line's position; whether there was anything."""
-        run, position = line.run, line.position
-        async for page in self._log.read(after=position, stream=line.run_id):
-            if page.events:
-                run = run_of(run, page.events)
-                position = page.events[-1].position
-        moved = position > line.position
-        if moved:
-            line.run, line.position = run, position
-        return moved
+    def _forget_unknown(self, line: Line) -> None:
+        # Who asks for runs that do not exist must not push those out that do.
+        if line.position == 0 and line.is_idle and self._lines.get(line.run_id) is line:
+            del self._lines[line.run_id]
 
-    async def _serve(self, line: _Line, deadline: float) -> None:
-        """Answer some of those who wait, in order; returns without an answer where another process was quicker."""
-        if line.position == 0:
-            await self._catch_up(line)
-        base, run, batch = line.position, line.run, list[_Decided]()
-        answers = dict[int, asyncio.Future[Executed | RunfoldError]]()
-        size, count, seen = 0, 0, set[str]()
-        for wish, answer in list(line.waiting):
-            if answer.done():
-                continue
-            # A retry that waits beside its original is looked up when the original is in the log.
-            if seen & wish.names:
+    async def _serve(self, line: Line) -> None:
+        """Answer some of those who wait; returns without an answer where they have to be decided again."""
+        await line.land(self._log)
+        callers = line.next_callers()
+        # A run that is about to be opened is most likely new: then there is nothing to read.
+        if line.position == 0 and not isinstance(callers[0].wish.command, Queue | StartHere | OpenReported):
+            await line.catch_up(self._log)
+        unsure = [caller for caller in callers if caller.is_unsure]
+        if line.position and unsure:
+            await self._recall(line, unsure)
+        batch = self._decide_in_order(line, [caller for caller in callers if caller.outcome is None])
+        if batch:
+            await self._store(line, batch)
+
+    async def _recall(self, line: Line, callers: Sequence[Caller]) -> None:
+        """Answer those whose wish the log knows already."""
+        try:
+            recalled = await recall(self._log, line.run_id, [caller.wish for caller in callers])
+        except RunfoldError as error:
+            for caller in callers:
+                _settle(line, caller, _copy(error))
+            return
+        newest = max((known[-1].position for known in recalled if isinstance(known, tuple)), default=0)
+        if newest > line.position:
+            await line.catch_up(self._log)
+        for caller, known in zip(callers, recalled, strict=True):
+            caller.is_looked_up = True
+            if isinstance(known, tuple):
+                _settle(line, caller, Executed(run=line.run, events=known, duplicate=True))
+            elif known is not None:
+                _settle(line, caller, known)
+
+    def _decide_in_order(self, line: Line, callers: Sequence[Caller]) -> list[_Decided]:
+        """What the callers' wishes become, each after the one before, as far as one append takes it."""
+        batch: list[_Decided] = []
+        run, size, count = line.run, 0, 0
+        for index, caller in enumerate(callers):
+            decided = self._decide(run, caller)
+            if not decided.events and line.position and not caller.is_looked_up and own_ids(caller.wish):
+                # Refused now, it may still have been granted before: the answer is then the first one.
+                for doubtful in callers[index:]:
+                    doubtful.is_unsure = doubtful.is_unsure or bool(own_ids(doubtful.wish))
                 break
-            seen |= wish.names
-            known = await self._known(line, wish)
-            if known is not None:
-                # What is known may be newer than the state at hand.
-                if isinstance(known, Executed) and known.events[-1].position > line.position:
-                    await self._catch_up(line)
-                    known = msgspec.structs.replace(known, run=line.run)
-                    _settle(line, wish, answer, known)
-                    break
-                _settle(line, wish, answer, known)
-                continue
-            decided = self._decide(run, wish)
             size += sum(len(event.data) for event in decided.events)
             count += len(decided.events)
             if batch and (count > APPEND_EVENTS_MAX or size > APPEND_BYTES_MAX):
                 break
             batch.append(decided)
-            answers[id(wish)] = answer
             run = decided.after
-        if batch:
-            await self._finish(line, base, batch, answers, deadline)
+        return batch
 
-    async def _known(self, line: _Line, wish: Wish) -> Executed | RunfoldError | None:
-        """The original answer of a wish that the log knows already."""
-        if line.position == 0:
-            return None
-        try:
-            found = await self._log.find(line.run_id, ids=own_ids(wish), commands=[wish.command_id])
-        except RunfoldError as error:
-            return error
-        if not found:
-            return None
-        if found[0].tenant != wish.tenant:
-            return unknown_run(line.run_id)
-        commanded = [recorded for recorded in found if recorded.command == wish.command_id]
-        if commanded and not is_same_wish(wish, commanded):
-            return KeyReused(
-                f"that command id was used for something else on run `{line.run_id}`",
-                hint="take a new Idempotency-Key for a new wish",
-                run_id=line.run_id,
-            )
-        by_id = {recorded.id: recorded for recorded in found}
-        given = own_ids(wish)
-        missing = [name for name in given if name not in by_id]
-        if len(missing) == len(given) and given and not commanded:
-            return None
-        if missing:
-            return _changed(line.run_id, missing[0], "is new, though others sent with it are known")
-        for event in new_events(wish, wish.observed, now_us=0):
-            recorded = by_id.get(event.id)
-            if event.id in given and recorded is not None and not is_same(recorded, event):
-                return _changed(line.run_id, event.id, "is known with other content")
-        positions = [by_id[name].position for name in given]
-        if positions != sorted(positions):
-            return _changed(line.run_id, given[0], "is known in another order")
-        return Executed(run=line.run, events=found, duplicate=True)
-
-    def _decide(self, run: Run, wish: Wish) -> _Decided:
-        now_us = self._now_us()
+    def _decide(self, run: Run, caller: Caller) -> _Decided:
+        now_us, wish = self._now_us(), caller.wish
         try:
             if run.version and run.tenant != wish.tenant:
                 raise unknown_run(wish.run_id)
@@ -226,76 +195,74 @@ class Ledger:
             events = new_events(wish, decide(run, wish.command, now_us), now_us=now_us)
             check_sizes(wish.run_id, [len(event.data) for event in events])
         except RunfoldError as error:
-            return _Decided(wish, run, run, (), error)
+            return _Decided(caller, run, run, (), error)
         after = run
         for event in events:
             after = evolve(after, decode_stored(event.type, event.data), at_us=event.at_us)
-        return _Decided(wish, run, after, events)
+        return _Decided(caller, run, after, events)
 
-    async def _finish(
-        self,
-        line: _Line,
-        base: int,
-        batch: Sequence[_Decided],
-        answers: dict[int, asyncio.Future[Executed | RunfoldError]],
-        deadline: float,
-    ) -> None:
+    async def _store(self, line: Line, batch: Sequence[_Decided]) -> None:
         """Store what was decided, then answer; refusals too are answered only from a state the log confirms."""
         events = [event for decided in batch for event in decided.events]
-        appended: Appended | None = None
-        try:
-            if events:
-                appended = await self._log.append(line.run_id, events, expected=base)
-            elif await self._catch_up(line):
-                return
-        except (Conflict, EventIdConflict) as error:
-            line.forget()
-            await self._catch_up(line)
-            if isinstance(error, EventIdConflict) and len(batch) == 1:
-                _settle(line, batch[0].wish, answers[id(batch[0].wish)], error)
-            elif time.monotonic() > deadline:
+        if not events:
+            if not await line.catch_up(self._log):
+                await self._answer(line, batch, None)
+            return
+        outcome = await line.append(self._log, events, expected=line.position)
+        callers = [decided.caller for decided in batch]
+        match outcome:
+            case Appended(duplicate=False):
+                line.run, line.position = batch[-1].after, outcome.last
+                await self._answer(line, batch, outcome)
+            case Conflict():
+                await line.catch_up(self._log)
+                self._contend(line, callers)
+            case Unavailable() | LogFailed():
+                for caller in callers:
+                    _settle(line, caller, _copy(outcome))
+            case _:
+                await line.catch_up(self._log)
+                self._part(line, callers, outcome)
+
+    def _contend(self, line: Line, callers: Sequence[Caller]) -> None:
+        """Another process was quicker: all are decided again, but not for ever."""
+        now = self._monotonic()
+        for caller in callers:
+            caller.is_unsure = True
+            if caller.contended_since is None:
+                caller.contended_since = now
+            elif now - caller.contended_since >= CONTENTION_SECONDS:
                 busy = f"other processes keep writing to run `{line.run_id}`"
-                for decided in batch:
-                    _settle(line, decided.wish, answers[id(decided.wish)], Contended(busy, hint="try again"))
-            return
-        except RunfoldError as error:
-            for decided in batch:
-                copy = type(error)(error.message, hint=error.hint, run_id=error.run_id)
-                _settle(line, decided.wish, answers[id(decided.wish)], copy)
-            return
-        if appended is not None and appended.duplicate:
-            # Another process stored the same: the state at hand is not after it.
-            line.forget()
-            await self._catch_up(line)
-        elif appended is not None:
-            line.run, line.position = batch[-1].after, appended.last
-        stored = deque(appended.events if appended is not None else ())
-        duplicate = appended is not None and appended.duplicate
+                _settle(line, caller, Contended(busy, hint="try again", run_id=line.run_id))
+
+    def _part(self, line: Line, callers: Sequence[Caller], outcome: Appended | RunfoldError) -> None:
+        """The log knows some of it, or refuses it: find out whose it is, by lookup, then one by one."""
+        if not all(caller.is_looked_up for caller in callers):
+            for caller in callers:
+                caller.is_unsure = True
+        elif len(callers) > 1:
+            line.one_by_one = len(callers)
+        elif isinstance(outcome, RunfoldError):
+            _settle(line, callers[0], outcome)
+        else:
+            _settle(line, callers[0], Executed(run=line.run, events=outcome.events, duplicate=True))
+
+    async def _answer(self, line: Line, batch: Sequence[_Decided], appended: Appended | None) -> None:
+        stored = iter(() if appended is None else appended.events)
         for decided in batch:
-            mine = tuple(stored.popleft() for _ in decided.events)
-            answer = answers[id(decided.wish)]
-            after = line.run if duplicate else decided.after
-            granted = Executed(run=after, events=mine, duplicate=duplicate)
-            _settle(line, decided.wish, answer, decided.refused or granted)
+            mine = tuple(next(stored) for _ in decided.events)
+            granted = Executed(run=decided.after, events=mine, duplicate=False)
+            _settle(line, decided.caller, decided.refused or granted)
         for decided in batch:
             if isinstance(decided.refused, Refused) and decided.refused.recorded and decided.before.version:
-                await self._refusals.record(line.run, line.position, decided.wish, decided.refused)
+                await self._refusals.record(line.run, line.position, decided.caller.wish, decided.refused)
 
 
-def _settle(
-    line: _Line, wish: Wish, answer: asyncio.Future[Executed | RunfoldError], outcome: Executed | RunfoldError
-) -> None:
-    if isinstance(outcome, NotFound):
-        outcome = unknown_run(wish.run_id)
-    if (wish, answer) in line.waiting:
-        line.waiting.remove((wish, answer))
-    if not answer.done():
-        answer.set_result(outcome)
+def _settle(line: Line, caller: Caller, outcome: Executed | RunfoldError) -> None:
+    # A run of another tenant is answered word for word like one that is not there.
+    line.settle(caller, unknown_run(line.run_id) if isinstance(outcome, NotFound) else outcome)
 
 
-def _changed(run_id: str, identity: str, how: str) -> EventIdConflict:
-    return EventIdConflict(
-        f"event `{identity}` of run `{run_id}` {how}",
-        hint="send the same events again as they were, or give new events new ids",
-        run_id=run_id,
-    )
+def _copy(error: RunfoldError) -> RunfoldError:
+    """One error a caller: a raised exception grows a traceback of its own."""
+    return type(error)(error.message, hint=error.hint, run_id=error.run_id)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from eventstore.appending import is_sent
 from runfold.commands import Command, Observe
 from runfold.envelope import NewEvent, Recorded, derived_id
 from runfold.errors import BadRequest, NotFound
@@ -17,12 +16,22 @@ from runfold.state import Run, new_run
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
+class Executed(msgspec.Struct, frozen=True, kw_only=True):
+    """The run after the command, the command's events, and whether they had been recorded before."""
+
+    run: Run
+    events: tuple[Recorded, ...]
+    duplicate: bool
+
+
 class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A command, who sends it, and the ids and times he gave his events; ids are canonical."""
 
     run_id: str
     command: Command
     command_id: str
+    is_new: bool
+    """Whether the command id was made for this call: then no earlier call can have used it."""
     actor: str
     tenant: str
     ids: tuple[str | None, ...]
@@ -37,6 +46,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         command: Command,
         *,
         command_id: str,
+        is_new: bool,
         actor: str,
         tenant: str,
         ids: Sequence[str | None],
@@ -55,6 +65,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             run_id=run_id,
             command=command,
             command_id=command_id,
+            is_new=is_new,
             actor=actor,
             tenant=tenant,
             ids=canonical,
@@ -111,23 +122,6 @@ def sent_digest(event: Event | Unknown) -> bytes:
 def command_digest(command: Command) -> bytes:
     """What makes a command the same again, whatever events the run's state lets it become."""
     return hashlib.sha256(type(command).__name__.encode() + b"\0" + _encode(command)).digest()
-
-
-def is_same_wish(wish: Wish, recordeds: Sequence[Recorded]) -> bool:
-    """Whether the wish is what its command id was used for before; what was redacted counts as the same."""
-    if any(recorded.data is None for recorded in recordeds):
-        return True
-    sents = [recorded for recorded in recordeds if recorded.sent is not None]
-    if not isinstance(wish.command, Observe):
-        return all(is_sent(recorded, command_digest(wish.command)) for recorded in sents)
-    given = zip(wish.ids, (recorded.id for recorded in recordeds), strict=False)
-    times = zip(wish.ats_us, (recorded.at_us for recorded in recordeds), strict=False)
-    return (
-        len(sents) == len(wish.observed)
-        and all(is_sent(recorded, sent_digest(event)) for recorded, event in zip(sents, wish.observed, strict=True))
-        and all(identity in (None, recorded) for identity, recorded in given)
-        and all(at_us in (None, recorded) for at_us, recorded in times)
-    )
 
 
 def run_of(run: Run, recordeds: Sequence[Recorded]) -> Run:

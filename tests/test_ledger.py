@@ -1,61 +1,216 @@
-"""The ledger's promises on a real log: stored once, answered as the first time."""
+"""Idempotency of the ledger on a real log: stored once, and answered as the first time whenever it comes again."""
 
-import asyncio
 import uuid
 from pathlib import Path
 
-from eventstore.anchoring import verify_chain
-from eventstore.ledger import Ledger
-from eventstore.reading import open_reader
-from eventstore.sqlite import SqliteLog
-from runfold.commands import Complete, Observe, OpenReported
-from runfold.events import Message, RunQueued
+import pytest
+
+from eventstore.ledger import Executed
+from runfold.commands import AddNote, Cancel, Command, Complete, Pause, Resume
+from runfold.envelope import derived_id
+from runfold.errors import AlreadyFinal, BadRequest, EventIdConflict, KeyReused, NotFound, TooLarge
+from tests.ledgers import RUN, act, messages, new_ids, opened, say, stored
+from tests.processes import output_of
+
+KEY = str(uuid.uuid4())
+IDS = new_ids(2)
+RETRIES = {
+    "a command with its key": (AddNote(text="n"), KEY, ()),
+    "a pause with its key": (Pause(reason="r"), KEY, ()),
+    "events with their ids": (say("a", "b"), None, IDS),
+    "events with a key": (say("a", "b"), KEY, ()),
+    "events with key and ids": (say("a", "b"), KEY, IDS),
+    "events of which one has an id": (say("a", "b"), None, [None, IDS[1]]),
+}
 
 
-async def test_64_callers_on_one_run_are_each_stored_once_and_a_retry_after_the_end_gets_its_first_answer(
-    tmp_path: Path,
+@pytest.mark.parametrize("name", RETRIES)
+async def test_a_retry_gets_its_original_answer_at_once_later_after_the_end_and_after_a_restart(
+    tmp_path: Path, name: str
 ) -> None:
-    log = await SqliteLog.open(tmp_path)
-    ledger = Ledger(log)
-    who = {"actor": "user:a", "tenant": "default"}
-    await ledger.execute("r_a", OpenReported(queued=RunQueued(driver="reported")), command_id=str(uuid.uuid4()), **who)
-    ids = [str(uuid.uuid4()) for _ in range(64)]
-    wishes = [Observe(events=(Message(text=str(number)),)) for number in range(64)]
+    command, key, ids = RETRIES[name]
+    async with opened(tmp_path) as ledger:
 
-    answers = await asyncio.gather(
-        *(
-            ledger.execute("r_a", wish, command_id=name, ids=[name], **who)
-            for name, wish in zip(ids, wishes, strict=True)
-        )
-    )
-    await ledger.execute("r_a", Complete(), command_id=str(uuid.uuid4()), **who)
-    await log.close()
-    log = await SqliteLog.open(tmp_path)
-    again = await Ledger(log).execute("r_a", wishes[7], command_id=ids[7], ids=[ids[7]], **who)
-    await log.close()
+        async def again() -> Executed:
+            return await act(ledger, command, command_id=key, ids=ids)
 
-    assert sorted(answer.events[0].id for answer in answers) == sorted(ids)
-    assert again.duplicate
-    assert again.events == answers[7].events
-    reader = open_reader(tmp_path)
-    assert verify_chain(reader) == []
-    reader.close()
+        first = await again()
+        answers = [await again()]
+        await act(ledger, say("something else"))
+        answers.append(await again())
+        await act(ledger, Cancel(reason="enough"))
+        answers.append(await again())
+        count = len(stored(tmp_path))
+    async with opened(tmp_path) as ledger:
+        answers.append(await again())
+
+    assert not first.duplicate
+    assert first.events
+    for answer in answers:
+        assert answer.duplicate
+        assert answer.events == first.events
+    assert len(stored(tmp_path)) == count
+
+
+async def test_a_retry_from_another_process_gets_the_original_answer(tmp_path: Path) -> None:
+    (name,) = new_ids(1)
+    async with opened(tmp_path) as ledger:
+        first = await act(ledger, say(name), ids=[name])
+        output = await output_of("report.py", tmp_path, RUN, name)
+
+    assert output == f"{name} {first.events[0].position} True\n"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [AddNote(text="other"), Pause(reason="r"), say("n"), Complete()],
+    ids=["text", "command", "events", "end"],
+)
+async def test_a_command_id_used_for_something_else_is_refused_and_nothing_is_stored(
+    tmp_path: Path, other: Command
+) -> None:
+    async with opened(tmp_path) as ledger:
+        await act(ledger, AddNote(text="n"), command_id=KEY)
+        before = stored(tmp_path)
+
+        with pytest.raises(KeyReused, match=RUN):
+            await act(ledger, other, command_id=KEY)
+
+        assert stored(tmp_path) == before
+
+
+async def test_a_command_id_reused_with_new_event_ids_is_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        await act(ledger, say("a"), command_id=KEY, ids=IDS[:1])
+
+        with pytest.raises(KeyReused):
+            await act(ledger, say("b"), command_id=KEY, ids=IDS[1:])
+
+    assert messages(tmp_path) == ["a"]
+
+
+async def test_an_event_id_with_other_content_is_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        await act(ledger, say("a"), ids=IDS[:1])
+
+        with pytest.raises(EventIdConflict, match=IDS[0]):
+            await act(ledger, say("b"), ids=IDS[:1])
+
+    assert messages(tmp_path) == ["a"]
+
+
+async def test_a_retry_in_another_batch_shape_gets_the_positions_of_its_events(tmp_path: Path) -> None:
+    ids = new_ids(3)
+    async with opened(tmp_path) as ledger:
+        first = await act(ledger, say("a", "b"), ids=ids[:2])
+        second = await act(ledger, say("c"), ids=ids[2:])
+
+        part = await act(ledger, say("b"), ids=ids[1:2])
+        whole = await act(ledger, say("a", "b", "c"), ids=ids)
+
+    assert part.duplicate
+    assert part.events == first.events[1:]
+    assert whole.duplicate
+    assert whole.events == first.events + second.events
+    assert messages(tmp_path) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "ids", "why"),
+    [
+        (("a", "new"), [IDS[0], str(uuid.uuid4())], "is new"),
+        (("new", "a"), [str(uuid.uuid4()), IDS[0]], "is new"),
+        (("a", "new"), [IDS[0], None], "without an id"),
+        (("b", "a"), [IDS[1], IDS[0]], "another order"),
+    ],
+    ids=["known-new", "new-known", "known-nameless", "reordered"],
+)
+async def test_a_batch_that_is_known_in_part_or_in_another_order_is_refused_as_a_whole(
+    tmp_path: Path, texts: tuple[str, ...], ids: list[str | None], why: str
+) -> None:
+    async with opened(tmp_path) as ledger:
+        await act(ledger, say("a", "b"), ids=IDS)
+
+        with pytest.raises(EventIdConflict, match=why):
+            await act(ledger, say(*texts), ids=ids)
+
+    assert messages(tmp_path) == ["a", "b"]
+
+
+async def test_the_ids_of_what_a_command_becomes_are_derived_from_its_id(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        answer = await act(ledger, say("a", "b"), command_id=KEY, ids=[IDS[0], None])
+
+    assert [recorded.id for recorded in answer.events] == [IDS[0], derived_id(KEY, "1")]
+    assert {recorded.command for recorded in answer.events} == {KEY}
+
+
+async def test_a_command_that_made_no_event_is_decided_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        await act(ledger, Pause())
+        nothing = await act(ledger, Pause(), command_id=KEY)
+        await act(ledger, Resume())
+
+        again = await act(ledger, Pause(), command_id=KEY)
+
+    assert nothing.events == ()
+    assert not again.duplicate
+    assert "run_paused" in [recorded.type for recorded in again.events]
 
 
 async def test_two_events_of_the_same_content_are_stored_with_different_digests_of_what_was_sent(
     tmp_path: Path,
 ) -> None:
-    log = await SqliteLog.open(tmp_path)
-    ledger = Ledger(log)
-    who = {"actor": "user:a", "tenant": "default"}
-    await ledger.execute("r_a", OpenReported(queued=RunQueued(driver="reported")), command_id=str(uuid.uuid4()), **who)
-    ids = [str(uuid.uuid4()) for _ in range(2)]
-    wish = Observe(events=(Message(text="the same"), Message(text="the same")))
-
-    answer = await ledger.execute("r_a", wish, command_id=str(uuid.uuid4()), ids=ids, **who)
-    again = await ledger.execute("r_a", wish, command_id=str(uuid.uuid4()), ids=ids, **who)
-    await log.close()
+    async with opened(tmp_path) as ledger:
+        answer = await act(ledger, say("the same", "the same"), ids=IDS)
 
     assert answer.events[0].sent != answer.events[1].sent
-    assert again.duplicate
-    assert again.events == answer.events
+
+
+async def test_a_run_of_another_tenant_answers_word_for_word_like_an_unknown_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        await act(ledger, say("a"), ids=IDS[:1], command_id=KEY)
+        told: set[str] = set()
+        for run_id in (RUN, "r_x"):
+            for command, ids in ((Pause(), ()), (say("a"), IDS[:1]), (say("z"), ())):
+                with pytest.raises(NotFound) as caught:
+                    await act(ledger, command, run_id=run_id, ids=ids, command_id=KEY, tenant="other")
+                told.add(f"{caught.value.message} {caught.value.hint}".replace(run_id, "RUN"))
+            with pytest.raises(NotFound) as caught:
+                await ledger.state(run_id, tenant="other")
+            told.add(f"{caught.value.message} {caught.value.hint}".replace(run_id, "RUN"))
+
+    assert len(told) == 1
+    assert messages(tmp_path) == ["a"]
+
+
+async def test_a_batch_of_more_than_500_events_is_too_large_and_leaves_nothing(tmp_path: Path) -> None:
+    texts, ids = ["x"] * 501, new_ids(501)
+    async with opened(tmp_path) as ledger:
+        with pytest.raises(TooLarge, match="501"):
+            await act(ledger, say(*texts), ids=ids, command_id=KEY)
+
+    assert messages(tmp_path) == []
+
+
+async def test_an_id_that_is_no_uuid_or_twice_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        for ids in (["x"], [IDS[0], IDS[0]], new_ids(3)):
+            with pytest.raises(BadRequest):
+                await act(ledger, say("a", "b"), ids=ids)
+        with pytest.raises(BadRequest):
+            await act(ledger, Pause(), command_id="x")
+
+    assert messages(tmp_path) == []
+
+
+async def test_a_late_event_is_refused_but_not_one_that_was_taken_before_the_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        first = await act(ledger, say("a"), ids=IDS[:1])
+        await act(ledger, Complete())
+
+        with pytest.raises(AlreadyFinal):
+            await act(ledger, say("b"), ids=IDS[1:])
+        again = await act(ledger, say("a"), ids=IDS[:1])
+
+    assert again.events == first.events

@@ -1,0 +1,139 @@
+"""The callers who wait for one run in this process, in order, and the run's fold as far as this process has read it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from eventstore.contract import APPEND_EVENTS_MAX, Appended, EventLog
+from eventstore.wishes import Executed, Wish, own_ids, run_of
+from runfold.envelope import NewEvent
+from runfold.errors import RunfoldError
+from runfold.state import Run, new_run
+
+
+class Caller:
+    """One caller of the ledger, from his call to his answer."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+        self.outcome: Executed | RunfoldError | None = None
+        self.leads = False
+        self.is_unsure = not wish.is_new
+        """Whether the log may know the wish already: then it is looked up before it is decided."""
+        self.is_looked_up = False
+        self.contended_since: float | None = None
+        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def wait_for_outcome_or_lead(self) -> None:
+        await self._woken
+
+    @property
+    def is_gone(self) -> bool:
+        return self._woken.cancelled()
+
+    def lead(self) -> None:
+        self.leads = True
+        self._wake()
+
+    def settle(self, outcome: Executed | RunfoldError) -> None:
+        self.outcome = outcome
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
+
+
+class Line:
+    """One run's callers: the first leads, and serves those behind him until he has his own answer."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.run: Run = new_run(run_id)
+        self.position = 0
+        """Of the last event in `run`; 0 also where nothing was read yet."""
+        self.one_by_one = 0
+        """How many callers are next served alone, because together they could not be."""
+        self._waiting: dict[Caller, None] = {}
+        self._is_led = False
+        self._flying: asyncio.Task[Appended | RunfoldError] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and not self._is_led and (self._flying is None or self._flying.done())
+
+    def enter(self, caller: Caller) -> None:
+        self._waiting[caller] = None
+        if not self._is_led:
+            self._is_led = True
+            caller.lead()
+
+    def leave(self, caller: Caller) -> None:
+        """A caller that is gone leaves no wish behind for others to carry out; a leader hands on."""
+        self._waiting.pop(caller, None)
+        if not caller.leads:
+            return
+        for following in self._waiting:
+            if following.outcome is None and not following.is_gone:
+                following.lead()
+                return
+        self._is_led = False
+
+    def settle(self, caller: Caller, outcome: Executed | RunfoldError) -> None:
+        self._waiting.pop(caller, None)
+        caller.settle(outcome)
+
+    def next_callers(self) -> list[Caller]:
+        """Those to serve together; a retry that waits beside its original is served when that is in the log."""
+        callers: list[Caller] = []
+        names: set[str] = set()
+        ids = 0
+        for caller in self._waiting:
+            if caller.is_gone:
+                continue
+            ids += len(own_ids(caller.wish))
+            is_full = ids > APPEND_EVENTS_MAX or len(callers) == APPEND_EVENTS_MAX or self.one_by_one
+            if callers and (is_full or names & caller.wish.names):
+                break
+            caller.is_looked_up = False
+            names |= caller.wish.names
+            callers.append(caller)
+        self.one_by_one = max(0, self.one_by_one - 1)
+        return callers
+
+    async def append(self, log: EventLog, events: Sequence[NewEvent], *, expected: int) -> Appended | RunfoldError:
+        """Append for the callers; goes on when the leader is cancelled, and the next leader waits for it."""
+        self._flying = asyncio.create_task(_outcome_of(log, self.run_id, events, expected))
+        outcome = await asyncio.shield(self._flying)
+        self._flying = None
+        return outcome
+
+    async def land(self, log: EventLog) -> None:
+        """Wait for what a leader that is gone had sent; whose events it was is then looked up."""
+        if self._flying is None:
+            return
+        await asyncio.wait([self._flying])
+        self._flying = None
+        for caller in self._waiting:
+            caller.is_unsure = True
+        await self.catch_up(log)
+
+    async def catch_up(self, log: EventLog) -> bool:
+        """Fold what the log has beyond the line's position, and nothing before; whether there was anything, for this reader."""
+        run, position = self.run, self.position
+        started = position
+        async for page in log.read(after=position, stream=self.run_id):
+            if page.events:
+                run = run_of(run, page.events)
+                position = page.events[-1].position
+        moved = position > started
+        # Whoever asks for the state reads beside the leader, and may have come further meanwhile.
+        if position > self.position:
+            self.run, self.position = run, position
+        return moved
+
+
+async def _outcome_of(log: EventLog, stream: str, events: Sequence[NewEvent], expected: int) -> Appended | RunfoldError:
+    try:
+        return await log.append(stream, events, expected=expected)
+    except RunfoldError as error:
+        return error

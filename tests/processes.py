@@ -1,0 +1,17 @@
+"""Programs of the tests as processes of their own."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+async def output_of(program: str, *args: str | Path) -> str:
+    """What a program of ours prints until it ends well."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, PROGRAMS / program, *args, stdout=asyncio.subprocess.PIPE, cwd=PROGRAMS.parents[1]
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
