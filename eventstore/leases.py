@@ -1,12 +1,14 @@
 """Which worker holds a run's claim, and until when: rows beside the log, never facts of it."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
+from runfold.errors import Fenced
 
 LEASE_SECONDS = 30.0
 BUSY_SECONDS = 5.0
@@ -50,11 +52,15 @@ def wall_us() -> int:
 class Leases:
     """One connection; calls come one at a time, from whatever thread."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, monotonic_us: Callable[[], int], wall_us: Callable[[], int]) -> None:
         self._connection = connection
+        self._monotonic_us = monotonic_us
+        self._wall_us = wall_us
 
     @classmethod
-    def open(cls, data: Path) -> "Leases":
+    def open(
+        cls, data: Path, *, monotonic_us: Callable[[], int] = monotonic_us, wall_us: Callable[[], int] = wall_us
+    ) -> "Leases":
         data.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
             data / "leases.db", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -63,38 +69,45 @@ class Leases:
         # A lease lost with the power is lost with its boot anyway.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(_SCHEMA)
-        return cls(connection)
+        return cls(connection, monotonic_us, wall_us)
 
     def close(self) -> None:
         self._connection.close()
 
     def take(self, lease: Lease, *, seconds: float = LEASE_SECONDS) -> Lease:
-        """Write the lease of a new claim over any older one of the run."""
-        taken = msgspec.structs.replace(
-            lease,
-            expires_monotonic_us=monotonic_us() + int(seconds * 1_000_000),
-            expires_wall_us=wall_us() + int(seconds * 1_000_000),
-        )
-        self._connection.execute(
+        """Write the lease of a new claim over any older one of the run.
+
+        Raises Fenced where a newer claim has one, or another worker holds one of the same claim: of two that want
+        it the log lets one win, whose lease must then be his own.
+        """
+        monotonic_us, wall_us = self._ends(seconds)
+        taken = msgspec.structs.replace(lease, expires_monotonic_us=monotonic_us, expires_wall_us=wall_us)
+        cursor = self._connection.execute(
             "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (run_id) DO UPDATE SET tenant = excluded.tenant, claim = excluded.claim,"
             " owner = excluded.owner, host = excluded.host, boot_id = excluded.boot_id, pid = excluded.pid,"
             " pid_started_at = excluded.pid_started_at, expires_monotonic_us = excluded.expires_monotonic_us,"
-            " expires_wall_us = excluded.expires_wall_us WHERE excluded.claim >= leases.claim",
-            msgspec.structs.astuple(taken),
+            " expires_wall_us = excluded.expires_wall_us"
+            " WHERE excluded.claim > leases.claim OR excluded.claim = leases.claim AND ("
+            " excluded.owner = leases.owner OR leases.host <> excluded.host AND leases.expires_wall_us <= ?"
+            " OR leases.host = excluded.host AND"
+            " (leases.boot_id <> excluded.boot_id OR leases.expires_monotonic_us <= ?))",
+            (*msgspec.structs.astuple(taken), self._wall_us(), self._monotonic_us()),
         )
+        if not cursor.rowcount:
+            owner = self._connection.execute("SELECT owner FROM leases WHERE run_id = ?", (lease.run_id,)).fetchone()
+            raise Fenced(
+                f"run `{lease.run_id}` is held by {owner[0] if owner else 'another worker'}",
+                hint=f"`runfold status {lease.run_id}` says since when",
+                run_id=lease.run_id,
+            )
         return taken
 
     def renew(self, run_id: str, claim: int, *, seconds: float = LEASE_SECONDS) -> bool:
         """Extend the lease; False when it is no longer this claim's."""
         cursor = self._connection.execute(
             "UPDATE leases SET expires_monotonic_us = ?, expires_wall_us = ? WHERE run_id = ? AND claim = ?",
-            (
-                monotonic_us() + int(seconds * 1_000_000),
-                wall_us() + int(seconds * 1_000_000),
-                run_id,
-                claim,
-            ),
+            (*self._ends(seconds), run_id, claim),
         )
         return bool(cursor.rowcount)
 
@@ -107,5 +120,9 @@ class Leases:
 
     def expired(self, host: str, boot_id: str, *, now_monotonic_us: int | None = None) -> list[Lease]:
         """Leases of this host that ran out, or were taken before it booted."""
-        now = monotonic_us() if now_monotonic_us is None else now_monotonic_us
+        now = self._monotonic_us() if now_monotonic_us is None else now_monotonic_us
         return [lease for lease in self.of_host(host) if lease.boot_id != boot_id or lease.expires_monotonic_us <= now]
+
+    def _ends(self, seconds: float) -> tuple[int, int]:
+        us = int(seconds * 1_000_000)
+        return self._monotonic_us() + us, self._wall_us() + us

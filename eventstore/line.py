@@ -118,7 +118,7 @@ class Line:
         await self.catch_up(log)
 
     async def catch_up(self, log: EventLog) -> bool:
-        """Fold what the log has beyond the line's position, and nothing before; whether there was anything, for this reader."""
+        """Fold what the log has beyond the line's position, and nothing before; whether there was anything."""
         run, position = self.run, self.position
         started = position
         async for page in log.read(after=position, stream=self.run_id):
