@@ -219,6 +219,7 @@ class TurnCancelled(_Event, frozen=True):
     turn: Count
     step: str | None = None
     attempt: Count = 1
+    agent_session_id: str | None = None
     exit_code: int | None = None
     signal: str | None = None
     duration_ms: Count | None = None

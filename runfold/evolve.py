@@ -98,7 +98,10 @@ _Unit: TypeAlias = UnitsPlanned | UnitStarted | UnitAction | UnitApproved | Unit
 _Counted: TypeAlias = ToolCalled | ToolReturned | AgentError | FileWritten | TestRunCompleted | TokenUsage
 _Approval: TypeAlias = ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired
 
-_SAID_AT_OPENING = tuple(name for name in RunQueued.__struct_fields__ if name in Run.__struct_fields__)
+# What the order calls `completion` are rules; the run's own says how one of them was fulfilled.
+_SAID_AT_OPENING = tuple(
+    name for name in RunQueued.__struct_fields__ if name in Run.__struct_fields__ and name != "completion"
+)
 _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 
 
@@ -261,7 +264,8 @@ def _turn(run: Run, event: _Turn) -> Run:
             return _now(started, "running", "WORKING") if run.status == "running" else started
         case TurnCompleted() | TurnFailed() | TurnCancelled():
             exit_code = run.exit_code if event.exit_code is None else event.exit_code
-            return replace(run, turn_open=False, exit_code=exit_code)
+            session = event.agent_session_id or run.agent_session_id
+            return replace(run, turn_open=False, exit_code=exit_code, agent_session_id=session)
         case TurnRetrying():
             return _now(run, "running", "RETRYING") if run.status == "running" else run
         case _:

@@ -96,6 +96,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     turn: int = 0
     turn_open: bool = False
     turns: int = 0
+    agent_session_id: str | None = None
+    """The agent's own name for the work of the last turn that gave one."""
     open_tools: dict[str, str] = {}
     """Call id → tool name of calls that have not returned."""
     open_steps: tuple[OpenStep, ...] = ()

@@ -16,18 +16,17 @@ from pathlib import Path
 
 import msgspec
 
-from runfold.events import Event, SubprocessOutput, TelemetryRejected, Unknown, event_type
+from runfold.events import Event, SubprocessOutput, TelemetryRejected, Unknown
 from runfold.redact import StreamRedactor
-from runfold.telemetry import parse_line
+from runner.listener import Listener
 
 READ_BYTES = 64 * 1024
 EVENT_TEXT_BYTES = 2048
 PENDING_BYTES = 10 * EVENT_TEXT_BYTES  # One second's worth of events; what is older than that is skipped and counted.
-LINE_BYTES_MAX = 64 * 1024
+LINE_BYTES_MAX = 4 * 1024 * 1024  # An agent's line holds whole files; a longer one is skipped and counted.
 TELEMETRY_EVENTS_MAX = 2000
 TELEMETRY_BATCH_EVENTS = 200
 TELEMETRY_BATCH_BYTES = 256 * 1024
-_MARKS = (b'"runfold"', b'"__cody_event__"')
 
 
 class _Pending:
@@ -89,39 +88,40 @@ class _Pending:
 
 
 class _Lines:
-    """Finds whole lines that carry telemetry, without cutting up output that carries none."""
+    """Cuts one stream into whole lines, where somebody wants to hear them."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, listener: Listener) -> None:
+        self._name, self._listener = name, listener
         self._rest = b""
-        self._overlong = False
+        self._is_overlong = False
+        self.skipped = 0
 
     def feed(self, content: bytes) -> list[str]:
         content = self._rest + content
         end = content.rfind(b"\n") + 1
         lines, self._rest = content[:end], content[end:]
-        if end and self._overlong:
-            lines, self._overlong = lines[lines.find(b"\n") + 1 :], False
+        if end and self._is_overlong:
+            lines, self._is_overlong = lines[lines.find(b"\n") + 1 :], False
         if len(self._rest) > LINE_BYTES_MAX:
-            self._rest, self._overlong = b"", True
-        if not any(mark in lines for mark in _MARKS):
+            self.skipped += not self._is_overlong
+            self._rest, self._is_overlong = b"", True
+        if not self._listener.wants(lines, self._name):
             return []
-        return [
-            line.decode("utf-8", "replace").rstrip("\r")
-            for line in lines.split(b"\n")
-            if len(line) <= LINE_BYTES_MAX and any(mark in line for mark in _MARKS)
-        ]
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines[:-1].split(b"\n")]
 
     def finish(self) -> list[str]:
-        return [] if self._overlong else self.feed(b"\n")
+        return self.feed(b"\n") if self._rest and not self._is_overlong else []
 
 
 class Output:
-    """The output of one turn: `pump` runs in a thread for each stream, `take` in the event loop."""
+    """The output of one turn, at the end of its run's: `pump` runs in a thread for each stream, `take` in the loop."""
 
-    def __init__(self, path: Path, secrets: Sequence[str]) -> None:
+    def __init__(self, path: Path, secrets: Sequence[str], listener: Listener | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600), "wb")  # noqa: SIM115
+        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")  # noqa: SIM115
+        self._began_at = os.fstat(self._file.fileno()).st_size
         self._secrets = secrets
+        self._listener = listener or Listener()
         self._changed = threading.Condition()
         self._hash = hashlib.sha256()
         self._streams: list[_Pending] = []
@@ -134,22 +134,24 @@ class Output:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
-    def pump(self, source: int, sink: int, name: str) -> None:
-        """Carry one stream to its end; returns when the last writer has closed it."""
-        pending, lines, redactor = _Pending(name), _Lines(), StreamRedactor(self._secrets)
+    def pump(self, source: int, sink: int | None, name: str) -> None:
+        """Carry one stream to its end, and on to `sink`; returns when the last writer has closed it."""
+        pending, lines, redactor = _Pending(name), _Lines(name, self._listener), StreamRedactor(self._secrets)
         with self._changed:
             self._streams.append(pending)
         try:
             while chunk := _read(source):
-                if not _write_whole(sink, chunk):
+                if sink is not None and not _write_whole(sink, chunk):
                     break
                 self._keep(pending, lines, redactor.feed(chunk))
         finally:
             # Closed at once where our own reader has gone: the command then meets the broken pipe itself.
             os.close(source)
         self._keep(pending, lines, redactor.finish())
-        for line in lines.finish():
-            self._parse(line)
+        self._hear(lines.finish(), name)
+        if lines.skipped:
+            reason = f"a line was longer than {LINE_BYTES_MAX} bytes"
+            self._add(0, TelemetryRejected(reason=reason, count=lines.skipped))
 
     def take(self, *, sampling: bool = True) -> list[Event | Unknown]:
         """The next batch of events: what the program reported, and at most one sample of its output."""
@@ -178,6 +180,11 @@ class Output:
     def has_telemetry(self) -> bool:
         return bool(self._telemetry or self._rejected)
 
+    def finish(self) -> None:
+        """Let the listener say what it only knows at the end; `take` gives it."""
+        for event in self._listener.finish():
+            self._telemetry.append((0, event))
+
     def close(self) -> list[Event | Unknown]:
         """Make the file durable and give the tail of each stream; what comes later is dropped."""
         with self._changed:
@@ -205,22 +212,24 @@ class Output:
                 return
             self._file.write(content)
             self._hash.update(content)
-            pending.add(self.size_bytes, content)
+            pending.add(self._began_at + self.size_bytes, content)
             self.size_bytes += len(content)
-        for line in lines.feed(content):
-            self._parse(line)
+        self._hear(lines.feed(content), pending.name)
 
-    def _parse(self, line: str) -> None:
-        parsed = parse_line(line)
+    def _hear(self, lines: Sequence[str], name: str) -> None:
+        for line in lines:
+            for event in self._listener.line(line, name):
+                self._add(len(line), event)
+
+    def _add(self, size: int, event: Event | Unknown) -> None:
         with self._changed:
-            if isinstance(parsed, TelemetryRejected):
-                self._count(parsed)
+            if isinstance(event, TelemetryRejected):
+                self._count(event)
                 return
-            for event in parsed or ():
-                # A program that reports faster than the log takes it waits, as it would for a full pipe.
-                while len(self._telemetry) >= TELEMETRY_EVENTS_MAX and not self._closed:
-                    self._changed.wait()
-                self._telemetry.append((len(line), event))
+            # A program that reports faster than the log takes it waits, as it would for a full pipe.
+            while len(self._telemetry) >= TELEMETRY_EVENTS_MAX and not self._closed:
+                self._changed.wait()
+            self._telemetry.append((size, event))
 
     def _count(self, rejected: TelemetryRejected) -> None:
         if len(self._rejected) >= 20 and rejected.reason not in self._rejected:
@@ -229,10 +238,6 @@ class Output:
         if earlier is not None:
             rejected = msgspec.structs.replace(earlier, count=earlier.count + rejected.count)
         self._rejected[rejected.reason] = rejected
-
-
-def sample_of(event: Event | Unknown) -> str:
-    return event_type(event)
 
 
 def _read(source: int) -> bytes:

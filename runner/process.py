@@ -54,6 +54,7 @@ class KeptProcess:
         stderr: int,
         environment: Mapping[str, str],
         session: bool,
+        cwd: str | None = None,
     ) -> "KeptProcess":
         """Start the keeper; it starts the command at `go`, so that what leads to it is recorded meanwhile."""
         control_read, control_write = os.pipe()
@@ -66,6 +67,7 @@ class KeptProcess:
                 stdout=stdout,
                 stderr=stderr,
                 env={**environment, keeper.MARKER: run_id},
+                cwd=cwd,
                 pass_fds=(control_read, status_write),
             )
         finally:

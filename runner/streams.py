@@ -12,39 +12,38 @@ from runner.process import KeptProcess
 
 
 class Streams:
-    def __init__(self, sources: list[tuple[int, int, str]], stdout: int, stderr: int, *, is_terminal: bool) -> None:
-        self._sources, self._stdout, self._stderr, self.is_terminal = sources, stdout, stderr, is_terminal
+    def __init__(
+        self, sources: list[tuple[int, int | None, str]], stdout: int, stderr: int, *, is_terminal: bool
+    ) -> None:
+        self._sources, self.stdout, self.stderr, self.is_terminal = sources, stdout, stderr, is_terminal
+        self._are_pumped = False
 
     @classmethod
-    def open(cls, *, tty: bool) -> "Streams":
-        if tty:
+    def open(cls, *, tty: bool, shown: bool) -> "Streams":
+        """`shown`: what the command writes goes on to our own output."""
+        if tty and shown:
             master, slave = terminal.open_terminal(1)
             return cls([(master, 1, "terminal")], slave, slave, is_terminal=True)
         stdout_read, stdout_write = os.pipe()
         stderr_read, stderr_write = os.pipe()
-        sources = [(stdout_read, 1, "stdout"), (stderr_read, 2, "stderr")]
+        sources = [(stdout_read, 1 if shown else None, "stdout"), (stderr_read, 2 if shown else None, "stderr")]
         return cls(sources, stdout_write, stderr_write, is_terminal=False)
 
-    def start(self, argv: Sequence[str], run_id: str, grace_seconds: float) -> KeptProcess:
-        """The keeper of the command, which waits for `go`."""
-        try:
-            return KeptProcess.prepare(
-                argv,
-                run_id=run_id,
-                grace_seconds=grace_seconds,
-                stdin=None,
-                stdout=self._stdout,
-                stderr=self._stderr,
-                environment=os.environ,
-                # A session of its own would take the terminal away from a command that reads from it.
-                session=not terminal.is_terminal(0),
-            )
-        finally:
-            for number in {self._stdout, self._stderr}:
-                os.close(number)
+    def close_writers(self) -> None:
+        """Only the command's tree may hold the writing ends, or the end of its output is never seen."""
+        for number in {self.stdout, self.stderr}:
+            os.close(number)
+
+    def close(self) -> None:
+        """Let go of what nobody pumps."""
+        if not self._are_pumped:
+            for source, _, _ in self._sources:
+                os.close(source)
+        self._are_pumped = True
 
     def pump(self, output: Output) -> list[asyncio.Future[None]]:
         """Carry each stream in a thread of its own; a future for the end of each."""
+        self._are_pumped = True
         return [_in_thread(output, *source) for source in self._sources]
 
     def resize(self, process: KeptProcess) -> None:
@@ -61,7 +60,7 @@ async def drained(pumping: Sequence[asyncio.Future[None]], seconds: float | None
         future.result()
 
 
-def _in_thread(output: Output, source: int, sink: int, name: str) -> "asyncio.Future[None]":
+def _in_thread(output: Output, source: int, sink: int | None, name: str) -> "asyncio.Future[None]":
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 

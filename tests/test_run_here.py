@@ -147,7 +147,9 @@ async def test_a_recorded_agent_session_arrives_complete(tmp_path: Path, recordi
 
 
 async def test_a_cancel_from_another_process_ends_the_command(tmp_path: Path) -> None:
-    process, run_id = begin(tmp_path, "sleep", "1000")
+    process, run_id = begin(tmp_path, "sh", "-c", "echo up; sleep 1000")
+    assert process.stdout is not None
+    process.stdout.readline()
     log = await SqliteLog.open(tmp_path)
 
     await Ledger(log).execute(
@@ -155,7 +157,7 @@ async def test_a_cancel_from_another_process_ends_the_command(tmp_path: Path) ->
     )
     await log.close()
     await asyncio.to_thread(process.communicate, timeout=30)
-    types = [recorded.type for recorded in await history(tmp_path)]
+    types = [recorded.type for recorded in await history(tmp_path) if recorded.type != "subprocess_output"]
 
     assert process.returncode == 143
     assert types[-3:] == ["cancel_requested", "turn_cancelled", "run_cancelled"]

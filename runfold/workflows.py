@@ -1,0 +1,275 @@
+"""The workflows of a `runfold.toml`: what may be started by name, with which parameters, and when its work is done.
+
+`parse_workflows` reads the text; every error names the file, the key and the line. `order_of` makes of a workflow and
+what was asked the `run_queued` that a worker can carry out from the log alone.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import msgspec
+
+from runfold.errors import BadRequest, InvalidSetting, NotFound
+from runfold.events import Json, RunQueued
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+FORMATS = ("codex", "claude", "gemini", "opencode", "plain")
+TURNS_MAX = 10_000
+TIMEOUT_SECONDS_MAX = 7 * 86_400.0
+VALUE_CHARACTERS_MAX = 4_000  # One argument of a command line; longer things go into the prompt or a file.
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_OWN_NAMES = frozenset({"prompt", "model", "turn"})
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A typed hole in the command or the prompt; without a default it has to be given."""
+
+    type: Literal["string", "integer", "number", "boolean"] = "string"
+    default: str | int | float | bool | None = None
+    choices: tuple[str | int | float, ...] = ()
+    description: str = ""
+
+
+class CompletionRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Any one that is fulfilled at a turn's end completes the run; with none, the last turn does."""
+
+    pattern: str | None = None
+    stop_file: str | None = None
+    exit_code: int | None = None
+    format_end: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self == CompletionRules()
+
+
+class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`environment` lists the variables that pass to the command; None passes the usual harmless ones."""
+
+    command: tuple[str, ...]
+    name: str = ""
+    description: str = ""
+    parameters: dict[str, Parameter] = {}
+    prompt: str | None = None
+    prompt_file: str | None = None
+    format: str | None = None
+    model: str | None = None
+    max_turns: int = 1
+    turn_timeout_seconds: float | None = None
+    turn_retries: int = 0
+    completion: CompletionRules = CompletionRules()
+    watch_logs: tuple[str, ...] = ()
+    workspace: str = "."
+    environment: tuple[str, ...] | None = None
+    resume: tuple[str, ...] | None = None
+    limits: dict[str, Json] = {}
+    labels: dict[str, str] = {}
+    grace_seconds: float = 5.0
+    on_lost: Literal["fail", "resume"] = "fail"
+
+
+Workflows = dict[str, Workflow]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may say about one run of a workflow; None and empty leave it as the workflow has it."""
+
+    payload: Json = None
+    title: str = ""
+    prompt: str | None = None
+    model: str | None = None
+    max_turns: int | None = None
+    completion: CompletionRules | None = None
+    limits: dict[str, Json] = {}
+    labels: dict[str, str] = {}
+
+
+def parse_workflows(text: str, *, file: str = "runfold.toml") -> Workflows:
+    """The workflows by name. Raises InvalidSetting, which names the file, the key and the line."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSetting(f"`{file}` is not TOML: {_lower(error)}", hint="correct that line") from error
+    tables: object = document.get("workflow", {})
+    if not isinstance(tables, dict):
+        raise _invalid(file, text, ("workflow",), "is not a table", hint="write `[workflow.NAME]`")
+    return {name: _workflow(file, text, name, table) for name, table in cast("dict[str, Any]", tables).items()}
+
+
+def find_workflow(workflows: Workflows, name: str) -> Workflow:
+    """Raises NotFound, which lists the known ones."""
+    workflow = workflows.get(name)
+    if workflow is None:
+        known = ", ".join(sorted(workflows)[:10])
+        hint = f"known are: {known}" if known else "`runfold init` writes a runfold.toml with some"
+        raise NotFound(f"there is no workflow `{name[:80]}`", hint=hint)
+    return workflow
+
+
+def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
+    """The order for one run; `folder` is where the workflow's file is. Raises BadRequest for wrong parameters."""
+    model = asked.model if asked.model is not None else workflow.model
+    values = _values(workflow, asked.payload)
+    known = {**values, **({"model": model} if model is not None else {})}
+    command = tuple(_fill(word, known) for word in workflow.command)
+    if left := [name for word in command for name in _PLACEHOLDER.findall(word) if name == "model"]:
+        raise BadRequest(
+            f"workflow `{workflow.name}` needs a {left[0]}", hint="`--model NAME`, or `model` in its table"
+        )
+    prompt = asked.prompt if asked.prompt is not None else workflow.prompt
+    rules = asked.completion if asked.completion is not None else workflow.completion
+    max_turns = workflow.max_turns if asked.max_turns is None else asked.max_turns
+    if not 1 <= max_turns <= TURNS_MAX:
+        raise BadRequest(f"max_turns is {max_turns}", hint=f"give 1 to {TURNS_MAX}")
+    return RunQueued(
+        driver="queue",
+        workflow=workflow.name,
+        title=asked.title or workflow.description or workflow.name,
+        payload=asked.payload,
+        labels={**workflow.labels, **asked.labels},
+        command=command,
+        cwd=folder if workflow.workspace == "." else f"{folder}/{workflow.workspace}",
+        prompt=None if prompt is None else _fill(prompt, values),
+        format=workflow.format,
+        model=model,
+        limits={**workflow.limits, **asked.limits},
+        max_turns=max_turns,
+        completion=None if rules.is_empty else msgspec.to_builtins(rules),
+        grace_seconds=workflow.grace_seconds,
+        on_lost=workflow.on_lost,
+    )
+
+
+def _workflow(file: str, text: str, name: str, table: Any) -> Workflow:
+    path = ("workflow", name)
+    if re.fullmatch(NAME_PATTERN.strip("^$"), name) is None:
+        raise _invalid(file, text, path, "is not a name", hint="letters, digits, `_`, `.` and `-`, at most 64")
+    try:
+        workflow: Workflow = msgspec.structs.replace(msgspec.convert(table, Workflow), name=name)
+    except msgspec.ValidationError as error:
+        where, said = _located(str(error))
+        hint = f"known are {', '.join(field for field in Workflow.__struct_fields__ if field != 'name')}"
+        raise _invalid(file, text, (*path, *where), said, hint=hint if "unknown field" in said else "") from error
+    for key, said, hint in _wrong(workflow):
+        raise _invalid(file, text, (*path, *key.split(".")), said, hint=hint)
+    return workflow
+
+
+def _wrong(workflow: Workflow) -> list[tuple[str, str, str]]:
+    """Key, what is wrong with it, and a hint; what no type can say."""
+    found: list[tuple[str, str, str]] = []
+    if not workflow.command or not workflow.command[0]:
+        found.append(("command", "is empty", 'write it as a list: `command = ["codex", "exec", "--json", "-"]`'))
+    if workflow.prompt is not None and workflow.prompt_file is not None:
+        found.append(("prompt_file", "stands beside `prompt`", "give one of the two"))
+    if workflow.format is not None and workflow.format not in FORMATS:
+        found.append(("format", f"is `{workflow.format}`", f"known are {', '.join(FORMATS)}"))
+    if not 1 <= workflow.max_turns <= TURNS_MAX:
+        found.append(("max_turns", f"is {workflow.max_turns}", f"give 1 to {TURNS_MAX}"))
+    if not 0 <= workflow.grace_seconds <= 300:
+        found.append(("grace_seconds", f"is {workflow.grace_seconds}", "give 0 to 300"))
+    if workflow.turn_timeout_seconds is not None and not 0 < workflow.turn_timeout_seconds <= TIMEOUT_SECONDS_MAX:
+        found.append(
+            ("turn_timeout_seconds", f"is {workflow.turn_timeout_seconds}", "give more than 0, at most a week")
+        )
+    if not 0 <= workflow.turn_retries <= 100:
+        found.append(("turn_retries", f"is {workflow.turn_retries}", "give 0 to 100"))
+    for name, parameter in workflow.parameters.items():
+        if name in _OWN_NAMES:
+            found.append((f"parameters.{name}", "has a name of runfold's own", f"not {', '.join(sorted(_OWN_NAMES))}"))
+        if parameter.default is not None and (said := _misfit(parameter, parameter.default)):
+            found.append((f"parameters.{name}.default", said, ""))
+    known = _OWN_NAMES | set(workflow.parameters)
+    for word in workflow.command:
+        for name in _PLACEHOLDER.findall(word):
+            if name not in known:
+                hint = f"declare it: `[workflow.{workflow.name}.parameters.{name}]`"
+                found.append(("command", f"has `{{{name}}}`, which is no parameter", hint))
+    return found
+
+
+def _values(workflow: Workflow, payload: Json) -> dict[str, str]:
+    """The parameters as text, from the payload or their defaults."""
+    if not workflow.parameters:
+        return {}
+    if not isinstance(payload, dict | None):
+        raise BadRequest("the payload is not an object", hint=f"its keys are {', '.join(workflow.parameters)}")
+    given = cast("dict[str, Any]", payload or {})
+    values: dict[str, str] = {}
+    for name, parameter in workflow.parameters.items():
+        value: Any = given.get(name, parameter.default)
+        if value is None:
+            raise BadRequest(f"workflow `{workflow.name}` needs the parameter `{name}`", hint=_hint_of(parameter))
+        if said := _misfit(parameter, value):
+            raise BadRequest(f"parameter `{name}` {said}", hint=_hint_of(parameter))
+        values[name] = ("true" if value else "false") if isinstance(value, bool) else str(value)
+    return values
+
+
+def _misfit(parameter: Parameter, value: Any) -> str:
+    kinds: dict[str, tuple[type, ...]] = {
+        "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)
+    }  # fmt: skip
+    if not isinstance(value, kinds[parameter.type]) or (isinstance(value, bool) and parameter.type != "boolean"):
+        return f"is not a {parameter.type}"
+    if isinstance(value, str) and (len(value) > VALUE_CHARACTERS_MAX or "\0" in value):
+        return f"is longer than {VALUE_CHARACTERS_MAX} characters, or has a zero byte"
+    if isinstance(value, str) and value.startswith("-") and not parameter.choices:
+        # A value that looks like an option would be taken for one.
+        return "begins with `-`"
+    if parameter.choices and value not in parameter.choices:
+        return f"is not one of {', '.join(map(str, parameter.choices))}"
+    return ""
+
+
+def _hint_of(parameter: Parameter) -> str:
+    choices = f": one of {', '.join(map(str, parameter.choices))}" if parameter.choices else ""
+    return f"{parameter.description or 'it'} ({parameter.type}){choices}"
+
+
+def _fill(text: str, values: Mapping[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
+
+
+def _located(message: str) -> tuple[tuple[str, ...], str]:
+    """msgspec's `… - at `$.a[0].b`` as the keys and the rest."""
+    said, _, where = message.partition(" - at `")
+    keys = re.findall(r"[A-Za-z_][A-Za-z0-9_-]*", where.replace("key in ", ""))
+    if unknown := re.search(r"unknown field `([^`]+)`", said):
+        keys.append(unknown[1])
+    return tuple(keys), said[:1].lower() + said[1:]
+
+
+def _invalid(file: str, text: str, path: tuple[str, ...], said: str, *, hint: str) -> InvalidSetting:
+    line = line_of(text, path)
+    return InvalidSetting(
+        f"`{file}` line {line}: `{'.'.join(path)}` {said}", hint=hint or "`runfold check` says when it is right"
+    )
+
+
+def line_of(text: str, path: tuple[str, ...]) -> int:
+    """The line where a key stands, or the nearest table above it; found by its words, without a second parser."""
+    table: tuple[str, ...] = ()
+    best, best_length = 1, 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        here = table
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            here = table = _words(header[1])
+        elif key := re.match(r"\s*([A-Za-z0-9_.\"'-]+?)\s*=", line):
+            here = (*table, *_words(key[1]))
+        length = next(
+            (i for i, (a, b) in enumerate(zip(here, path, strict=False)) if a != b), min(len(here), len(path))
+        )
+        if length > best_length and length == len(here):
+            best, best_length = number, length
+    return best
+
+
+def _words(dotted: str) -> tuple[str, ...]:
+    return tuple(word.strip().strip("\"'") for word in dotted.split("."))
+
+
+def _lower(error: Exception) -> str:
+    return str(error)[:1].lower() + str(error)[1:]
