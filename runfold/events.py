@@ -28,6 +28,12 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     pass
 
 
+class _Reported(_Event, frozen=True, kw_only=True):
+    """What a driven program may say of its own run; `source` is None where the driver or the agent itself said it."""
+
+    source: str | None = None
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What ending a process tree found and did."""
 
@@ -238,7 +244,7 @@ class TurnRetrying(_Event, frozen=True):
 # Steps: the nodes of the run's graph.
 
 
-class StepStarted(_Event, frozen=True):
+class StepStarted(_Reported, frozen=True):
     step: str
     skill: str | None = None
     attempt: Count = 1
@@ -246,7 +252,7 @@ class StepStarted(_Event, frozen=True):
     metadata: dict[str, Json] = {}
 
 
-class StepCompleted(_Event, frozen=True):
+class StepCompleted(_Reported, frozen=True):
     step: str
     attempt: Count = 1
     output: Json = None
@@ -256,7 +262,7 @@ class StepCompleted(_Event, frozen=True):
     metadata: dict[str, Json] = {}
 
 
-class StepFailed(_Event, frozen=True):
+class StepFailed(_Reported, frozen=True):
     step: str
     attempt: Count = 1
     error: Failure = Failure()
@@ -265,24 +271,24 @@ class StepFailed(_Event, frozen=True):
     metadata: dict[str, Json] = {}
 
 
-class StepSkipped(_Event, frozen=True):
+class StepSkipped(_Reported, frozen=True):
     step: str
     reason: str = ""
 
 
-class StepCancelled(_Event, frozen=True):
+class StepCancelled(_Reported, frozen=True):
     step: str
     attempt: Count = 1
     reason: str = ""
 
 
-class StepMarkedForRerun(_Event, frozen=True):
+class StepMarkedForRerun(_Reported, frozen=True):
     step: str
     reason: str = ""
     because_of: str | None = None
 
 
-class StepReset(_Event, frozen=True):
+class StepReset(_Reported, frozen=True):
     step: str
     reason: str = ""
     because_of: str | None = None
@@ -291,12 +297,12 @@ class StepReset(_Event, frozen=True):
 # Units: counted pieces of work.
 
 
-class UnitsPlanned(_Event, frozen=True):
+class UnitsPlanned(_Reported, frozen=True):
     total: Count
     unit_name: str | None = None
 
 
-class UnitStarted(_Event, frozen=True):
+class UnitStarted(_Reported, frozen=True):
     unit: str
     index: Count | None = None
     attempt: Count = 1
@@ -304,7 +310,7 @@ class UnitStarted(_Event, frozen=True):
     strategy: str | None = None
 
 
-class UnitAction(_Event, frozen=True):
+class UnitAction(_Reported, frozen=True):
     unit: str
     action: str
     index: Count | None = None
@@ -313,20 +319,20 @@ class UnitAction(_Event, frozen=True):
     reason: str = ""
 
 
-class UnitApproved(_Event, frozen=True):
+class UnitApproved(_Reported, frozen=True):
     unit: str
     index: Count | None = None
     attempt: Count = 1
 
 
-class UnitRejected(_Event, frozen=True):
+class UnitRejected(_Reported, frozen=True):
     unit: str
     index: Count | None = None
     attempt: Count = 1
     reason: str = ""
 
 
-class UnitFailed(_Event, frozen=True):
+class UnitFailed(_Reported, frozen=True):
     unit: str
     index: Count | None = None
     attempt: Count = 1
@@ -334,7 +340,7 @@ class UnitFailed(_Event, frozen=True):
     error: Failure | None = None
 
 
-class ContextSet(_Event, frozen=True):
+class ContextSet(_Reported, frozen=True):
     key: str
     value: Json = None
 
@@ -342,33 +348,33 @@ class ContextSet(_Event, frozen=True):
 # Activity: what the work did.
 
 
-class Message(_Event, frozen=True):
+class Message(_Reported, frozen=True):
     text: str
     role: str = "assistant"
 
 
-class Reasoning(_Event, frozen=True):
+class Reasoning(_Reported, frozen=True):
     text: str
 
 
-class PlanUpdated(_Event, frozen=True):
+class PlanUpdated(_Reported, frozen=True):
     items: tuple[Json, ...] = ()
 
 
-class ToolCalled(_Event, frozen=True):
+class ToolCalled(_Reported, frozen=True):
     tool: str
     call_id: str
     arguments: Json = None
 
 
-class ToolReturned(_Event, frozen=True):
+class ToolReturned(_Reported, frozen=True):
     call_id: str
     tool: str = ""
     result: Json = None
     status: str = "completed"
 
 
-class CommandExecuted(_Event, frozen=True):
+class CommandExecuted(_Reported, frozen=True):
     command: str
     exit_code: int | None = None
     status: str = "completed"
@@ -376,7 +382,7 @@ class CommandExecuted(_Event, frozen=True):
     output_tail: str = ""
 
 
-class AgentError(_Event, frozen=True):
+class AgentError(_Reported, frozen=True):
     message: str
     retryable: bool = False
     code: str | None = None
@@ -384,35 +390,35 @@ class AgentError(_Event, frozen=True):
     diagnostic_path: str | None = None
 
 
-class FileWritten(_Event, frozen=True):
+class FileWritten(_Reported, frozen=True):
     path: str
     bytes: Count | None = None
     kind: str | None = None
     sha256: str | None = None
 
 
-class FileRead(_Event, frozen=True):
+class FileRead(_Reported, frozen=True):
     path: str
     bytes: Count | None = None
 
 
-class FileDeleted(_Event, frozen=True):
+class FileDeleted(_Reported, frozen=True):
     path: str
 
 
-class LogUpdated(_Event, frozen=True):
+class LogUpdated(_Reported, frozen=True):
     path: str
     bytes_added: Count = 0
     tail: str = ""
 
 
-class TestRunStarted(_Event, frozen=True):
+class TestRunStarted(_Reported, frozen=True):
     __test__ = False
     framework: str = ""
     command: str = ""
 
 
-class TestRunCompleted(_Event, frozen=True):
+class TestRunCompleted(_Reported, frozen=True):
     __test__ = False
     framework: str = ""
     command: str = ""
@@ -425,7 +431,7 @@ class TestRunCompleted(_Event, frozen=True):
 # Usage, output, artifacts.
 
 
-class TokenUsage(_Event, frozen=True):
+class TokenUsage(_Reported, frozen=True):
     model: str | None = None
     provider: str | None = None
     session: str | None = None
@@ -447,7 +453,7 @@ class SubprocessOutput(_Event, frozen=True):
     skipped_bytes: Count = 0
 
 
-class ArtifactStored(_Event, frozen=True):
+class ArtifactStored(_Reported, frozen=True):
     artifact_id: str
     name: str
     sha256: str
@@ -456,7 +462,7 @@ class ArtifactStored(_Event, frozen=True):
     step: str | None = None
 
 
-class CostEstimated(_Event, frozen=True):
+class CostEstimated(_Reported, frozen=True):
     scope: str = "run"
     low_micros: Count = 0
     high_micros: Count = 0
@@ -522,7 +528,7 @@ class LabelChanged(_Event, frozen=True):
     value: str | None = None
 
 
-class Telemetry(_Event, frozen=True):
+class Telemetry(_Reported, frozen=True):
     name: str
     data: Json = None
 

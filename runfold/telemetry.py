@@ -11,6 +11,7 @@ from runfold.observing import CHILD_TYPES
 
 LINE_BYTES_MAX = 64 * 1024  # The log takes no larger event either.
 SAMPLE_CHARACTERS_MAX = 200
+SOURCE = "sentinel"
 DEPTH_MAX = 64  # Readers with a deep stack of their own must still be able to decode it.
 
 _SENTINEL = re.compile(r"\s{0,64}\{\s{0,8}\"(?:runfold|__cody_event__)\"\s{0,8}:")
@@ -53,15 +54,18 @@ def _parse(line: str) -> Event:
     if name in EVENT_TYPES and name not in CHILD_TYPES:
         raise InvalidEvent(f"`{name}` is not a program's to say")
     data = msgspec.json.decode(inner)
-    if _is_deeper(data, DEPTH_MAX):
+    if is_deeper(data, DEPTH_MAX):
         raise InvalidEvent(f"it is nested deeper than {DEPTH_MAX}")
     event = decode_data(name, inner)
     if event is None or isinstance(event, Unknown):
-        return Telemetry(name=name, data={key: value for key, value in data.items() if key != "type"})
-    return event
+        given = {key: value for key, value in data.items() if key != "type"}
+        return Telemetry(name=name, data=given, source=SOURCE)
+    # Whatever the line says about its source, it is this line.
+    return msgspec.structs.replace(event, source=SOURCE)
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether decoded JSON is nested in more than so many levels of objects and lists."""
     children: list[Any]
     if isinstance(value, dict):
         children = list(value.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -69,7 +73,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
         children = value  # pyright: ignore[reportUnknownVariableType]
     else:
         return False
-    return levels == 0 or any(_is_deeper(child, levels - 1) for child in children)
+    return levels == 0 or any(is_deeper(child, levels - 1) for child in children)
 
 
 def _reject(reason: str, line: str) -> TelemetryRejected:

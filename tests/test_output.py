@@ -70,7 +70,7 @@ def test_a_sentinel_line_becomes_an_event_however_it_is_cut(tmp_path: Path) -> N
     _, output = pump(tmp_path, line, cut=3)
     events = output.take() + output.close()
 
-    assert FileWritten(path="a.py", bytes=12) in events
+    assert FileWritten(path="a.py", bytes=12, source="sentinel") in events
 
 
 def test_a_secret_never_reaches_the_file_however_it_is_cut(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ async def test_the_exit_code_is_the_commands_and_the_reason_says_why(
 async def test_sentinel_lines_become_events(tmp_path: Path) -> None:
     drive(tmp_path, "echo", '{"runfold": {"type": "file_written", "path": "a.py", "bytes": 12}}')
 
-    assert FileWritten(path="a.py", bytes=12) in [recorded.event() for recorded in await history(tmp_path)]
+    assert FileWritten(path="a.py", bytes=12, source="sentinel") in [
+        recorded.event() for recorded in await history(tmp_path)
+    ]
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def line(body: Any, key: str = "runfold") -> str:
 def test_a_sentinel_line_is_the_event_it_names(key: str) -> None:
     body = {"type": "file_written", "path": "a.py", "bytes": 12}
 
-    assert parse_line(line(body, key) + "\n") == (e.FileWritten(path="a.py", bytes=12),)
+    assert parse_line(line(body, key) + "\n") == (e.FileWritten(path="a.py", bytes=12, source="sentinel"),)
 
 
 @pytest.mark.parametrize("text", ["", "hello", "{", '{"type": "x"}', 'say {"runfold": {"type": "message"}}', "null"])
@@ -30,8 +30,16 @@ def test_any_other_line_is_only_output(text: str) -> None:
     assert parse_line(text) is None
 
 
+def test_a_line_cannot_say_that_it_came_from_elsewhere() -> None:
+    assert parse_line(line({"type": "message", "text": "hi", "source": "agent"})) == (
+        e.Message(text="hi", source="sentinel"),
+    )
+
+
 def test_a_type_that_the_vocabulary_does_not_know_is_kept_as_telemetry() -> None:
-    assert parse_line(line({"type": "frame_drawn", "n": 3})) == (e.Telemetry(name="frame_drawn", data={"n": 3}),)
+    assert parse_line(line({"type": "frame_drawn", "n": 3})) == (
+        e.Telemetry(name="frame_drawn", data={"n": 3}, source="sentinel"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,7 @@ def test_emit_prints_a_line_that_is_understood(capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().out
     assert code == 0
     assert printed.isascii()
-    assert parse_line(printed) == (e.FileWritten(path="ä b.py", bytes=12),)
+    assert parse_line(printed) == (e.FileWritten(path="ä b.py", bytes=12, source="sentinel"),)
 
 
 def test_emit_takes_json_where_it_is_json_and_text_where_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,4 +111,4 @@ def test_emit_runs_as_a_module() -> None:
         [sys.executable, "-m", "runfold.emit", "units_planned", "total=3"], capture_output=True, text=True, check=True
     )
 
-    assert parse_line(done.stdout) == (e.UnitsPlanned(total=3),)
+    assert parse_line(done.stdout) == (e.UnitsPlanned(total=3, source="sentinel"),)
