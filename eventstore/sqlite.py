@@ -54,9 +54,9 @@ class SqliteLog(EventLog):
             made.append(Writer(data, now_us))
             return made[0].connection
 
-        writes = await aiosqlite.Connection(connect, iter_chunk_size=64)
+        writes = await _connected(connect)
         try:
-            reads = await aiosqlite.Connection(lambda: reading.open_reader(data), iter_chunk_size=64)
+            reads = await _connected(lambda: reading.open_reader(data))
         except BaseException:
             await _hop(writes, made[0].abandon)
             await writes.close()
@@ -190,6 +190,16 @@ class SqliteLog(EventLog):
                 seen = version
                 self._wake()
             await asyncio.sleep(POLL_SECONDS)
+
+
+async def _connected(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+    connection = aiosqlite.Connection(connector, iter_chunk_size=64)
+    try:
+        return await connection
+    except BaseException:
+        # Its thread has one more answer to give, and must not outlive the event loop it gives it to.
+        await asyncio.to_thread(connection._thread.join)
+        raise
 
 
 async def _hop(connection: aiosqlite.Connection, function: Callable[[], _T]) -> _T:

@@ -1,0 +1,511 @@
+"""What the log on SQLite promises beyond the contract: of its file, a stranger who edits it, and a sick disk."""
+
+import asyncio
+import itertools
+import pickle
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore.anchoring import verify_chain
+from eventstore.appending import append_group, prepare
+from eventstore.chain import data_digest
+from eventstore.reading import open_reader
+from eventstore.sqlite import SqliteLog, _hop
+from eventstore.sqlite3_module import sqlite3
+from runfold.errors import BadRequest, LogFailed, NotFound, RunfoldError, Unavailable
+from tests.contract.events import all_events, new_event, numbered, tailed
+
+ROOT = Path(__file__).parent.parent
+
+
+def stranger(data: Path) -> sqlite3.Connection:
+    """The file as somebody opens it who knows nothing of runfold."""
+    return sqlite3.connect(data / "log.db", isolation_level=None, timeout=10)
+
+
+def problems(data: Path) -> list[str]:
+    with closing(open_reader(data)) as connection:
+        return verify_chain(connection)
+
+
+async def filled(data: Path) -> list[int]:
+    """The positions of three events of `r_0` and three of `r_1`."""
+    log = await SqliteLog.open(data)
+    answers = [await log.append(f"r_{number}", numbered(number * 100, 3), expected=0) for number in range(2)]
+    await log.close()
+    return [event.position for answer in answers for event in answer.events]
+
+
+def python(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+async def test_t14_a_position_is_not_used_again_when_the_newest_rows_are_gone(tmp_path: Path) -> None:
+    positions = await filled(tmp_path)
+    with closing(stranger(tmp_path)) as connection:
+        connection.execute("DROP TRIGGER events_remain")
+        connection.execute("DELETE FROM events WHERE position > ?", (positions[2],))
+
+    log = await SqliteLog.open(tmp_path)
+    added = await log.append("r_new", [new_event()], expected=0)
+    await log.close()
+
+    assert added.first > positions[-1]
+
+
+class _PausedBeforeCommit:
+    """A connection that waits before its COMMIT until it is told to go on."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        if sql == "COMMIT":
+            self.reached.set()
+            assert self.go_on.wait(30)
+        return self._connection.execute(sql, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.slow
+async def test_t31_what_is_not_committed_is_not_seen_and_no_reader_passes_it(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    first = (await log.append("r_a", [new_event()], expected=0)).last
+    connection = sqlite3.connect(tmp_path / "log.db", isolation_level=None, check_same_thread=False)
+    slow: Any = _PausedBeforeCommit(connection)
+    request = prepare("r_slow", [new_event()], 0)
+    following = asyncio.create_task(tailed(log, 2, after=first))
+
+    committing = asyncio.create_task(asyncio.to_thread(append_group, slow, [request], 1))
+    await asyncio.to_thread(slow.reached.wait, 30)
+    appending = asyncio.create_task(log.append("r_b", [new_event()], expected=0))
+    seen_meanwhile = (await log.bounds()).last, len(await all_events(log)), following.done()
+    slow.go_on.set()
+    await committing
+    added = await appending
+    seen = await following
+    connection.close()
+    await log.close()
+
+    assert seen_meanwhile == (first, 1, False)
+    assert [event.run_id for event in seen] == ["r_slow", "r_b"]
+    assert seen[1] == added.events[0]
+
+
+async def test_t37_readers_that_idle_do_not_hold_the_journal(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    last = (await log.append("r_a", numbered(0, 500), expected=0)).last
+    async with aclosing(log.tail(after=0)) as tail, aclosing(log.read(after=0)) as read:
+        await anext(tail)
+        await anext(read)
+        for _ in range(3):
+            last = (await log.append("r_a", numbered(0, 500), expected=last)).last
+
+        with closing(stranger(tmp_path)) as connection:
+            assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+        assert (tmp_path / "log.db-wal").stat().st_size == 0
+        assert len((await anext(tail)).events) == 500
+    await log.close()
+
+
+TAMPERINGS: dict[str, str] = {
+    "data": "UPDATE events SET data = x'7b7d' WHERE position = 2",
+    "a time": "UPDATE events SET at_us = at_us + 1 WHERE position = 2",
+    "when it was recorded": "UPDATE events SET recorded_at_us = recorded_at_us + 1 WHERE position = 2",
+    "who did it": "UPDATE events SET actor = 'user:b' WHERE position = 2",
+    "the tenant": "UPDATE events SET tenant = 'other' WHERE position = 2",
+    "the type": "UPDATE events SET type = 'message' WHERE position = 2",
+    "the salt": "UPDATE events SET salt = randomblob(16) WHERE position = 2",
+    "the hash": "UPDATE events SET hash = randomblob(32) WHERE position = 2",
+    "the run": "UPDATE events SET run_id = 'r_1', version = 9 WHERE position = 2",
+    "a middle row deleted": "DELETE FROM events WHERE position = 2",
+    "the newest rows deleted": "DELETE FROM events WHERE position > 5",
+    "a whole run deleted": "DELETE FROM events WHERE run_id = 'r_1'; DELETE FROM heads WHERE run_id = 'r_1'",
+    "two rows swapped": "UPDATE events SET position = 99 WHERE position = 1;"
+    "UPDATE events SET position = 1 WHERE position = 2; UPDATE events SET position = 2 WHERE position = 99",
+    "a row replaced": "INSERT OR REPLACE INTO events SELECT position, run_id, version, randomblob(16), type, schema,"
+    " at_us, recorded_at_us, tenant, actor, cause, command, sent, correlation, salt, data, digest, hash"
+    " FROM events WHERE position = 2",
+    "a head": "UPDATE heads SET version = 9 WHERE run_id = 'r_1'",
+    "an anchor": "UPDATE anchors SET digest = randomblob(32)",
+}
+
+
+@pytest.mark.parametrize("sql", TAMPERINGS.values(), ids=TAMPERINGS)
+async def test_t28_a_change_made_behind_the_logs_back_is_found(tmp_path: Path, sql: str) -> None:
+    await filled(tmp_path)
+    assert problems(tmp_path) == []
+
+    with closing(stranger(tmp_path)) as connection:
+        for name in ("events_stay", "events_remain"):
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.executescript(sql)
+
+    assert problems(tmp_path) != []
+
+
+async def test_t29_a_redacted_event_keeps_the_chain(tmp_path: Path) -> None:
+    positions = await filled(tmp_path)
+    redact = "UPDATE events SET digest = ?, data = NULL, salt = NULL WHERE position = ?"
+
+    with closing(stranger(tmp_path)) as connection:
+        for position, salt, data in connection.execute("SELECT position, salt, data FROM events").fetchall()[1:2]:
+            connection.execute(redact, (data_digest(salt, data), position))
+
+    assert problems(tmp_path) == []
+    log = await SqliteLog.open(tmp_path)
+    assert [event.data is None for event in await all_events(log)] == [False, True, *[False] * (len(positions) - 2)]
+    await log.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE events SET data = x'7b7d' WHERE position = 1",
+        "UPDATE events SET hash = randomblob(32), data = NULL, salt = NULL, digest = x'00' WHERE position = 1",
+        "DELETE FROM events WHERE position = 1",
+    ],
+)
+async def test_t66_history_edited_by_accident_is_refused(tmp_path: Path, sql: str) -> None:
+    await filled(tmp_path)
+
+    with closing(stranger(tmp_path)) as connection, pytest.raises(sqlite3.IntegrityError, match="of the log are never"):
+        connection.execute(sql)
+
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.slow
+async def test_t63_a_copy_made_while_others_write_opens_verifies_and_goes_on(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path / "a")
+    copy = tmp_path / "b"
+    copy.mkdir()
+
+    async def write(stream: str) -> None:
+        last = 0
+        for number in range(60):
+            last = (await log.append(stream, numbered(number, 3), expected=last)).last
+
+    def backup() -> None:
+        with closing(stranger(tmp_path / "a")) as connection:
+            connection.execute("VACUUM INTO ?", (str(copy / "log.db"),))
+
+    await asyncio.gather(write("r_a"), write("r_b"), asyncio.to_thread(backup), write("r_c"))
+    reopened = await SqliteLog.open(copy)
+    events = await all_events(reopened)
+    originals = await all_events(log)
+    last = await reopened.last("r_new")
+    added = await reopened.append("r_new", [new_event()], expected=0)
+    assert (await reopened.bounds()).log_id == (await log.bounds()).log_id
+    await reopened.close()
+    await log.close()
+
+    assert events == originals[: len(events)]
+    assert last is None
+    assert added.first > (events[-1].position if events else 0)
+    assert problems(copy) == []
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+
+
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA application_id = 0x52554E46; PRAGMA user_version = 2; CREATE TABLE head (a)")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "of another program": (foreign, "belongs to another program"),
+    "of a newer runfold": (newer, "is of a newer runfold"),
+    "no database": (lambda path: path.write_bytes(b"a letter to my aunt" * 300), "is not a SQLite file"),
+}
+
+
+@pytest.mark.parametrize(("make", "says"), REFUSED.values(), ids=REFUSED)
+async def test_t64_a_file_that_is_not_ours_is_refused_and_left_as_it_was(
+    tmp_path: Path, make: Callable[[Path], Any], says: str
+) -> None:
+    make(tmp_path / "log.db")
+    before = (tmp_path / "log.db").read_bytes()
+
+    with pytest.raises(BadRequest, match=says):
+        await SqliteLog.open(tmp_path)
+
+    assert (tmp_path / "log.db").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.db", "log.lock"]
+
+
+async def test_an_empty_file_is_no_log_to_a_reader_and_becomes_one_for_a_writer(tmp_path: Path) -> None:
+    (tmp_path / "log.db").touch()
+    with pytest.raises(NotFound, match="is empty"):
+        open_reader(tmp_path)
+
+    await filled(tmp_path)
+
+    assert problems(tmp_path) == []
+
+
+async def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "log.lock").mkdir()
+
+    with pytest.raises(Unavailable, match="cannot be opened for writing") as refused:
+        await SqliteLog.open(tmp_path)
+
+    assert "--data" in refused.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["log.lock"]
+
+
+OPEN_WITH_LITTLE_ROOM = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from eventstore.sqlite import SqliteLog
+from runfold.errors import RunfoldError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+async def main():
+    for limit in map(int, sys.argv[2:]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            log = await SqliteLog.open(Path(sys.argv[1]) / str(limit))
+            await log.close()
+            print(limit, "opened")
+        except RunfoldError as error:
+            print(limit, type(error).__name__)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_a_disk_that_is_full_at_any_point_of_making_a_log_leaves_a_folder_that_can_be_used(
+    tmp_path: Path,
+) -> None:
+    limits = [0, 1, 512, 1024, 4096, 5000, *range(8192, 90_000, 4096)]
+
+    ended = python(OPEN_WITH_LITTLE_ROOM, str(tmp_path), *map(str, limits))
+
+    said = dict(line.split() for line in ended.stdout.splitlines())
+    assert len(said) == len(limits), ended.stderr
+    assert {"Unavailable", "opened"} == set(said.values())
+    for limit in limits:
+        await filled(tmp_path / str(limit))
+        assert problems(tmp_path / str(limit)) == []
+
+
+FILL = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from eventstore.sqlite import SqliteLog
+from runfold.errors import RunfoldError
+from tests.contract.events import numbered
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+async def main():
+    log = await SqliteLog.open(Path(sys.argv[1]))
+    last = (await log.append("r_a", numbered(0, 1), expected=0)).last
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    try:
+        while True:
+            last = (await log.append("r_a", numbered(0, 100), expected=last)).last
+            print(last, flush=True)
+    except RunfoldError as error:
+        print(type(error).__name__)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    try:
+        await log.append("r_b", numbered(0, 1), expected=0)
+    except RunfoldError as error:
+        print(type(error).__name__)
+    print((await log.bounds()).last)
+    await log.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_t24_a_full_disk_stops_the_writes_and_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    ended = python(FILL, str(tmp_path))
+
+    *acknowledged, failed, still_failed, readable = ended.stdout.split()
+    assert (failed, still_failed) == ("LogFailed", "LogFailed"), ended.stderr
+    assert readable == acknowledged[-1]
+    assert problems(tmp_path) == []
+    log = await SqliteLog.open(tmp_path)
+    added = await log.append("r_a", [new_event()], expected=int(acknowledged[-1]))
+    await log.close()
+    assert added.version == int(acknowledged[-1]) + 1
+
+
+async def test_a_begin_that_fails_for_another_reason_than_waiting_stops_the_writes(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    first = await log.append("r_a", [new_event()], expected=0)
+    connection = log._writer.connection
+    await _hop(log._writes, lambda: connection.set_progress_handler(lambda: 1, 1))
+
+    with pytest.raises(LogFailed, match="the log stopped writing: OperationalError"):
+        await log.append("r_a", [new_event()], expected=first.last)
+    await _hop(log._writes, lambda: connection.set_progress_handler(None, 1))
+    with pytest.raises(LogFailed, match="the log stopped writing: OperationalError"):
+        await log.append("r_a", [new_event()], expected=first.last)
+
+    assert await log.last("r_a") == first.events[0]
+    await log.close()
+    reopened = await SqliteLog.open(tmp_path)
+    assert (await reopened.append("r_a", [new_event()], expected=first.last)).version == 2
+    await reopened.close()
+
+
+async def test_a_log_that_another_program_holds_is_unavailable_for_as_long_as_it_does(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await _hop(log._writes, lambda: log._writer.connection.execute("PRAGMA busy_timeout = 1"))
+    with closing(stranger(tmp_path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="held by another program"):
+            await log.append("r_a", [new_event()], expected=0)
+        connection.execute("ROLLBACK")
+
+    added = await log.append("r_a", [new_event()], expected=0)
+
+    await log.close()
+    assert added.version == 1
+
+
+async def test_a_commit_that_fails_is_never_acknowledged_and_stops_the_writes(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    first = await log.append("r_a", [new_event()], expected=0)
+    # A constraint that SQLite judges only when it commits.
+    with closing(stranger(tmp_path)) as connection:
+        connection.executescript(
+            "CREATE TABLE parents (a INTEGER PRIMARY KEY);"
+            "CREATE TABLE children (a REFERENCES parents DEFERRABLE INITIALLY DEFERRED);"
+            "CREATE TRIGGER fails AFTER INSERT ON events BEGIN INSERT INTO children VALUES (NEW.position); END"
+        )
+    await _hop(log._writes, lambda: log._writer.connection.execute("PRAGMA foreign_keys = ON"))
+
+    outcomes = await asyncio.gather(
+        *(log.append(f"r_{number}", [new_event()], expected=0) for number in range(5)), return_exceptions=True
+    )
+
+    assert [type(outcome) for outcome in outcomes] == [LogFailed] * 5
+    assert all("FOREIGN KEY" in str(outcome) for outcome in outcomes)
+    assert await all_events(log) == list(first.events)
+    with pytest.raises(RunfoldError, match="stopped writing"):
+        await log.append("r_a", [new_event()], expected=first.last)
+    await log.close()
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from eventstore.sqlite import SqliteLog
+from tests.contract.events import numbered
+async def main():
+    data, run_id, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    log = await SqliteLog.open(data)
+    async def write(name):
+        last = 0
+        for number in range(count):
+            answer = await log.append(name, numbered(number, 1 + number % 3), expected=last)
+            last = answer.last
+            print(name, *(event.id for event in answer.events), flush=True)
+    await asyncio.gather(*(write(f"{run_id}_{number}") for number in range(4)))
+    await log.close()
+asyncio.run(main())
+"""
+
+
+def start_writer(data: Path, run_id: str, count: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WRITER, str(data), run_id, str(count)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def acknowledged_by(process: "subprocess.Popen[str]", lines: list[str]) -> set[tuple[str, str]]:
+    # The last line may be cut off: what it says was not yet heard by anybody.
+    rest = process.communicate(timeout=60)[0]
+    whole = [line for line in (*lines, *rest.splitlines(keepends=True)) if line.endswith("\n")]
+    return {(line.split()[0], identity) for line in whole for identity in line.split()[1:]}
+
+
+async def stored_in(data: Path) -> list[tuple[str, str]]:
+    log = await SqliteLog.open(data)
+    stored = [(event.run_id, event.id) for event in await all_events(log)]
+    await log.close()
+    return stored
+
+
+@pytest.mark.slow
+async def test_t25_writers_that_are_killed_at_random_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    chance = random.Random(25)
+    acknowledged = set[tuple[str, str]]()
+    for number in range(5):
+        writers = [start_writer(tmp_path, f"r_{number}_{name}", 100_000) for name in "ab"]
+        heard: list[list[str]] = [[], []]
+        for writer, lines in zip(writers, heard, strict=True):
+            assert writer.stdout is not None
+            lines += itertools.islice(writer.stdout, chance.randrange(1, 150))
+        for writer in writers:
+            writer.kill()
+        for writer, lines in zip(writers, heard, strict=True):
+            acknowledged |= acknowledged_by(writer, lines)
+
+    stored = await stored_in(tmp_path)
+    assert len(acknowledged) > 100
+    assert acknowledged <= set(stored)
+    assert len(stored) == len(set(stored))
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.slow
+async def test_several_processes_that_append_at_once_each_store_all_of_theirs(tmp_path: Path) -> None:
+    writers = [start_writer(tmp_path, f"r_{name}", 100) for name in "abc"]
+
+    acknowledged = [acknowledged_by(writer, []) for writer in writers]
+
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert [len(mine) for mine in acknowledged] == [4 * 199] * 3
+    stored = await stored_in(tmp_path)
+    assert sorted(stored) == sorted(set[tuple[str, str]]().union(*acknowledged))
+    assert problems(tmp_path) == []
+
+
+KILLED_BEFORE_ITS_ANSWER = """
+import asyncio, os, pickle, signal, sys
+from pathlib import Path
+from eventstore.sqlite import SqliteLog
+async def main():
+    log = await SqliteLog.open(Path(sys.argv[1]))
+    commit = log._commit
+    async def killed(requests):
+        await commit(requests)
+        os.kill(os.getpid(), signal.SIGKILL)
+    log._commit = killed
+    await log.append("r_a", pickle.load(sys.stdin.buffer), expected=0)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_t27_a_writer_killed_between_the_commit_and_its_answer_is_answered_when_it_asks_again(
+    tmp_path: Path,
+) -> None:
+    events = numbered(0, 3)
+    command = [sys.executable, "-c", KILLED_BEFORE_ITS_ANSWER, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, input=pickle.dumps(events), capture_output=True, check=False)
+    assert ended.returncode == -9, ended.stderr
+
+    log = await SqliteLog.open(tmp_path)
+    again = await log.append("r_a", events, expected=0)
+    await log.close()
+
+    assert again.duplicate
+    assert [event.position for event in again.events] == [1, 2, 3]
