@@ -2,14 +2,24 @@
 
 import asyncio
 import uuid
+from typing import Literal
 
 import click
 
-from cli.reading import find_run, open_views, run_argument, settings_of
+from cli.folder import need_folder
+from cli.reading import open_runs, run_argument, settings_of
+from cli.remote import RemoteRuns
+from cli.runs import find_run
 from cli.screen import next_command, talk
 from cli.settings import Settings
 from runfold.commands import Cancel, Command, Pause, Resume
 
+Action = Literal["cancel", "pause", "resume"]
+COMMANDS: dict[Action, type[Cancel] | type[Pause] | type[Resume]] = {
+    "cancel": Cancel,
+    "pause": Pause,
+    "resume": Resume,
+}
 reason_option = click.option("--reason", default="", help="Why, for the record.")
 
 
@@ -19,7 +29,7 @@ reason_option = click.option("--reason", default="", help="Why, for the record."
 @click.pass_context
 def cancel(context: click.Context, *, run_text: str, reason: str) -> None:
     """Cancel a run: its processes are ended, and it never goes on."""
-    run_id = _act(context, run_text, Cancel(reason=reason))
+    run_id = _act(context, run_text, "cancel", reason)
     next_command(f"runfold status {run_id}")
 
 
@@ -29,7 +39,7 @@ def cancel(context: click.Context, *, run_text: str, reason: str) -> None:
 @click.pass_context
 def pause(context: click.Context, *, run_text: str, reason: str) -> None:
     """Pause a run when its present turn ends."""
-    run_id = _act(context, run_text, Pause(reason=reason))
+    run_id = _act(context, run_text, "pause", reason)
     next_command(f"runfold resume {run_id}")
 
 
@@ -39,7 +49,7 @@ def pause(context: click.Context, *, run_text: str, reason: str) -> None:
 @click.pass_context
 def resume(context: click.Context, *, run_text: str, reason: str) -> None:
     """Let a paused or stopped run go on."""
-    run_id = _act(context, run_text, Resume(reason=reason))
+    run_id = _act(context, run_text, "resume", reason)
     next_command(f"runfold watch {run_id}")
 
 
@@ -47,19 +57,25 @@ def resume(context: click.Context, *, run_text: str, reason: str) -> None:
 @click.pass_context
 def recover(context: click.Context) -> None:
     """End runs of this host whose driver is gone."""
-    found = asyncio.run(_recover(settings_of(context)))
+    settings = settings_of(context)
+    need_folder(settings, "recover")
+    found = asyncio.run(_recover(settings))
     for run_id in found:
         click.echo(run_id)
     talk(f"{len(found)} recovered" if found else "nothing to recover")
 
 
-def _act(context: click.Context, run_text: str, command: Command) -> str:
+def _act(context: click.Context, run_text: str, action: Action, reason: str) -> str:
     settings = settings_of(context)
-    with open_views(settings) as views:
-        snapshot = find_run(views, run_text)
-    status = asyncio.run(_execute(settings, snapshot.id, command, snapshot.tenant))
-    talk(f"run {snapshot.id} is {status}")
-    return snapshot.id
+    status: str | None
+    with open_runs(settings) as runs:
+        run = find_run(runs, run_text)
+        if isinstance(runs, RemoteRuns):
+            status = runs.control(run.id, action, reason=reason).status
+        else:
+            status = asyncio.run(_execute(settings, run.id, COMMANDS[action](reason=reason), run.tenant))
+    talk(f"run {run.id} is {status}")
+    return run.id
 
 
 async def _execute(settings: Settings, run_id: str, command: Command, tenant: str) -> str:

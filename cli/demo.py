@@ -12,14 +12,15 @@ from pathlib import Path
 
 import click
 
+from cli.folder import FolderRuns, open_folder
 from cli.lines import event_line
-from cli.reading import find_run, follow, open_views, settings_of
+from cli.reading import settings_of
+from cli.runs import find_run
 from cli.screen import is_terminal, next_command, talk
 from cli.server_lock import running_server
 from cli.settings import Settings
 from cli.status import show_status
-from projections.runs import RunFilter, list_runs
-from projections.views import Views
+from projections.runs import RunFilter
 from runfold.errors import Unavailable
 
 STOP_SECONDS = 10.0
@@ -88,12 +89,12 @@ def _drive(settings: Settings, *, fast: bool) -> int:
     with subprocess.Popen(
         [*command, *program], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=_environment()
     ) as driver:
-        with open_views(settings) as views:
-            run_id = _wait_for_run(views, mark, driver)
-            for recorded in follow(settings, views, run_id, after=0):
+        with open_folder(settings) as runs:
+            run_id = _wait_for_run(runs, mark, driver)
+            for recorded in runs.follow(run_id, after=0):
                 if recorded.type != "subprocess_output":
                     click.echo(event_line(recorded))
-            snapshot = find_run(views, run_id)
+            snapshot = find_run(runs, run_id)
         driver.wait()
     click.echo()
     show_status(snapshot)
@@ -101,11 +102,11 @@ def _drive(settings: Settings, *, fast: bool) -> int:
     return 0 if snapshot.status == "completed" else 1
 
 
-def _wait_for_run(views: Views, mark: str, driver: "subprocess.Popen[bytes]") -> str:
+def _wait_for_run(runs: FolderRuns, mark: str, driver: "subprocess.Popen[bytes]") -> str:
     while True:
         over = driver.poll() is not None
-        views.refresh()
-        found = list_runs(views.connection, RunFilter(tenant=None, label=f"{LABEL}={mark}", limit=1)).items
+        runs.views.refresh()
+        found = runs.list_runs(RunFilter(tenant=None, label=f"{LABEL}={mark}", limit=1)).items
         if found:
             return found[0].id
         if over:

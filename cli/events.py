@@ -4,11 +4,10 @@ import click
 import msgspec
 
 from cli.lines import event_line
-from cli.reading import find_run, json_option, open_views, print_json, run_argument, settings_of
+from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
+from cli.runs import find_run
 from cli.screen import duration, plain, table
-from eventstore.reading import open_reader, read_page
-from projections.history import run_history
-from runfold.envelope import Recorded, envelope_json
+from runfold.envelope import envelope_json
 
 
 @click.command()
@@ -22,27 +21,13 @@ def events(
     context: click.Context, *, run_text: str, after: int, types: tuple[str, ...], limit: int | None, as_json: bool
 ) -> None:
     """List a run's recorded events, oldest first."""
-    settings = settings_of(context)
-    with open_views(settings) as views:
-        run = find_run(views, run_text)
-    connection = open_reader(settings.data)
-    found: list[Recorded] = []
-    try:
-        while True:
-            page = read_page(connection, after=after, stream=run.id)
-            found += [recorded for recorded in page.events if not types or recorded.type in types]
-            if not page.events or (limit is not None and len(found) >= limit):
-                break
-            after = page.scanned_to
-    finally:
-        connection.close()
-    kept = found if limit is None else found[:limit]
+    with open_runs(settings_of(context)) as runs:
+        page = runs.events(find_run(runs, run_text), after=after, types=types, limit=limit)
     if as_json:
-        cursor = kept[-1].cursor if len(kept) < len(found) else None
-        items = [msgspec.Raw(envelope_json(recorded)) for recorded in kept]
-        print_json({"items": items, "total": None if types else run.version, "next_cursor": cursor})
+        items = [msgspec.Raw(envelope_json(recorded)) for recorded in page.items]
+        print_json({"items": items, "total": page.total, "next_cursor": page.next_cursor})
         return
-    for recorded in kept:
+    for recorded in page.items:
         click.echo(f"{recorded.position:>7}  {event_line(recorded)}")
 
 
@@ -52,8 +37,8 @@ def events(
 @click.pass_context
 def history(context: click.Context, *, run_text: str, as_json: bool) -> None:
     """List a run's status changes, oldest first."""
-    with open_views(settings_of(context)) as views:
-        transitions = run_history(views.connection, find_run(views, run_text).id)
+    with open_runs(settings_of(context)) as runs:
+        transitions = runs.history(find_run(runs, run_text).id)
     if as_json:
         print_json({"items": transitions, "total": len(transitions), "next_cursor": None})
         return

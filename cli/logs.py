@@ -7,11 +7,10 @@ from typing import BinaryIO
 
 import click
 
-from cli.reading import POLL_SECONDS, find_run, open_views, run_argument, settings_of
-from projections.runs import get_run
-from projections.views import Views
+from cli.folder import POLL_SECONDS, FolderRuns, need_folder, open_folder
+from cli.reading import run_argument, settings_of
+from cli.runs import find_run
 from runfold.errors import NotFound
-from runfold.state import RESTING
 
 CHUNK_BYTES = 64 * 1024
 
@@ -24,10 +23,11 @@ CHUNK_BYTES = 64 * 1024
 def logs(context: click.Context, *, run_text: str, follow: bool, tail: int | None) -> None:
     """Print what a run's command wrote, both streams in order."""
     settings = settings_of(context)
-    with open_views(settings) as views:
-        run_id = find_run(views, run_text).id
+    need_folder(settings, "logs")
+    with open_folder(settings) as runs:
+        run_id = find_run(runs, run_text).id
         path = settings.data / "runs" / run_id / "output.log"
-        while follow and not path.exists() and not _rests(views, run_id):
+        while follow and not path.exists() and not runs.rests(run_id):
             time.sleep(POLL_SECONDS)
         if not path.exists():
             raise NotFound(
@@ -35,16 +35,16 @@ def logs(context: click.Context, *, run_text: str, follow: bool, tail: int | Non
                 hint=f"`runfold events {run_id}` shows what was recorded",
                 run_id=run_id,
             )
-        _print(path, views, run_id, follow=follow, tail=tail)
+        _print(path, runs, run_id, follow=follow, tail=tail)
 
 
-def _print(path: Path, views: Views, run_id: str, *, follow: bool, tail: int | None) -> None:
+def _print(path: Path, runs: FolderRuns, run_id: str, *, follow: bool, tail: int | None) -> None:
     with path.open("rb") as file:
         if tail is not None:
             file.seek(_offset_of_last(file, tail))
         while True:
             # Asked before the copy, so that what was written up to the end is printed too.
-            last = not follow or _rests(views, run_id)
+            last = not follow or runs.rests(run_id)
             while chunk := file.read(CHUNK_BYTES):
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
@@ -72,9 +72,3 @@ def _offset_of_last(file: BinaryIO, lines: int) -> int:
                     return start + index + 1
         offset = start
     return 0
-
-
-def _rests(views: Views, run_id: str) -> bool:
-    views.refresh()
-    snapshot = get_run(views.connection, run_id, tenant=None)
-    return snapshot is None or snapshot.status in RESTING

@@ -2,10 +2,10 @@
 
 import click
 
-from cli.reading import json_option, open_views, print_json, settings_of
+from cli.reading import json_option, open_runs, print_json, settings_of
+from cli.runs import list_all
 from cli.screen import cost, duration, elapsed_ms, plain, short_ids, table
-from projections.runs import STATUSES, RunFilter, RunList, list_runs
-from projections.views import Views
+from projections.runs import STATUSES, RunFilter
 from runfold.snapshot import Snapshot
 
 PAGE_RUNS = 200
@@ -30,8 +30,9 @@ def ps(
     as_json: bool,
 ) -> None:
     """List runs, newest first."""
-    with open_views(settings_of(context)) as views:
-        found = _list(views, status, workflow, None if everything else limit)
+    wanted = RunFilter(tenant=None, status=status, workflow=workflow, limit=PAGE_RUNS if everything else limit)
+    with open_runs(settings_of(context)) as runs:
+        found = list_all(runs, wanted) if everything else runs.list_runs(wanted)
     if as_json:
         print_json({"items": found.items, "total": found.total, "next_cursor": found.next_cursor})
         return
@@ -47,21 +48,6 @@ def ps(
     )
     if found.total > len(found.items):
         click.echo(f"{found.total - len(found.items)} more: runfold ps -a", err=True)
-
-
-def _list(views: Views, status: tuple[str, ...], workflow: str | None, limit: int | None) -> RunList:
-    """One page, or with no limit all of them in pages."""
-    page = list_runs(
-        views.connection, RunFilter(tenant=None, status=status, workflow=workflow, limit=limit or PAGE_RUNS)
-    )
-    items = list(page.items)
-    cursor = page.next_cursor
-    while limit is None and cursor is not None:
-        further = RunFilter(tenant=None, status=status, workflow=workflow, limit=PAGE_RUNS, cursor=cursor)
-        following = list_runs(views.connection, further)
-        items += following.items
-        cursor = following.next_cursor
-    return RunList(items=items, total=page.total, next_cursor=cursor)
 
 
 def _row(item: Snapshot, short: str) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from cli.reading import find_run, json_option, open_views, print_json, run_argument, settings_of
+from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
+from cli.runs import find_run
 from cli.screen import colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
 from runfold.snapshot import Report, Snapshot, Stats
 from runfold.state import RESTING, Tests
@@ -18,8 +19,8 @@ BAR_CHARACTERS = 32
 @click.pass_context
 def status(context: click.Context, *, run_text: str, as_json: bool) -> None:
     """Show where a run stands."""
-    with open_views(settings_of(context)) as views:
-        snapshot = find_run(views, run_text)
+    with open_runs(settings_of(context)) as runs:
+        snapshot = find_run(runs, run_text)
     if as_json:
         print_json(snapshot)
         return

@@ -1,67 +1,17 @@
 """The command line, as a person or a script meets it: real processes on a real data folder."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.terminal import ROOT, environment, first_line, read, record, runfold, started
+
 pytestmark = pytest.mark.slow
-
-
-def environment(data: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNFOLD_")}
-    return {**kept, "RUNFOLD_DATA": str(data), "RUNFOLD_PORT": "0"}
-
-
-def runfold(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "runfold", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(data), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
-    )
-
-
-def read(data: Path, *arguments: str) -> Any:
-    done = runfold(data, *arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def record(data: Path, program: str = "print('hello')") -> subprocess.CompletedProcess[str]:
-    return runfold(data, "run", "--quiet", "--", sys.executable, "-c", program)
-
-
-@contextmanager
-def started(data: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "runfold", *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(data),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
-
-
-def first_line(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
 
 
 def test_a_run_is_transparent_and_recorded(tmp_path: Path) -> None:

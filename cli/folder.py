@@ -1,0 +1,113 @@
+"""The runs of a data folder on this machine, read from its views and its log; no server needed."""
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+from cli.runs import EventPage
+from cli.screen import talk
+from cli.settings import Settings
+from eventstore.reading import bounds, data_version, open_reader, read_page
+from projections.history import Transition, run_history
+from projections.runs import RunFilter, RunList, find_run_ids, get_run, list_runs
+from projections.views import Views
+from runfold.envelope import Recorded
+from runfold.errors import NotAllowed, NotFound
+from runfold.snapshot import Snapshot
+from runfold.state import RESTING
+
+POLL_SECONDS = 0.05  # A person sees no delay, and an idle watcher costs next to nothing.
+ENDS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
+
+
+class FolderRuns:
+    def __init__(self, settings: Settings, views: Views) -> None:
+        self._settings = settings
+        self.views = views
+
+    def list_runs(self, wanted: RunFilter) -> RunList:
+        return list_runs(self.views.connection, wanted)
+
+    def get_run(self, run_id: str) -> Snapshot | None:
+        return get_run(self.views.connection, run_id, tenant=None)
+
+    def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
+        return find_run_ids(self.views.connection, prefix, tenant=None, limit=limit)
+
+    def history(self, run_id: str) -> list[Transition]:
+        return run_history(self.views.connection, run_id)
+
+    def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
+        found: list[Recorded] = []
+        connection = open_reader(self._settings.data)
+        try:
+            while True:
+                page = read_page(connection, after=after, stream=run.id)
+                found += [recorded for recorded in page.events if not types or recorded.type in types]
+                if not page.events or (limit is not None and len(found) > limit):
+                    break
+                after = page.scanned_to
+        finally:
+            connection.close()
+        items = found if limit is None else found[:limit]
+        cursor = items[-1].cursor if len(items) < len(found) else None
+        return EventPage(items=items, total=None if types else run.version, next_cursor=cursor)
+
+    def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
+        connection = open_reader(self._settings.data)
+        try:
+            check = True
+            seen: object = None
+            while True:
+                changed = data_version(connection)
+                if changed == seen:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                seen = changed
+                head = bounds(connection).last
+                while after < head:
+                    page = read_page(connection, after=after, stream=run_id, upto=head)
+                    check = check or any(recorded.type in ENDS for recorded in page.events)
+                    yield from page.events
+                    after = page.scanned_to
+                if check and self.rests(run_id, at_most=after):
+                    return
+                check = False
+        finally:
+            connection.close()
+
+    def rests(self, run_id: str, *, at_most: int | None = None) -> bool:
+        """Whether the run rests, at an event that is not beyond a position."""
+        self.views.refresh()
+        snapshot = self.get_run(run_id)
+        if snapshot is None:
+            return True
+        return snapshot.status in RESTING and (at_most is None or snapshot.position <= at_most)
+
+
+@contextmanager
+def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
+    """The runs of the data folder, caught up with its log. Raises NotFound, naming what to type."""
+    if not (settings.data / "log.db").exists():
+        raise NotFound(
+            f"there are no runs in `{settings.data}` yet",
+            hint="`runfold run -- COMMAND` records one; `runfold doctor` says where runs are kept",
+        )
+    views = Views.open(settings.data)
+    try:
+        if views.refresh().stale:
+            talk("note: the views are behind the log; what follows may be older than the last event")
+        yield FolderRuns(settings, views)
+    finally:
+        views.close()
+
+
+def need_folder(settings: Settings, command: str) -> None:
+    """Refuse what only works where the data is. Raises NotAllowed, naming that machine."""
+    if settings.url:
+        from urllib.parse import urlsplit
+
+        raise NotAllowed(
+            f"`runfold {command}` works on the data folder, and RUNFOLD_URL names a server",
+            hint=f"run it on {urlsplit(settings.url).hostname or settings.url}, without RUNFOLD_URL",
+        )

@@ -1,0 +1,232 @@
+"""The runs of a server, read and controlled over HTTP; it gives what the data folder itself would give."""
+
+import http.client
+import time
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from cli.runs import EventPage
+from cli.screen import talk
+from cli.settings import Settings
+from projections.history import Transition
+from projections.runs import LIMIT_MAX, RunFilter, RunList
+from runfold import errors
+from runfold.envelope import Recorded, time_us
+from runfold.envelope import _Envelope as Envelope
+from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable
+from runfold.snapshot import Snapshot
+
+ANSWER_SECONDS = 30.0  # The server says something every 15 s, also on a stream where nothing happens.
+RETRY_SECONDS = 1.0
+RETRIES_MAX = 30
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Transitions(msgspec.Struct, frozen=True):
+    items: list[Transition]
+
+
+class Envelopes(msgspec.Struct, frozen=True):
+    items: list[Envelope]
+    total: int | None
+    next_cursor: str | None
+
+
+class RemoteRuns:
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.url.rstrip("/")
+        parts = urlsplit(self._url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidSetting(
+                f"`{settings.url}` from {settings.sources['url']} is not the address of a server",
+                hint="for example RUNFOLD_URL=http://127.0.0.1:8321",
+            )
+        self._path = parts.path
+        self._host = parts.netloc.rpartition("@")[2]
+        self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._token = _token(settings, parts.hostname)
+        self._connection: http.client.HTTPConnection | None = None
+
+    def list_runs(self, wanted: RunFilter) -> RunList:
+        query: dict[str, Any] = {
+            name: value
+            for name, value in msgspec.structs.asdict(wanted).items()
+            if name != "tenant" and value not in (None, (), 0)
+        }
+        return msgspec.json.decode(self._get("/api/runs", query), type=RunList)
+
+    def get_run(self, run_id: str) -> Snapshot | None:
+        try:
+            return msgspec.json.decode(self._get(f"/api/runs/{run_id}"), type=Snapshot)
+        except errors.NotFound:
+            return None
+
+    def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
+        found: list[str] = []
+        wanted = RunFilter(tenant=None, q=prefix, limit=LIMIT_MAX)
+        while len(found) < limit:
+            page = self.list_runs(wanted)
+            # `q` also finds titles and labels.
+            found += [item.id for item in page.items if item.id.startswith(prefix)]
+            if page.next_cursor is None:
+                break
+            wanted = msgspec.structs.replace(wanted, cursor=page.next_cursor)
+        return found[:limit]
+
+    def history(self, run_id: str) -> list[Transition]:
+        return msgspec.json.decode(self._get(f"/api/runs/{run_id}/history"), type=Transitions).items
+
+    def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
+        items: list[Recorded] = []
+        cursor: str | None = str(after)
+        total: int | None = None
+        while cursor is not None and (limit is None or len(items) < limit):
+            count = LIMIT_MAX if limit is None else min(limit - len(items), LIMIT_MAX)
+            answer = self._get(f"/api/runs/{run.id}/events", {"after": cursor, "limit": count, "type": types})
+            page = msgspec.json.decode(answer, type=Envelopes)
+            items += [_recorded(item) for item in page.items]
+            total, cursor = page.total, page.next_cursor
+        return EventPage(items=items, total=total, next_cursor=cursor)
+
+    def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
+        failures = 0
+        while True:
+            try:
+                for recorded in self._stream(run_id, after):
+                    after, failures = recorded.position, 0
+                    yield recorded
+                return
+            except (OSError, http.client.HTTPException, Unavailable) as error:
+                # A stream that breaks goes on where it was: the server may only have been started anew.
+                failures += 1
+                if failures > RETRIES_MAX:
+                    raise self._unreachable(error) from error
+                time.sleep(RETRY_SECONDS)
+
+    def control(self, run_id: str, action: str, *, reason: str) -> Snapshot:
+        """Ask the server to pause, resume or cancel; the run after it."""
+        body = msgspec.json.encode({"action": action, "reason": reason})
+        key = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        return msgspec.json.decode(
+            self._ask("POST", f"/api/runs/{run_id}/control", body=body, headers=key), type=Snapshot
+        )
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _get(self, path: str, query: dict[str, Any] | None = None) -> bytes:
+        return self._ask("GET", path + (f"?{urlencode(query, doseq=True)}" if query else ""))
+
+    def _ask(
+        self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> bytes:
+        if self._connection is None:
+            self._connection = self._connect(self._host, timeout=ANSWER_SECONDS)
+        try:
+            self._connection.request(
+                method, self._path + path, body=body, headers={**self._headers(), **(headers or {})}
+            )
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        if response.status >= 400:
+            raise _refusal(response.status, content)
+        if response.headers.get("Runfold-Stale"):
+            talk("note: the server's views are behind its log; what follows may be older than the last event")
+        return content
+
+    def _stream(self, run_id: str, after: int) -> Generator[Recorded, None, None]:
+        connection = self._connect(self._host, timeout=ANSWER_SECONDS)
+        try:
+            headers = {**self._headers(), "Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            connection.request("GET", f"{self._path}/api/runs/{run_id}/stream", headers=headers)
+            response = connection.getresponse()
+            if response.status == http.client.NO_CONTENT:
+                return
+            if response.status >= 400:
+                raise _refusal(response.status, response.read())
+            while line := response.readline():
+                if line == b"event: done\n":
+                    return
+                if line.startswith(b"data: {"):
+                    yield _recorded(msgspec.json.decode(line[6:], type=Envelope))
+            raise http.client.IncompleteRead(b"")
+        finally:
+            connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _unreachable(self, error: Exception) -> Unavailable:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        return Unavailable(
+            f"the server at {self._url} does not answer: {why}",
+            hint="`runfold up` starts one there; without RUNFOLD_URL the data folder itself is read",
+        )
+
+
+@contextmanager
+def open_remote(settings: Settings) -> Generator[RemoteRuns, None, None]:
+    runs = RemoteRuns(settings)
+    try:
+        yield runs
+    finally:
+        runs.close()
+
+
+def _token(settings: Settings, host: str) -> str:
+    """The token of the settings; on this machine else that of the data folder, which is never sent anywhere else."""
+    if settings.token or host not in LOOPBACK:
+        return settings.token
+    try:
+        return (settings.data / "token").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _refusal(status: int, content: bytes) -> RunfoldError:
+    """The error that the server meant."""
+    try:
+        problem: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return Unavailable(f"the server answered {status} without a problem", hint="is this address a runfold server?")
+    kind = _kind_of(str(problem.get("code")), RunfoldError) or RunfoldError
+    hint = str(problem.get("hint") or "")
+    if kind is Unauthorized:
+        hint = "RUNFOLD_TOKEN has to be a token of that server; its first one is in `token` in its data folder"
+    return kind(str(problem.get("detail") or problem.get("title")), hint=hint, run_id=problem.get("run_id"))
+
+
+def _kind_of(code: str, kind: type[RunfoldError]) -> type[RunfoldError] | None:
+    if kind.__dict__.get("code") == code:
+        return kind
+    return next((found for child in kind.__subclasses__() if (found := _kind_of(code, child))), None)
+
+
+def _recorded(item: Envelope) -> Recorded:
+    """The event of its public envelope."""
+    return Recorded(
+        position=item.position,
+        run_id=item.run_id,
+        version=item.version,
+        id=item.id,
+        type=item.type,
+        schema=item.schema,
+        at_us=time_us(item.at),
+        recorded_at_us=time_us(item.recorded_at),
+        tenant=item.tenant,
+        actor=f"{item.actor.kind}:{item.actor.name}" if item.actor.name else item.actor.kind,
+        cause=item.cause,
+        command=item.command,
+        sent=bytes.fromhex(item.sent) if item.sent else None,
+        correlation=item.correlation,
+        hash=bytes.fromhex(item.hash),
+        data=None if bytes(item.data) == b"null" else bytes(item.data),
+    )

@@ -1,0 +1,97 @@
+"""What a reading command asks for, answered by the data folder itself or by a server that has it, alike."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from projections.history import Transition
+from projections.runs import RunFilter, RunList
+from runfold.envelope import Recorded
+from runfold.errors import BadRequest, NotFound
+from runfold.snapshot import Snapshot
+
+SUGGESTED_RUNS = 200  # Among so many of the newest a mistyped id is looked for.
+CANDIDATES_SHOWN = 3
+
+
+class EventPage(msgspec.Struct, frozen=True, kw_only=True):
+    """`total` is unknown where only some types were asked for; `next_cursor` is null at the end."""
+
+    items: list[Recorded]
+    total: int | None
+    next_cursor: str | None
+
+
+class Runs(Protocol):
+    def list_runs(self, wanted: RunFilter) -> RunList: ...
+
+    def get_run(self, run_id: str) -> Snapshot | None: ...
+
+    def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
+        """The newest first."""
+        ...
+
+    def history(self, run_id: str) -> list[Transition]: ...
+
+    def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage: ...
+
+    def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
+        """The run's events from a position on; ends when all are delivered and the run rests."""
+        ...
+
+
+def find_run(runs: Runs, text: str) -> Snapshot:
+    """The run that was meant: an id, a unique beginning of one (also without `r_`), or `@last`."""
+    run_id = _newest(runs) if text == "@last" else _complete(runs, text)
+    snapshot = runs.get_run(run_id) if run_id else None
+    if snapshot is None:
+        raise NotFound(f"there is no run `{text}`", hint=_did_you_mean(runs, text))
+    return snapshot
+
+
+def list_all(runs: Runs, wanted: RunFilter) -> RunList:
+    """Every run that matches, however many pages that takes."""
+    page = runs.list_runs(wanted)
+    items = list(page.items)
+    cursor = page.next_cursor
+    while cursor is not None:
+        following = runs.list_runs(msgspec.structs.replace(wanted, cursor=cursor))
+        items += following.items
+        cursor = following.next_cursor
+    return RunList(items=items, total=page.total, next_cursor=None)
+
+
+def _newest(runs: Runs) -> str | None:
+    items = runs.list_runs(RunFilter(tenant=None, limit=1)).items
+    return items[0].id if items else None
+
+
+def _complete(runs: Runs, text: str) -> str | None:
+    if not text:
+        return None
+    for prefix in (text, f"r_{text}"):
+        found = runs.ids_beginning(prefix, limit=CANDIDATES_SHOWN + 1)
+        if prefix in found:
+            return prefix
+        if len(found) > 1:
+            more = ", …" if len(found) > CANDIDATES_SHOWN else ""
+            raise BadRequest(
+                f"`{text}` is the beginning of more than one run",
+                hint=f"type more of it: {', '.join(found[:CANDIDATES_SHOWN])}{more}",
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _did_you_mean(runs: Runs, text: str) -> str:
+    import difflib
+
+    recent = [item.id for item in runs.list_runs(RunFilter(tenant=None, limit=SUGGESTED_RUNS)).items]
+    if not recent:
+        return "`runfold run -- COMMAND` records the first one"
+    beginnings = {run_id[: max(len(text), 5)]: run_id for run_id in recent}
+    wanted = text if text.startswith("r_") else f"r_{text}"
+    near = difflib.get_close_matches(wanted, beginnings, n=1, cutoff=0.7)
+    return f"did you mean `{beginnings[near[0]]}`?" if near else "`runfold ps` lists the runs, `@last` is the newest"
