@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -13,6 +14,10 @@ from cli.runs import find_run
 from cli.screen import next_command, talk
 from cli.settings import Settings
 from runfold.commands import Cancel, Command, Pause, Resume
+
+if TYPE_CHECKING:
+    from eventstore.ledger import Ledger
+    from eventstore.sqlite import SqliteLog
 
 Action = Literal["cancel", "pause", "resume"]
 COMMANDS: dict[Action, type[Cancel] | type[Pause] | type[Resume]] = {
@@ -85,12 +90,24 @@ async def _execute(settings: Settings, run_id: str, command: Command, tenant: st
 
     log = await SqliteLog.open(settings.data)
     try:
-        executed = await Ledger(log).execute(
+        ledger = Ledger(log)
+        await end_overdue(ledger, log, settings.data)
+        executed = await ledger.execute(
             run_id, command, command_id=str(uuid.uuid4()), actor=local_actor(), tenant=tenant
         )
         return executed.run.status or "unknown"
     finally:
         await log.close()
+
+
+async def end_overdue(ledger: "Ledger", log: "SqliteLog", data: Path) -> None:
+    """Where no server keeps the deadlines, whoever writes first ends what is overdue on this host."""
+    from cli.server_lock import running_server
+    from runner.recover import recover as recover_runs
+
+    if running_server(data) is None:
+        for lost in await recover_runs(ledger, log, data=data):
+            talk(f"run {lost} had lost its driver")
 
 
 async def _recover(settings: Settings) -> list[str]:

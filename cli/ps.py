@@ -40,20 +40,32 @@ def ps(
         for item in found.items:
             click.echo(item.id)
         return
+    lost = _lost(context, found.items)
     ids = short_ids([item.id for item in found.items])
     table(
         ("ID", "STATUS", "REASON", "ELAPSED", "COST", "TITLE"),
-        [_row(item, ids[item.id]) for item in found.items],
+        [_row(item, ids[item.id], lost.get(item.id)) for item in found.items],
         colour_column=1,
     )
     if found.total > len(found.items):
         click.echo(f"{found.total - len(found.items)} more: runfold ps -a", err=True)
 
 
-def _row(item: Snapshot, short: str) -> tuple[str, ...]:
+def _lost(context: click.Context, items: list[Snapshot]) -> dict[str, float]:
+    """Run → seconds since its driver was heard of, where that is gone; what is seen is not written."""
+    settings = settings_of(context)
+    if settings.url or not any(item.worker for item in items):
+        return {}
+    from runner.lost import lost_drivers
+
+    return lost_drivers(settings.data)
+
+
+def _row(item: Snapshot, short: str, lost_seconds: float | None) -> tuple[str, ...]:
+    lost = "" if lost_seconds is None else f" (driver lost {duration(lost_seconds * 1000)} ago; runfold recover)"
     return (
         short,
-        str(item.status),
+        f"{item.status}{lost}",
         plain(item.reason_code or "-", 30),
         duration(elapsed_ms(item)),
         cost(item.stats.cost_usd),

@@ -95,5 +95,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, colour_column
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         cells[-1] = row[-1] if not edge else row[-1][: max(room, 8)]
         if colour_column is not None:
-            cells[colour_column] = colour(cells[colour_column], status_colour(row[colour_column]))
+            cells[colour_column] = colour(cells[colour_column], status_colour(row[colour_column].partition(" ")[0]))
         click.echo("  ".join(cells).rstrip())

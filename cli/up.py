@@ -19,11 +19,14 @@ from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from projections.runs import active_runs
 from projections.service import ViewService
-from runfold.errors import Unavailable
+from runfold.errors import RunfoldError, Unavailable
 from runner.recover import recover
+from runner.reported import Reporters
 
 SHUTDOWN_SECONDS = 2.0  # Streams never end by themselves; their clients come back to the next server.
+SWEEP_SECONDS = 1.0
 TOKEN_FILE = "token"  # noqa: S105 The name of a file.
 
 
@@ -52,8 +55,8 @@ async def _serve(settings: Settings, lock: int) -> None:
         ledger = Ledger(log)
         views = await ViewService.open(settings.data)
         stack.push_async_callback(views.close)
-        for run_id in await recover(ledger, log, data=settings.data):
-            logger.warning("run recovered", run_id=run_id)
+        reporters = Reporters(ledger)
+        await _end_overdue(log, ledger, views, reporters, settings.data)
         app = make_app(
             log=log,
             ledger=ledger,
@@ -61,6 +64,7 @@ async def _serve(settings: Settings, lock: int) -> None:
             data=settings.data,
             token=local_token(settings.data),
             allowed_hosts=_allowed_hosts(settings.host),
+            renew=reporters.renew,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
@@ -69,8 +73,29 @@ async def _serve(settings: Settings, lock: int) -> None:
         write_lock(lock, Server(pid=os.getpid(), url=url))
         click.echo(f"{url}/login?code={make_login_code(app)}")
         talk(f"runfold serves {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
-        await stop.wait()
-        logger.info("stopping")
+        async with asyncio.TaskGroup() as tasks:
+            sweeping = tasks.create_task(_sweep(log, ledger, views, reporters, settings.data))
+            await stop.wait()
+            logger.info("stopping")
+            sweeping.cancel()
+
+
+async def _sweep(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
+    """Keep the deadlines of this folder's runs, whoever drives them, until cancelled."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await _end_overdue(log, ledger, views, reporters, data)
+        except RunfoldError as error:
+            # A log that is contended or full now may not be in a second; what is overdue stays so.
+            structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
+
+
+async def _end_overdue(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
+    lost = await recover(ledger, log, data=data)
+    active, _ = await views.query(active_runs)
+    for run_id in [*lost, *await reporters.end_overdue(active)]:
+        structlog.get_logger().warning("run ended: its driver is gone", run_id=run_id)
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> str:

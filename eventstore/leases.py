@@ -71,6 +71,17 @@ class Leases:
         connection.execute(_SCHEMA)
         return cls(connection, monotonic_us, wall_us)
 
+    @classmethod
+    def open_reader(cls, data: Path) -> "Leases | None":
+        """To look only; None where no lease was ever taken."""
+        path = data / "leases.db"
+        if not path.exists():
+            return None
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+        )
+        return cls(connection, monotonic_us, wall_us)
+
     def close(self) -> None:
         self._connection.close()
 

@@ -10,7 +10,7 @@ from eventstore.leases import Lease, Leases, monotonic_us
 from eventstore.ledger import Ledger
 from runfold.commands import LoseClaim
 from runfold.errors import NotFound, Refused
-from runner import machine
+from runner.lost import lost_leases
 
 
 async def recover(ledger: Ledger, log: EventLog, *, data: Path, now: Callable[[], int] = monotonic_us) -> list[str]:
@@ -22,22 +22,10 @@ async def recover(ledger: Ledger, log: EventLog, *, data: Path, now: Callable[[]
         return []
     leases = await asyncio.to_thread(Leases.open, data)
     try:
-        lost = await asyncio.to_thread(_lost, leases, now())
+        lost = await asyncio.to_thread(lost_leases, leases, now())
         return [lease.run_id for lease in lost if await _lose(ledger, log, leases, lease)]
     finally:
         leases.close()
-
-
-def _lost(leases: Leases, now_us: int) -> list[Lease]:
-    """Leases whose worker is gone, or has not renewed in time though nobody has stopped it."""
-    host, boot_id = machine.host(), machine.boot_id()
-    return [lease for lease in leases.of_host(host) if _is_lost(lease, boot_id, now_us)]
-
-
-def _is_lost(lease: Lease, boot_id: str, now_us: int) -> bool:
-    if lease.boot_id != boot_id or not machine.is_process_alive(lease.pid, lease.pid_started_at):
-        return True
-    return lease.expires_monotonic_us <= now_us and not machine.is_process_stopped(lease.pid)
 
 
 async def _lose(ledger: Ledger, log: EventLog, leases: Leases, lease: Lease) -> bool:

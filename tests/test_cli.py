@@ -204,3 +204,51 @@ def test_the_demo_errs_mends_itself_and_leaves_nothing_running(tmp_path: Path) -
     assert run["stats"]["tests"]["failed"] == 2
     assert run["stats"]["files"] >= 3
     assert run["stats"]["cost_usd"] > 0
+
+
+def test_a_lost_driver_is_shown_without_writing_and_ended_by_recover(tmp_path: Path) -> None:
+    program = "print('up', flush=True); import time; time.sleep(60)"
+    with started(tmp_path, "run", "--quiet", "--", sys.executable, "-c", program) as driver:
+        assert first_line(driver) == "up"
+        driver.kill()
+        driver.wait(30)
+    before = read(tmp_path, "ps")["items"][0]
+
+    listed = runfold(tmp_path, "ps").stdout
+    after = read(tmp_path, "ps")["items"][0]
+    recovered = runfold(tmp_path, "recover")
+
+    assert "running (driver lost " in listed
+    assert " ago; runfold recover)" in listed
+    assert before == after
+    assert recovered.stdout == f"{before['id']}\n"
+    ended = read(tmp_path, "status", before["id"])
+    assert (ended["status"], ended["reason_code"]) == ("failed", "WORKER_LOST")
+
+
+def test_a_command_that_writes_first_ends_what_has_lost_its_driver(tmp_path: Path) -> None:
+    with started(tmp_path, "run", "--quiet", "--", "sh", "-c", "echo up; sleep 60") as driver:
+        assert first_line(driver) == "up"
+        driver.kill()
+        driver.wait(30)
+
+    cancelled = runfold(tmp_path, "cancel", "@last")
+
+    assert cancelled.returncode == 1
+    assert "is already failed" in cancelled.stderr
+
+
+def test_a_server_fails_a_reported_run_whose_reporter_is_silent(tmp_path: Path) -> None:
+    with started(tmp_path, "up", "--port", "0") as server:
+        url = first_line(server).partition("/login")[0]
+        token = (tmp_path / "token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        body = json.dumps({"title": "silent", "lease_seconds": 0.5}).encode()
+        request = urllib.request.Request(f"{url}/api/runs/external", data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            run_id = json.loads(answer.read())["id"]
+
+        waited = runfold(tmp_path, "wait", run_id)
+
+        assert waited.returncode == 1
+        assert read(tmp_path, "status", run_id)["reason_code"] == "WORKER_LOST"
