@@ -5,7 +5,7 @@ import msgspec
 from eventstore.sqlite3_module import sqlite3
 from projections.view import RunCache, View, encode_run
 from runfold.envelope import Recorded, time_text
-from runfold.events import event_class
+from runfold.events import EVENT_CLASSES
 
 _DDL = (
     """CREATE TABLE history (
@@ -62,20 +62,23 @@ def run_history(connection: sqlite3.Connection, run_id: str, *, tenant: str | No
     ]
 
 
+MOVING_CLASSES = frozenset({"lifecycle", "audit"})
+
+
 class HistoryFold:
     def __init__(self) -> None:
-        from runfold.evolve import fold
+        from runfold.evolve import evolve_recorded
 
-        self._fold = fold
+        self._after = evolve_recorded
         self._runs = RunCache("SELECT body, position FROM history_runs WHERE run_id = ?")
         self._rows: list[tuple[int, str, str, str | None, str | None, str, str, int]] = []
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
         # Only lifecycle and audit facts move a status; the many others need not be folded twice.
-        if event_class(recorded.type) not in ("lifecycle", "audit"):
+        if EVENT_CLASSES.get(recorded.type) not in MOVING_CLASSES:
             return
         before = self._runs.get(connection, recorded)
-        after = self._fold(before, (recorded,))
+        after = self._after(before, recorded)
         self._runs.put(after, recorded.position)
         if after.status != before.status:
             self._rows.append(

@@ -228,14 +228,14 @@ def _bad(name: str, value: object, allowed: str) -> BadRequest:
 class RunsFold:
     def __init__(self) -> None:
         # Imported by who folds: most commands read rows that another process has written.
-        from runfold.evolve import fold
+        from runfold.evolve import evolve_recorded
 
-        self._fold = fold
+        self._after = evolve_recorded
         self._runs = RunCache("SELECT body, position FROM runs WHERE run_id = ?")
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
         run = self._runs.get(connection, recorded)
-        self._runs.put(self._fold(run, (recorded,)), recorded.position)
+        self._runs.put(self._after(run, recorded), recorded.position)
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(

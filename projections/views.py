@@ -40,6 +40,13 @@ _CHECKPOINTS_DDL = """CREATE TABLE IF NOT EXISTS checkpoints (
 ) STRICT"""
 
 
+CHECKPOINT_COLUMNS = ["view", "log_id", "position", "hash", "fingerprint", "status", "error"]
+
+
+class ForeignViews(sqlite3.DatabaseError):
+    """The file is a database, but not one of ours; it never leaves this module."""
+
+
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     """How far the views have read the log; `stale` when that is not its head. `parked` views stay behind."""
 
@@ -81,7 +88,13 @@ class Views:
         """The views of a data folder, made where there are none. Raises Contended, InvalidSetting."""
         opened = cls(data, views, page_events)
         try:
-            opened._open_generation(_current_generation(data))
+            generation = _current_generation(data)
+            try:
+                opened._open_generation(generation)
+            except sqlite3.DatabaseError as error:
+                if not opened._is_writable or not _is_damage(error):
+                    raise
+                opened._replace(generation)
         except BaseException:
             opened.close()
             raise
@@ -94,7 +107,19 @@ class Views:
         return self._connection
 
     def refresh(self, *, wait_seconds: float = 2.0) -> Freshness:
-        """Fold what the log holds beyond the checkpoints; waits a bounded time for another process that does."""
+        """Fold what the log holds beyond the checkpoints; waits a bounded time for another process that does.
+
+        A damaged file is left behind: what it held is folded again from the log.
+        """
+        try:
+            return self._refresh(wait_seconds)
+        except sqlite3.DatabaseError as error:
+            if not self._is_writable or not _is_damage(error):
+                raise
+            self._replace(self._generation)
+            return self._refresh(wait_seconds)
+
+    def _refresh(self, wait_seconds: float) -> Freshness:
         generation = _current_generation(self._data)
         if generation != self._generation:
             self._open_generation(generation)
@@ -189,18 +214,20 @@ class Views:
         """Where the view stands after the page: at its end, or parked before the first event that its fold refuses."""
         if view.name not in self._folds:
             self._folds[view.name] = view.make_fold()
-        fold, reached = self._folds[view.name], before.place
+        apply, connection = self._folds[view.name].apply, self.connection
+        last = None
         for recorded in page.events:
             if recorded.run_id != SYSTEM_STREAM:
                 try:
-                    fold.apply(self.connection, recorded)
+                    apply(connection, recorded)
                 except sqlite3.Error:
                     raise
                 except Exception as error:  # Whatever a fold raises stops its own view only.
                     text = f"event {recorded.position} of `{recorded.run_id}`: {type(error).__name__}: {error}"
+                    reached = before.place if last is None else (log_id, last.position, last.hash)
                     return _checkpoint(view, reached, status="parked", error=text[:ERROR_CHARS_MAX])
-            reached = (log_id, recorded.position, recorded.hash)
-        return _checkpoint(view, reached)
+            last = recorded
+        return _checkpoint(view, before.place if last is None else (log_id, last.position, last.hash))
 
     def _discard(self, views: list[View]) -> None:
         """These rows were folded from a log that is not this one, so the views begin anew."""
@@ -293,11 +320,24 @@ class Views:
         elif not path.exists():
             self._prepare()
 
+    def _replace(self, generation: int) -> None:
+        """Leave a file that cannot be used behind, as whoever is first of those that met it. Raises Contended."""
+        with self._lock(REBUILD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
+            if not is_held:
+                raise Contended("another process is rebuilding the views", hint="wait until it has ended")
+            if _current_generation(self._data) == generation:
+                _build_next(self._data, self._views)
+        self._open_generation(_current_generation(self._data))
+
     def _is_prepared(self) -> bool:
-        query = "SELECT count(*) FROM sqlite_schema WHERE name = 'checkpoints'"
-        return bool(self.connection.execute(query).fetchone()[0]) and set(self.checkpoints()) >= {
-            view.name for view in self._views
-        }
+        columns = [row[1] for row in self.connection.execute("PRAGMA table_info(checkpoints)").fetchall()]
+        if columns:
+            if columns != CHECKPOINT_COLUMNS:
+                raise ForeignViews("its checkpoints are not ours")
+            return set(self.checkpoints()) >= {view.name for view in self._views}
+        if self.connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise ForeignViews("it belongs to another program")
+        return False
 
     def _prepare(self) -> None:
         with self._transaction():
@@ -310,23 +350,37 @@ class Views:
 
 def rebuild(data: Path, *, views: tuple[View, ...] = VIEWS) -> int:
     """Fold the whole log into the next generation, then point at it; readers keep the old one until then."""
-    built = Views(data, views, PAGE_EVENTS)
-    with built._lock(REBUILD_LOCK_FILE, 0) as is_held:
+    with Views(data, views, PAGE_EVENTS)._lock(REBUILD_LOCK_FILE, 0) as is_held:
         if not is_held:
             raise Contended("another process is rebuilding these views", hint="wait until it has ended")
-        generation = _current_generation(data) + 1
-        for leftover in data.glob(f"views.{generation}.db*"):
-            leftover.unlink()
-        try:
-            built._open_generation(generation)
-            log = built._open_log()
-            built._catch_up(log, _bounds(log).last)
-        finally:
-            built.close()
-        temporary = data / f"{CURRENT_FILE}.new"
-        temporary.write_text(f"{generation}\n")
-        temporary.replace(data / CURRENT_FILE)
+        return _build_next(data, views)
+
+
+def _build_next(data: Path, views: tuple[View, ...]) -> int:
+    """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock."""
+    generation = _current_generation(data) + 1
+    for leftover in data.glob(f"views.{generation}.db*"):
+        leftover.unlink()
+    built = Views(data, views, PAGE_EVENTS)
+    try:
+        built._open_generation(generation)
+        log = built._open_log()
+        built._catch_up(log, _bounds(log).last)
+    finally:
+        built.close()
+    temporary = data / f"{CURRENT_FILE}.new"
+    temporary.write_text(f"{generation}\n")
+    temporary.replace(data / CURRENT_FILE)
+    # Who still reads an older one keeps it open until its next look at the pointer.
+    for old in data.glob("views.*.db*"):
+        if old.name.split(".")[1] != str(generation):
+            old.unlink(missing_ok=True)
     return generation
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file itself is at fault: locks, full disks and wrong statements are other classes of error."""
+    return isinstance(error, ForeignViews) or type(error) is sqlite3.DatabaseError
 
 
 def _bounds(log: sqlite3.Connection | None) -> Bounds:

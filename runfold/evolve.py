@@ -102,6 +102,8 @@ _Approval: TypeAlias = ApprovalRequested | ApprovalGranted | ApprovalDenied | Ap
 _SAID_AT_OPENING = tuple(
     name for name in RunQueued.__struct_fields__ if name in Run.__struct_fields__ and name != "completion"
 )
+# The bulk of every log: their data need not even be decoded.
+_CHANGING_NOTHING = frozenset({"subprocess_output", "message", "reasoning", "file_read", "command_executed"})
 _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 
 
@@ -114,20 +116,30 @@ def evolve(run: Run, event: Event | Unknown | None, *, at_us: int) -> Run:
 def fold(run: Run, recordeds: Iterable[Recorded]) -> Run:
     """The run after all of these; an event whose data cannot be read any more only counts."""
     for recorded in recordeds:
-        if run.version == 0:
-            run = replace(run, tenant=recorded.tenant)
+        run = evolve_recorded(run, recorded)
+    return run
+
+
+def evolve_recorded(run: Run, recorded: Recorded) -> Run:
+    """The run after a recorded event; one whose data cannot be read any more only counts."""
+    if run.version == 0:
+        run = replace(run, tenant=recorded.tenant)
+    event = None
+    if recorded.type not in _CHANGING_NOTHING:
         try:
             event = recorded.event()
         except InvalidEvent:
             event = None
-        run = evolve(run, event, at_us=recorded.at_us)
-    return run
+    return evolve(run, event, at_us=recorded.at_us)
 
 
 def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
     match event:
         case None | Unknown():
             return run
+        # Classes are tried in order, so what a log holds most of comes first.
+        case ToolCalled() | ToolReturned() | AgentError() | FileWritten() | TestRunCompleted() | TokenUsage():
+            return _counted(run, event)
         case RunQueued() | RunClaimed() | ClaimReleased() | ClaimLost() | RunRequeued() | RunStarted():
             return _lasting(run, event, at_us)
         case PauseRequested() | RunPaused() | ResumeRequested() | RunResumed() | CancelRequested() | LimitExceeded():
@@ -143,8 +155,6 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
             return _step(run, event)
         case UnitsPlanned() | UnitStarted() | UnitAction() | UnitApproved() | UnitRejected() | UnitFailed():
             return _unit(run, event)
-        case ToolCalled() | ToolReturned() | AgentError() | FileWritten() | TestRunCompleted() | TokenUsage():
-            return _counted(run, event)
         case ApprovalRequested() | ApprovalGranted() | ApprovalDenied() | ApprovalExpired():
             return _approval(run, event)
         case ContextSet():

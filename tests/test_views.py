@@ -5,13 +5,16 @@ import os
 import random
 import shutil
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from projections.history import run_history
 from projections.runs import RunFilter, find_run_ids, get_run, list_runs, newest_run_id
 from projections.service import ViewService
@@ -39,10 +42,11 @@ from runfold.events import (
     UnitApproved,
     UnitsPlanned,
     UnitStarted,
+    decode_data,
     encode_data,
     event_type,
 )
-from runfold.evolve import fold
+from runfold.evolve import _CHANGING_NOTHING, evolve, fold
 from runfold.snapshot import Snapshot
 from runfold.state import Run, new_run
 
@@ -500,3 +504,50 @@ async def test_a_snapshot_carries_the_position_of_the_runs_last_event(log: Sqlit
     assert run is not None
     assert (run.position, run.version, run.created_at) == (1, 1, time_text(CREATED_US))
     views.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "foreign", "holes"])
+async def test_a_views_file_that_cannot_be_used_is_folded_anew(log: SqliteLog, tmp_path: Path, damage: str) -> None:
+    await write_random(log, random.Random(7), appends=100)
+    path = tmp_path / "views.1.db"
+    with closing(Views.open(tmp_path)) as views:
+        views.refresh()
+        wanted = list_runs(views.connection, RunFilter(tenant=None))
+        views.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if damage == "garbage":
+        path.write_bytes(b"not a database at all" * 1_000)
+    elif damage == "foreign":
+        path.unlink()
+        with closing(sqlite3.connect(path)) as foreign:
+            foreign.execute("CREATE TABLE runs (something TEXT)")
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+
+    with closing(Views.open(tmp_path)) as views:
+        freshness = views.refresh()
+        found = list_runs(views.connection, RunFilter(tenant=None))
+
+    assert not freshness.stale
+    assert found == wanted
+    assert [item.name for item in tmp_path.glob("views.*.db")] == ["views.2.db"]
+
+
+UNDECODED = {
+    "subprocess_output": b'{"text": "line"}',
+    "message": b'{"text": "hello"}',
+    "reasoning": b'{"text": "hm"}',
+    "file_read": b'{"path": "a.py"}',
+    "command_executed": b'{"command": "ls"}',
+}
+
+
+@pytest.mark.parametrize("name", sorted(_CHANGING_NOTHING))
+def test_an_event_whose_data_the_fold_never_decodes_would_change_nothing(name: str) -> None:
+    event = decode_data(name, UNDECODED[name])
+    run = new_run("r_a")
+
+    after = evolve(run, event, at_us=5)
+
+    assert event is not None
+    assert after == msgspec.structs.replace(run, version=1, updated_at_us=5)
