@@ -72,7 +72,7 @@ async def _serve(settings: Settings, lock: int) -> None:
         url = await _listen(runner, settings)
         write_lock(lock, Server(pid=os.getpid(), url=url))
         click.echo(f"{url}/login?code={make_login_code(app)}")
-        talk(f"runfold serves {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
+        talk(f"serving {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(_sweep(log, ledger, views, reporters, settings.data))
             await stop.wait()

@@ -17,7 +17,7 @@ class Reason(msgspec.Struct, frozen=True):
 
 _AGAIN = "`runfold retry RUN` starts a new run with the same command"
 _ON = "`runfold resume RUN` goes on from here, `runfold cancel RUN` ends it"
-_SEE = "`runfold show RUN` shows what happened; `runfold retry RUN` tries again"
+_SEE = "`runfold status RUN` shows what happened; `runfold retry RUN` tries again"
 _WATCH = "`runfold watch RUN` follows it"
 
 _TABLE = (
@@ -57,7 +57,7 @@ _TABLE = (
         "KILL_INCOMPLETE",
         "cancelled",
         "Cancelled, but some of its processes survived",
-        "`runfold show RUN` names the survivors; end them by hand",
+        "`runfold status RUN` names the survivors; end them by hand",
     ),
     Reason(
         "SYS_MANIFEST_INVALID", "failed", "The workflow's description is not valid", "mend it, then `runfold retry RUN`"

@@ -1,5 +1,6 @@
 """What is documented exists, and what exists is documented."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -44,3 +45,58 @@ def test_every_setting_stands_in_the_readme() -> None:
     missing = [name for name in ENVIRONMENT.values() if f"`{name}`" not in README]
 
     assert missing == []
+
+
+# Commands of the whole tool: a hint may name one that is still to come, never one that nobody plans.
+ANNOUNCED = frozenset(
+    [
+        "init",
+        "check",
+        "retry",
+        "approve",
+        "deny",
+        "approvals",
+        "note",
+        "label",
+        "open",
+        "step",
+        "steps",
+        "report",
+        "why",
+        "diff",
+        "costs",
+        "audit",
+        "sql",
+        "replay",
+        "rebuild",
+        "verify",
+        "clean",
+        "archive",
+        "redact",
+        "export",
+        "import",
+        "backup",
+        "restore",
+        "token",
+        "ingest",
+    ]
+)
+
+
+def hinted_commands() -> dict[str, str]:
+    """Every command that a text of ours tells somebody to type, and a file that does."""
+    found: dict[str, str] = {}
+    for package in ("runfold", "eventstore", "projections", "runner", "api", "cli"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    for name in re.findall(r"(?:`|^next: |^)runfold ([a-z]+)(?=[ `]|$)", node.value):
+                        found[name] = str(path.relative_to(ROOT))
+    return found
+
+
+def test_every_command_that_a_hint_names_can_be_typed() -> None:
+    unknown = {name: path for name, path in hinted_commands().items() if name not in {*COMMANDS, *ANNOUNCED}}
+
+    assert unknown == {}
+    assert {"ps", "up", "retry"} <= set(hinted_commands())
