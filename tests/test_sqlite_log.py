@@ -430,8 +430,12 @@ def start_writer(data: Path, run_id: str, count: int) -> "subprocess.Popen[str]"
 
 
 def acknowledged_by(process: "subprocess.Popen[str]", lines: list[str]) -> set[tuple[str, str]]:
-    # The last line may be cut off: what it says was not yet heard by anybody.
-    rest = process.communicate(timeout=60)[0]
+    # The last line may be cut off: what it says was not yet heard by anybody. Only `read` knows what iterating
+    # over the pipe has buffered; `communicate` would begin in the middle of a line.
+    assert process.stdout is not None
+    with process.stdout:
+        rest = process.stdout.read()
+    process.wait(timeout=60)
     whole = [line for line in (*lines, *rest.splitlines(keepends=True)) if line.endswith("\n")]
     return {(line.split()[0], identity) for line in whole for identity in line.split()[1:]}
 
