@@ -96,7 +96,7 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
     views = Views.open(settings.data)
     try:
         if views.refresh().stale:
-            talk("note: the views are behind the log; what follows may be older than the last event")
+            talk("note: the views are behind the log, what follows may be old; `runfold rebuild` folds them anew")
         yield FolderRuns(settings, views)
     finally:
         views.close()

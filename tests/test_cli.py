@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from eventstore.sqlite3_module import sqlite3
 from tests.terminal import ROOT, environment, first_line, read, record, runfold, started
 
 pytestmark = pytest.mark.slow
@@ -252,3 +254,18 @@ def test_a_server_fails_a_reported_run_whose_reporter_is_silent(tmp_path: Path) 
 
         assert waited.returncode == 1
         assert read(tmp_path, "status", run_id)["reason_code"] == "WORKER_LOST"
+
+
+def test_views_of_another_version_name_the_command_that_folds_them_anew(tmp_path: Path) -> None:
+    record(tmp_path)
+    assert read(tmp_path, "ps")["total"] == 1
+    with closing(sqlite3.connect(tmp_path / "views.1.db")) as views, views:
+        views.execute("UPDATE checkpoints SET fingerprint = 'of an older version'")
+    record(tmp_path)
+
+    before = runfold(tmp_path, "ps", "--json")
+    rebuilt = runfold(tmp_path, "rebuild")
+
+    assert "`runfold rebuild` folds them anew" in before.stderr
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert read(tmp_path, "ps")["total"] == 2
