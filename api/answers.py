@@ -1,6 +1,6 @@
 """Typed values into responses: JSON, entity tags, and lists whose events are spliced in without decoding."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -24,7 +24,13 @@ def tagged_response(request: web.Request, value: Any, *, version: int, headers: 
     return json_response(value, headers={**headers, "ETag": tag})
 
 
-def events_response(events: Iterable[Recorded], *, total: int | None, next_cursor: str | None) -> web.Response:
-    items = b",".join(envelope_json(event) for event in events)
+def events_response(
+    events: Iterable[Recorded],
+    *,
+    total: int | None,
+    next_cursor: str | None,
+    as_json: Callable[[Recorded], bytes] = envelope_json,
+) -> web.Response:
+    items = b",".join(as_json(event) for event in events)
     body = b'{"items":[' + items + b'],"total":' + _encode(total) + b',"next_cursor":' + _encode(next_cursor) + b"}"
     return web.Response(body=body, content_type="application/json")

@@ -13,8 +13,9 @@ from api.service import SERVICE, known_run, unknown_run
 from projections.history import run_history
 from projections.runs import RunFilter, get_run, list_runs
 from projections.views import Freshness
-from runfold.envelope import Recorded
+from runfold.envelope import Recorded, envelope_json
 from runfold.events import EventClass, event_class
+from runfold.items import item_json
 from runfold.state import Status
 
 Limit = msgspec.Meta(ge=1, le=200)
@@ -36,6 +37,7 @@ class RunsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     after: str = "0"
+    format: Literal["events", "items"] = "events"
     limit: Annotated[int, Limit] = 200
     type: tuple[str, ...] = ()
     classes: tuple[EventClass, ...] = msgspec.field(default=(), name="class")
@@ -87,6 +89,7 @@ async def get_events(request: web.Request) -> web.Response:
         items,
         total=None if is_filtered else run.version,
         next_cursor=items[-1].cursor if len(found) > len(items) else None,
+        as_json=item_json if query.format == "items" else envelope_json,
     )
 
 

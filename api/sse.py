@@ -19,6 +19,7 @@ from eventstore.contract import Page
 from projections.runs import get_run
 from runfold.envelope import SYSTEM_STREAM, Recorded, envelope_json
 from runfold.events import EventClass, RunQueued
+from runfold.items import item_json
 
 RETRY_MS = 1_000
 KEEPALIVE_SECONDS = 15.0
@@ -36,6 +37,7 @@ class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     type: tuple[str, ...] = ()
     classes: tuple[EventClass, ...] = msgspec.field(default=(), name="class")
     named: Literal["0", "1"] = "0"
+    format: Literal["events", "items"] = "events"
 
 
 class AllStreamQuery(StreamQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,6 +143,7 @@ class _Follower:
         self._request = request
         self._closing = service.closing
         self._is_named = query.named == "1"
+        self._as_json = item_json if query.format == "items" else envelope_json
         self._response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
         )
@@ -187,7 +190,7 @@ class _Follower:
 
     def _frame(self, event: Recorded) -> bytes:
         name = f"event: {event.type}\n" if self._is_named else ""
-        return f"id: {event.cursor}\n{name}data: ".encode() + envelope_json(event) + b"\n\n"
+        return f"id: {event.cursor}\n{name}data: ".encode() + self._as_json(event) + b"\n\n"
 
     async def _ticks(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page | None, None]:
         """Pages as they come, None when a keepalive is due; ends when the server closes or the client is gone."""
