@@ -765,6 +765,7 @@ export interface operations {
             query?: {
                 after?: string;
                 class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
+                format?: "events" | "items";
                 limit?: number;
                 type?: string[];
             };
@@ -929,6 +930,7 @@ export interface operations {
             query?: {
                 after?: string | null;
                 class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
+                format?: "events" | "items";
                 named?: "0" | "1";
                 type?: string[];
             };
@@ -998,6 +1000,7 @@ export interface operations {
             query?: {
                 after?: string | null;
                 class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
+                format?: "events" | "items";
                 named?: "0" | "1";
                 type?: string[];
                 workflow?: string[];
