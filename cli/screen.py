@@ -25,6 +25,11 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def is_talking() -> bool:
+    """Whether a person sees what goes to stderr as it comes."""
+    return sys.stderr.isatty()
+
+
 def colour(text: str, name: str | None, *, bold: bool = False) -> str:
     if not is_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text

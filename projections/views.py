@@ -136,15 +136,7 @@ class Views:
 
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Where each view stands; a parked one says why."""
-        rows = self.connection.execute(
-            "SELECT view, log_id, position, hash, fingerprint, status, error FROM checkpoints"
-        ).fetchall()
-        return {
-            row[0]: Checkpoint(
-                log_id=row[1], position=row[2], hash=row[3], fingerprint=row[4], status=row[5], error=row[6]
-            )
-            for row in rows
-        }
+        return read_checkpoints(self.connection)
 
     def close(self) -> None:
         self._close_log()
@@ -381,6 +373,17 @@ def _build_next(data: Path, views: tuple[View, ...]) -> int:
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file itself is at fault: locks, full disks and wrong statements are other classes of error."""
     return isinstance(error, ForeignViews) or type(error) is sqlite3.DatabaseError
+
+
+def read_checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
+    """Where each view of a views file stands, by name."""
+    rows = connection.execute(
+        "SELECT view, log_id, position, hash, fingerprint, status, error FROM checkpoints"
+    ).fetchall()
+    return {
+        row[0]: Checkpoint(log_id=row[1], position=row[2], hash=row[3], fingerprint=row[4], status=row[5], error=row[6])
+        for row in rows
+    }
 
 
 def _bounds(log: sqlite3.Connection | None) -> Bounds:

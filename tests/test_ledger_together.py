@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.anchoring import verify_chain
 from eventstore.contract import Appended, Page
 from eventstore.ledger import CONTENTION_SECONDS, Executed, Ledger
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
+from eventstore.verifying import Proof
 from runfold.commands import AddNote, Complete, Pause, Resume
 from runfold.envelope import NewEvent
 from runfold.errors import Contended, EventIdConflict, RunfoldError
@@ -55,7 +55,7 @@ async def test_64_callers_on_one_run_are_each_stored_once_and_each_retry_gets_it
         assert [answer.events for answer in answers] == [answer.events for answer in first]
     assert [answer.events for answer in after_a_restart] == [answer.events for answer in first[::2]]
     reader = open_reader(tmp_path)
-    assert verify_chain(reader) == []
+    assert list(Proof(reader).faults()) == []
     reader.close()
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
-from eventstore.anchoring import verify_chain
 from eventstore.reading import open_reader
+from eventstore.verifying import Proof
 
 ROOT = Path(__file__).parent.parent
 EVENTS = 10_000
@@ -77,4 +77,4 @@ def test_two_terminals_and_a_server_write_ten_thousand_events_each(tmp_path: Pat
         *log.execute("SELECT count(DISTINCT position) FROM events").fetchone(),
         *log.execute("SELECT position FROM head").fetchone(),
     )
-    assert verify_chain(log) == []
+    assert list(Proof(log).faults()) == []

@@ -1,0 +1,118 @@
+"""`runfold verify`: the proof that nothing was altered, and that what is shown is what happened."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from cli.reading import json_option, print_json, settings_of
+from cli.screen import colour, is_talking, plain, talk
+from eventstore.attachments import Attachments
+from eventstore.faults import Fault
+from eventstore.reading import open_reader
+from eventstore.verifying import Anchor, Proof, anchors_beside, read_anchors
+from projections.drift import Drift
+from runfold.errors import BadRequest
+
+FAULTS_SHOWN_MAX = 1_000
+PARTS = ("log", "blobs", "views")
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at, by kind, and everything that did not match."""
+
+    ok: bool
+    looked_at: dict[str, int]
+    faults: tuple[Fault, ...]
+    head: int
+
+
+@click.command()
+@click.option(
+    "--anchor",
+    "anchor_files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Anchors kept elsewhere: a copy of anchors.jsonl, or some of its lines.",
+)
+@click.option(
+    "--only", type=click.Choice(("log", "blobs", "views")), multiple=True, help="Prove only this; repeatable."
+)
+@json_option
+@click.pass_context
+def verify(context: click.Context, *, anchor_files: tuple[Path, ...], only: tuple[str, ...], as_json: bool) -> None:
+    """Prove the log, its anchors and blobs, and that every view equals its history."""
+    data = settings_of(context).data
+    given = [anchor for path in anchor_files for anchor in _anchors_of(path)]
+    verified = _verify(data, given, only or PARTS)
+    if as_json:
+        print_json(verified)
+    else:
+        _print(verified, data)
+    if not verified.ok:
+        context.exit(1)
+
+
+def _anchors_of(path: Path) -> list[Anchor]:
+    try:
+        return read_anchors(path)
+    except msgspec.DecodeError as error:
+        raise BadRequest(
+            f"`{path}` does not hold anchors: {error}", hint="give a copy of the data folder's anchors.jsonl"
+        ) from error
+
+
+def _verify(data: Path, given: list[Anchor], only: tuple[str, ...]) -> Verified:
+    faults: list[Fault] = []
+    looked_at: dict[str, int] = {}
+
+    def keep(found: Iterator[Fault]) -> None:
+        for fault in found:
+            if len(faults) < FAULTS_SHOWN_MAX:
+                faults.append(fault)
+
+    connection = open_reader(data)
+    try:
+        proof = Proof(connection)
+        if "log" in only:
+            beside, unreadable = anchors_beside(data)
+            faults += unreadable
+            keep(proof.faults(anchors=[*beside, *given], on_progress=_progress("events")))
+            looked_at |= {"events": proof.events, "runs": proof.runs, "anchors": proof.anchors}
+        if "blobs" in only:
+            attachments = Attachments(connection, data)
+            keep(attachments.faults(upto=proof.head))
+            looked_at |= {"blobs": attachments.blobs, "outputs": attachments.outputs}
+        if "views" in only:
+            drift = Drift(connection, data)
+            keep(drift.faults(on_progress=lambda name, done, upto: _progress(f"view {name}")(done, upto)))
+            looked_at |= {"rows": drift.rows}
+    finally:
+        connection.close()
+        if is_talking():
+            click.echo("\r\x1b[K", nl=False, err=True)
+    return Verified(ok=not faults, looked_at=looked_at, faults=tuple(faults), head=proof.head)
+
+
+def _progress(what: str) -> Any:
+    def show(done: int, total: int) -> None:
+        if is_talking() and total:
+            click.echo(f"\r\x1b[K{what}: {done:,} of {total:,} ({done * 100 // total} %)", nl=False, err=True)
+
+    return show
+
+
+def _print(verified: Verified, data: Path) -> None:
+    for fault in verified.faults:
+        click.echo(f"{colour(fault.kind, 'red')}  {plain(fault.message, 300)}")
+    figures = ", ".join(f"{number:,} {name}" for name, number in verified.looked_at.items())
+    if verified.ok:
+        click.echo(f"{colour('sound', 'green')}  {figures}, up to position {verified.head}")
+        return
+    talk(f"{len(verified.faults)} faults in {figures}")
+    if {fault.kind for fault in verified.faults} == {"view"}:
+        talk("next: runfold rebuild  (the log is sound; the views are folded anew from it)")
+    else:
+        talk(f"next: keep a copy of {data} as it is, then restore a backup")

@@ -1,0 +1,16 @@
+"""What a proof finds: one fault, what kind of thing it is about, and where it stands."""
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["file", "event", "head", "anchor", "blob", "output", "view"]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """`position` is of the first event that is concerned, where there is one."""
+
+    kind: Kind
+    message: str
+    run_id: str | None = None
+    position: int | None = None

@@ -1,0 +1,117 @@
+"""The proof of the views: each is folded anew to where it stands, and compared with what is served, row by row."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from eventstore.faults import Fault
+from eventstore.reading import bounds, read_page
+from eventstore.sqlite3_module import sqlite3
+from projections.view import View
+from projections.views import VIEWS, Checkpoint, Views, read_checkpoints
+from runfold.envelope import SYSTEM_STREAM
+from runfold.errors import RunfoldError
+
+FAULTS_MAX = 20  # Of one table: whoever sees as many rebuilds.
+Progress = Callable[[str, int, int], None]
+
+
+class Drift:
+    """`rows` counts what was compared."""
+
+    def __init__(self, log: sqlite3.Connection, data: Path, *, views: tuple[View, ...] = VIEWS) -> None:
+        self._log = log
+        self._data = data
+        self._views = views
+        self.rows = 0
+
+    def faults(self, *, on_progress: Progress | None = None) -> Iterator[Fault]:
+        """Views that are parked, of another making, or hold a row that a fold of the log does not give."""
+        with tempfile.TemporaryDirectory(prefix="runfold-verify-") as folder:
+            copy = Path(folder) / "live.db"
+            checkpoints = self._copy(copy)
+            for view in self._views:
+                checkpoint, head = checkpoints.get(view.name, Checkpoint()), bounds(self._log).last
+                if checkpoint.status == "parked":
+                    yield Fault(kind="view", message=f"view `{view.name}` is parked: {checkpoint.error}")
+                if checkpoint.fingerprint != view.fingerprint:
+                    yield Fault(
+                        kind="view",
+                        message=f"view `{view.name}` was made by another runfold; `runfold rebuild` makes it anew",
+                    )
+                elif checkpoint.position > head:
+                    message = f"view `{view.name}` has folded event {checkpoint.position}; the log ends at {head}"
+                    yield Fault(kind="view", message=message, position=head + 1)
+                else:
+                    yield from self._compare(view, checkpoint, copy, on_progress)
+
+    def _copy(self, path: Path) -> dict[str, Checkpoint]:
+        """The views as they are at one moment, caught up, so that comparing holds nobody up."""
+        views = Views.open(self._data, views=self._views)
+        copy = sqlite3.connect(path, isolation_level=None)
+        try:
+            views.refresh()
+            views.connection.backup(copy)
+            return read_checkpoints(copy)
+        finally:
+            copy.close()
+            views.close()
+
+    def _compare(self, view: View, checkpoint: Checkpoint, copy: Path, on_progress: Progress | None) -> Iterator[Fault]:
+        fresh = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            self._fold(view, checkpoint.position, fresh, on_progress)
+            fresh.execute("ATTACH DATABASE ? AS live", (str(copy),))
+            for table in view.tables:
+                self.rows += fresh.execute(f"SELECT count(*) FROM live.{table}").fetchone()[0]  # noqa: S608
+                yield from _differences(fresh, view, table)
+        except sqlite3.DatabaseError as error:
+            yield Fault(kind="view", message=f"the rows of view `{view.name}` cannot be read: {error}")
+        except RunfoldError as error:
+            yield Fault(kind="view", message=f"view `{view.name}` cannot be folded anew: {error}")
+        finally:
+            fresh.close()
+
+    def _fold(self, view: View, upto: int, fresh: sqlite3.Connection, on_progress: Progress | None) -> None:
+        for statement in view.ddl:
+            fresh.execute(statement)
+        fold, after = view.make_fold(), bounds(self._log).first - 1
+        while after < upto:
+            page = read_page(self._log, after=after, upto=upto)
+            fresh.execute("BEGIN")
+            for recorded in page.events:
+                if recorded.run_id != SYSTEM_STREAM:
+                    fold.apply(fresh, recorded)
+            fold.write(fresh)
+            fresh.execute("COMMIT")
+            after = page.scanned_to
+            if on_progress is not None:
+                on_progress(view.name, after, upto)
+
+
+def _differences(fresh: sqlite3.Connection, view: View, table: str) -> Iterator[Fault]:
+    columns = [row[1] for row in fresh.execute(f"PRAGMA table_info({table})")]
+    keys = [row[1] for row in fresh.execute(f"PRAGMA table_info({table})") if row[5]] or columns
+    served, folded = (
+        {tuple(row[columns.index(key)] for key in keys): dict(zip(columns, row, strict=True)) for row in rows}
+        for rows in (
+            fresh.execute(f"SELECT * FROM live.{table} EXCEPT SELECT * FROM main.{table} LIMIT {FAULTS_MAX}"),  # noqa: S608
+            fresh.execute(f"SELECT * FROM main.{table} EXCEPT SELECT * FROM live.{table} LIMIT {FAULTS_MAX}"),  # noqa: S608
+        )
+    )
+    for key in sorted(served.keys() | folded.keys(), key=repr):
+        row = folded.get(key) or served[key]
+        name = f"row {', '.join(map(str, key))} of `{table}`"
+        if key not in served:
+            message = f"{name} is missing"
+        elif key not in folded:
+            message = f"{name} is in no history"
+        else:
+            changed = [column for column in columns if served[key][column] != folded[key][column]]
+            message = f"{name} differs from its history in {', '.join(changed)}"
+        yield Fault(
+            kind="view",
+            message=f"view `{view.name}`: {message}",
+            run_id=row.get("run_id"),
+            position=row.get("position"),
+        )
