@@ -58,7 +58,7 @@ def verify(context: click.Context, *, anchor_files: tuple[Path, ...], only: tupl
 def _anchors_of(path: Path) -> list[Anchor]:
     try:
         return read_anchors(path)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(
             f"`{path}` does not hold anchors: {error}", hint="give a copy of the data folder's anchors.jsonl"
         ) from error

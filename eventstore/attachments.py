@@ -55,7 +55,7 @@ class Attachments:
             for row in rows:
                 try:
                     yield row[0], row[1], row[2], msgspec.json.decode(row[3])
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     continue  # That its data was altered is told by its hash.
             after = rows[-1][0]
 
@@ -121,7 +121,7 @@ def _blobs_of(type_name: str, content: Any) -> Iterator[str]:
 def _object(content: bytes) -> dict[str, Any]:
     try:
         decoded: Any = msgspec.json.decode(content)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
     return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
 

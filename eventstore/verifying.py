@@ -217,7 +217,7 @@ def anchors_beside(data: Path) -> tuple[list[Anchor], list[Fault]]:
         return read_anchors(path), []
     except FileNotFoundError:
         return [], []
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return [], [Fault(kind="anchor", message=f"`{ANCHORS_FILE}` cannot be read: {error}")]
 
 

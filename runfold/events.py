@@ -679,7 +679,7 @@ def decode_data(type_name: str, data: bytes | None) -> Event | Unknown | None:
         decode = _decoders[type_name] = msgspec.json.Decoder(kind).decode
     try:
         return decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEvent(
             f"data of `{type_name}` is not valid: {error}", hint="compare it with docs/events.md"
         ) from error

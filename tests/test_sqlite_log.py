@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from eventstore.anchoring import verify_chain
 from eventstore.appending import append_group, prepare
 from eventstore.chain import data_digest
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog, _hop
 from eventstore.sqlite3_module import sqlite3
+from eventstore.verifying import Proof
 from runfold.errors import BadRequest, LogFailed, NotFound, RunfoldError, Unavailable
 from tests.contract.events import all_events, new_event, numbered, tailed
 
@@ -33,7 +33,7 @@ def stranger(data: Path) -> sqlite3.Connection:
 
 def problems(data: Path) -> list[str]:
     with closing(open_reader(data)) as connection:
-        return verify_chain(connection)
+        return [fault.message for fault in Proof(connection).faults()]
 
 
 async def filled(data: Path) -> list[int]:
