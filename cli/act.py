@@ -1,6 +1,7 @@
 """`runfold cancel`, `pause`, `resume` and `recover`: what a person wishes of a run; the ledger decides."""
 
 import asyncio
+import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from cli.runs import find_run
 from cli.screen import next_command, talk
 from cli.settings import Settings
 from runfold.commands import Cancel, Command, Pause, Resume
+from runfold.redact import secrets_of
 
 if TYPE_CHECKING:
     from eventstore.ledger import Ledger
@@ -90,7 +92,7 @@ async def _execute(settings: Settings, run_id: str, command: Command, tenant: st
 
     log = await SqliteLog.open(settings.data)
     try:
-        ledger = Ledger(log)
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await end_overdue(ledger, log, settings.data)
         executed = await ledger.execute(
             run_id, command, command_id=str(uuid.uuid4()), actor=local_actor(), tenant=tenant
@@ -117,6 +119,8 @@ async def _recover(settings: Settings) -> list[str]:
 
     log = await SqliteLog.open(settings.data)
     try:
-        return await recover_runs(Ledger(log), log, data=settings.data)
+        return await recover_runs(
+            Ledger(log, data=settings.data, secrets=secrets_of(os.environ)), log, data=settings.data
+        )
     finally:
         await log.close()

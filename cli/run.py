@@ -2,12 +2,14 @@
 
 import asyncio
 import getpass
+import os
 from pathlib import Path
 
 import click
 
 from cli.main import Usage
 from cli.reading import settings_of
+from runfold.redact import secrets_of
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -44,7 +46,7 @@ async def _run(
     log = await SqliteLog.open(data)
     try:
         return await run_here(
-            Ledger(log),
+            Ledger(log, data=data, secrets=secrets_of(os.environ)),
             log,
             data=data,
             argv=command,

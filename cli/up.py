@@ -22,6 +22,7 @@ from eventstore.sqlite import SqliteLog
 from projections.runs import active_runs
 from projections.service import ViewService
 from runfold.errors import RunfoldError, Unavailable
+from runfold.redact import secrets_of
 from runner.recover import recover
 from runner.reported import Reporters
 
@@ -52,7 +53,7 @@ async def _serve(settings: Settings, lock: int) -> None:
     async with AsyncExitStack() as stack:
         log = await SqliteLog.open(settings.data)
         stack.push_async_callback(log.close)
-        ledger = Ledger(log)
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         views = await ViewService.open(settings.data)
         stack.push_async_callback(views.close)
         reporters = Reporters(ledger)

@@ -9,13 +9,15 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import msgspec
 
 from eventstore.appending import check_sizes
-from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, Appended, EventLog
+from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended, EventLog
 from eventstore.line import Caller, Line
+from eventstore.overflow import overflow
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
 from eventstore.wishes import Executed as Executed
@@ -26,6 +28,7 @@ from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Unavailable
 from runfold.events import decode_stored
 from runfold.evolve import evolve
+from runfold.redact import Redactor
 from runfold.state import Run, new_run
 
 RUNS_CACHED_MAX = 1024
@@ -49,11 +52,16 @@ class Ledger:
         self,
         log: EventLog,
         *,
+        data: Path | None = None,
+        secrets: Iterable[str] = (),
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
+        """`data`: the folder whose blobs take texts too long for an event; `secrets`: values that are never stored."""
         self._log = log
+        self._data = data
+        self._redactor = Redactor(secrets)
         self._now_us = now_us
         self._monotonic = monotonic
         self._new_id = new_id
@@ -142,9 +150,10 @@ class Ledger:
         unsure = [caller for caller in callers if caller.is_unsure]
         if line.position and unsure:
             await self._recall(line, unsure)
-        batch = self._decide_in_order(line, [caller for caller in callers if caller.outcome is None])
+        base = line.position
+        batch = await self._decide_in_order(line, [caller for caller in callers if caller.outcome is None])
         if batch:
-            await self._store(line, batch)
+            await self._store(line, base, batch)
 
     async def _recall(self, line: Line, callers: Sequence[Caller]) -> None:
         """Answer those whose wish the log knows already."""
@@ -164,13 +173,13 @@ class Ledger:
             elif known is not None:
                 _settle(line, caller, known)
 
-    def _decide_in_order(self, line: Line, callers: Sequence[Caller]) -> list[_Decided]:
+    async def _decide_in_order(self, line: Line, callers: Sequence[Caller]) -> list[_Decided]:
         """What the callers' wishes become, each after the one before, as far as one append takes it."""
         batch: list[_Decided] = []
-        run, size, count = line.run, 0, 0
+        run, is_new, size, count = line.run, line.position == 0, 0, 0
         for index, caller in enumerate(callers):
-            decided = self._decide(run, caller)
-            if not decided.events and line.position and not caller.is_looked_up and own_ids(caller.wish):
+            decided = await self._decide(run, caller)
+            if not decided.events and not is_new and not caller.is_looked_up and own_ids(caller.wish):
                 # Refused now, it may still have been granted before: the answer is then the first one.
                 for doubtful in callers[index:]:
                     doubtful.is_unsure = doubtful.is_unsure or bool(own_ids(doubtful.wish))
@@ -183,7 +192,7 @@ class Ledger:
             run = decided.after
         return batch
 
-    def _decide(self, run: Run, caller: Caller) -> _Decided:
+    async def _decide(self, run: Run, caller: Caller) -> _Decided:
         now_us, wish = self._now_us(), caller.wish
         try:
             if run.version and run.tenant != wish.tenant:
@@ -192,23 +201,34 @@ class Ledger:
                 if not isinstance(wish.command, Queue | StartHere | OpenReported):
                     raise unknown_run(wish.run_id)
                 run = new_run(wish.run_id, wish.tenant)
-            events = new_events(wish, decide(run, wish.command, now_us), now_us=now_us)
+            events = await self._storable(new_events(wish, decide(run, wish.command, now_us), now_us=now_us))
             check_sizes(wish.run_id, [len(event.data) for event in events])
+            after = run
+            for event in events:
+                after = evolve(after, decode_stored(event.type, event.data), at_us=event.at_us)
         except RunfoldError as error:
             return _Decided(caller, run, run, (), error)
-        after = run
-        for event in events:
-            after = evolve(after, decode_stored(event.type, event.data), at_us=event.at_us)
         return _Decided(caller, run, after, events)
 
-    async def _store(self, line: Line, batch: Sequence[_Decided]) -> None:
+    async def _storable(self, events: tuple[NewEvent, ...]) -> tuple[NewEvent, ...]:
+        """The events without secrets, and what is too long for them in blobs; `sent` stays what the caller sent."""
+        result: list[NewEvent] = []
+        for event in events:
+            content = self._redactor.data(event.data)
+            if len(content) > EVENT_BYTES_MAX and self._data is not None:
+                content = await asyncio.to_thread(overflow, self._data, event.type, content)
+            result.append(event if content is event.data else msgspec.structs.replace(event, data=content))
+        return tuple(result)
+
+    async def _store(self, line: Line, base: int, batch: Sequence[_Decided]) -> None:
         """Store what was decided, then answer; refusals too are answered only from a state the log confirms."""
         events = [event for decided in batch for event in decided.events]
         if not events:
-            if not await line.catch_up(self._log):
+            await line.catch_up(self._log)
+            if line.position == base:
                 await self._answer(line, batch, None)
             return
-        outcome = await line.append(self._log, events, expected=line.position)
+        outcome = await line.append(self._log, events, expected=base)
         callers = [decided.caller for decided in batch]
         match outcome:
             case Appended(duplicate=False):

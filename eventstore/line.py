@@ -117,19 +117,16 @@ class Line:
             caller.is_unsure = True
         await self.catch_up(log)
 
-    async def catch_up(self, log: EventLog) -> bool:
-        """Fold what the log has beyond the line's position, and nothing before; whether there was anything."""
+    async def catch_up(self, log: EventLog) -> None:
+        """Fold what the log has beyond the line's position, and nothing before."""
         run, position = self.run, self.position
-        started = position
         async for page in log.read(after=position, stream=self.run_id):
             if page.events:
                 run = run_of(run, page.events)
                 position = page.events[-1].position
-        moved = position > started
         # Whoever asks for the state reads beside the leader, and may have come further meanwhile.
         if position > self.position:
             self.run, self.position = run, position
-        return moved
 
 
 async def _outcome_of(log: EventLog, stream: str, events: Sequence[NewEvent], expected: int) -> Appended | RunfoldError:

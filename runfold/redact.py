@@ -1,11 +1,34 @@
-"""Secret values never reach what is stored: exact values of secret-looking variables become `[redacted]`."""
+"""Secret values never reach what is stored: values of secret-looking variables, and what by its form is a secret."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
 
 REDACTED = "[redacted]"
 SECRET_CHARACTERS_MIN = 8  # Shorter values ("1", "true") would blank ordinary words.
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+
+_FORMS = (
+    r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}",  # Anthropic, OpenAI and others.
+    r"gh[pousr]_[A-Za-z0-9]{36,}",
+    r"github_pat_[A-Za-z0-9_]{22,}",
+    r"glpat-[A-Za-z0-9_-]{20,}",
+    r"xox[abeoprs]-[A-Za-z0-9-]{10,}",
+    r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])",
+    r"AIza[A-Za-z0-9_-]{35}",
+    r"npm_[A-Za-z0-9]{36}",
+    r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",  # A signed web token.
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)",
+    r"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{16,}=*",
+    r"(?<=://)[^/\s:@]{1,256}:[^/\s@]{1,256}(?=@)",  # User and password in an address.
+)
+_SIGNS = (
+    *("sk-", "gh[pousr]_", "github_pat_", "glpat-", "xox", "AKIA", "ASIA", "AIza", "npm_", "eyJ", "PRIVATE KEY"),
+    *("[Bb]earer ", r"://[^/\s]{1,513}@"),
+)
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -22,6 +45,39 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, REDACTED)
     return text
+
+
+class Redactor:
+    """Redacts the data of events: known secrets, and what by its form is one."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
+        self._pattern = re.compile("|".join([*map(re.escape, known), *_FORMS]))
+        # In JSON a text may be escaped, so this finds what is worth a closer look, and sometimes more than that.
+        escaped = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known]
+        self._signs = re.compile("|".join([*map(re.escape, escaped), *_SIGNS]))
+
+    def text(self, text: str) -> str:
+        return self._pattern.sub(REDACTED, text)
+
+    def data(self, content: bytes) -> bytes:
+        """The JSON of an event with its texts redacted; unchanged where there is nothing to hide."""
+        if not self._signs.search(content.decode()):
+            return content
+        value = msgspec.json.decode(content)
+        redacted = self._value(value)
+        return content if redacted == value else msgspec.json.encode(redacted)
+
+    def _value(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                return {self.text(name): self._value(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            case list():
+                return [self._value(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+            case _:
+                return value
 
 
 class StreamRedactor:
