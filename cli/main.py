@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pause": ("cli.act", "pause", "Pause a run at its next turn"),
     "resume": ("cli.act", "resume", "Let a paused or stopped run go on"),
     "verify": ("cli.verify", "verify", "Prove the log, its blobs and the views"),
+    "import": ("cli.import_", "import_", "Import recorded sessions as finished runs"),
     "recover": ("cli.act", "recover", "End runs of this host whose driver is gone"),
     "rebuild": ("cli.rebuild", "rebuild_views", "Fold every view anew from the log"),
     "doctor": ("cli.doctor", "doctor", "Show settings, platform and what is wrong with them"),

@@ -78,11 +78,13 @@ class Ledger:
         tenant: str,
         ids: Sequence[str | None] = (),
         ats_us: Sequence[int | None] = (),
+        at_us: int | None = None,
     ) -> Executed:
         """Grant the command with events, or answer as the first time. Raises RunfoldError.
 
         A caller who may send it again gives the command id, or an id for each event; one who does neither is
         spared the lookup.
+        `at_us` is when it happened, where that is not now: a run that is imported is over.
         """
         if run_id == SYSTEM_STREAM:
             raise unknown_run(run_id)
@@ -95,6 +97,7 @@ class Ledger:
             tenant=tenant,
             ids=ids,
             ats_us=ats_us,
+            at_us=at_us,
         )
         caller, line = Caller(wish), self._line(run_id)
         line.enter(caller)

@@ -36,6 +36,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     tenant: str
     ids: tuple[str | None, ...]
     ats_us: tuple[int | None, ...]
+    at_us: int | None
+    """When the command's own events happened; None for now."""
     names: frozenset[str]
     """The command id and the given event ids: what a retry has in common with its original."""
 
@@ -51,6 +53,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         tenant: str,
         ids: Sequence[str | None],
         ats_us: Sequence[int | None],
+        at_us: int | None = None,
     ) -> "Wish":
         """Raises BadRequest where ids are no UUIDs, twice, or more than events."""
         observed = len(command.events) if isinstance(command, Observe) else 0
@@ -70,6 +73,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             tenant=tenant,
             ids=canonical,
             ats_us=tuple(ats_us),
+            at_us=at_us,
             names=frozenset([command_id, *given]),
         )
 
@@ -92,11 +96,11 @@ def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) ->
     following = 0
     for number, event in enumerate(events):
         identity: str | None = None
-        at_us: int | None = None
+        at_us = wish.at_us
         digest = whole
         if following < len(sent) and (event is sent[following] or event == sent[following]):
             identity = wish.ids[following] if following < len(wish.ids) else None
-            at_us = wish.ats_us[following] if following < len(wish.ats_us) else None
+            at_us = wish.ats_us[following] if following < len(wish.ats_us) else wish.at_us
             digest = sent_digest(event)
             following += 1
         result.append(

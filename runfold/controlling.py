@@ -49,6 +49,8 @@ def resume(run: Run, command: Resume) -> tuple[Event, ...]:
         if command.limits:
             _refuse(run, "given new limits", hint=f"`runfold pause {run.run_id}` first")
         return ()
+    if run.driver == "imported":
+        _refuse(run, "resumed", hint="it was imported and is over; resume it where it ran")
     if run.status not in ("pausing", "paused", "stopped"):
         _refuse(run, "resumed")
     if command.driver is not None and (command.driver in ("queue", "here")) != run.is_driven:

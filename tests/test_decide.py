@@ -295,3 +295,13 @@ def test_a_limit_that_stops_is_honoured_whatever_the_command_does_then() -> None
 
     assert run.status == "stopping"
     assert last(run, c.Complete(claim=1, reason_code="EXIT_ZERO")).reason_code == "COST_LIMIT_EXCEEDED"
+
+
+def test_an_imported_run_takes_turns_and_steps_without_a_claim_and_never_goes_on_after_it_rests() -> None:
+    imported = c.OpenReported(queued=e.RunQueued(driver="imported"))
+    told = c.Observe(events=(e.TurnStarted(turn=1), e.StepStarted(step="a"), e.TurnCompleted(turn=1)))
+    run = after(imported, told, c.Stop(reason_code="COST_LIMIT_EXCEEDED"))
+
+    assert (run.driver, run.status, run.claim, run.open_steps) == ("imported", "stopped", 0, ())
+    with pytest.raises(NotAllowed, match="cannot be resumed"):
+        decide(run, c.Resume(), 9)

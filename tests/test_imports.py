@@ -1,0 +1,430 @@
+"""Recorded sessions of other programs become finished runs, once, with the times at which they happened."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from eventstore.ledger import Ledger
+from eventstore.sqlite import SqliteLog
+from runfold.commands import Resume
+from runfold.envelope import Recorded, time_text
+from runfold.errors import BadRequest, NotAllowed, RunfoldError, TooLarge
+from runfold.events import Message, ToolReturned, decode_data, encode_data, event_type
+from runner.imports import source as source_module
+from runner.imports.importing import Imported, import_file
+from runner.imports.recognise import FORMATS, Telling
+from runner.imports.source import Source
+from tests.import_samples import CLAUDE, CODEX, SAMPLES, Sample, claude, lines
+
+ROOT = Path(__file__).parent.parent
+MANY = 1000
+
+
+class Book:
+    """A ledger of its own, and what stands in it."""
+
+    def __init__(self, log: SqliteLog) -> None:
+        self._log = log
+        self.ledger = Ledger(log)
+
+    async def bring(self, path: Path, *, again: bool = False) -> list[Imported]:
+        return await import_file(self.ledger, path, tenant="default", actor="user:a", again=again)
+
+    async def events(self, run_id: str) -> list[Recorded]:
+        return [event async for page in self._log.read(stream=run_id) for event in page.events]
+
+    async def head(self) -> int:
+        return (await self._log.bounds()).last
+
+
+@pytest.fixture
+async def book(tmp_path: Path) -> AsyncIterator[Book]:
+    log = await SqliteLog.open(tmp_path / "data")
+    yield Book(log)
+    await log.close()
+
+
+def write(folder: Path, content: str, name: str = "no-name-that-tells") -> Path:
+    path = folder / name
+    path.write_text(content)
+    return path
+
+
+def long_session(count: int = MANY) -> str:
+    said = (claude(number % 60, "user", {"role": "user", "content": f"prompt {number}"}) for number in range(count))
+    return lines(*said)
+
+
+def steps_of(kinds: Counter[str]) -> tuple[int, int, int]:
+    return kinds["step_completed"], kinds["step_failed"], kinds["step_cancelled"]
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+async def test_each_format_is_recognised_by_its_content_and_becomes_a_run_that_is_over(
+    name: str, book: Book, tmp_path: Path
+) -> None:
+    sample = SAMPLES[name]
+
+    found = await book.bring(write(tmp_path, sample.content))
+
+    assert len(found) == sample.runs
+    assert found[0].format == sample.format
+    run = await book.ledger.state(found[0].run_id)
+    events = await book.events(found[0].run_id)
+    kinds = Counter(event.type for event in events)
+    tokens = run.tokens
+    assert (run.driver, run.status, run.reason_code) == ("imported", sample.status, sample.reason)
+    assert run.claim == 0
+    assert (run.turns, kinds["tool_called"], kinds["command_executed"], run.files) == (
+        sample.turns,
+        sample.calls,
+        sample.commands,
+        sample.files,
+    )
+    assert steps_of(kinds) == sample.steps
+    assert sample.tokens == (
+        tokens.input_tokens,
+        tokens.cache_read_tokens,
+        tokens.output_tokens,
+        tokens.reasoning_tokens,
+    )
+    assert run.cost_micros == sample.cost_micros
+    assert (run.turn_open, run.open_tools, run.open_steps) == (False, {}, ())
+
+
+def test_every_format_has_a_sample() -> None:
+    assert {form.name for form in FORMATS} == {sample.format for sample in SAMPLES.values()}
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+async def test_the_same_file_twice_adds_nothing_and_says_so(name: str, book: Book, tmp_path: Path) -> None:
+    path = write(tmp_path, SAMPLES[name].content)
+    first = await book.bring(path)
+    head = await book.head()
+
+    again = await book.bring(path.rename(tmp_path / "moved"))
+
+    assert await book.head() == head
+    assert [item.run_id for item in again] == [item.run_id for item in first]
+    assert [item.events_new for item in again] == [0] * len(first)
+    assert [item.events_known for item in again] == [item.events_new for item in first]
+    assert not any(item.changed for item in again)
+
+
+async def test_every_event_keeps_the_time_of_its_source(book: Book, tmp_path: Path) -> None:
+    (found,) = await book.bring(write(tmp_path, CODEX))
+
+    run = await book.ledger.state(found.run_id)
+    events = await book.events(found.run_id)
+    assert [time_text(us)[11:19] for us in (run.created_at_us, run.started_at_us or 0, run.completed_at_us or 0)] == [
+        "03:04:00", "03:04:00", "03:04:10",
+    ]  # fmt: skip
+    called = next(event for event in events if event.type == "tool_called")
+    assert time_text(called.at_us) == "2026-01-02T03:04:03.000000Z"
+    assert all(event.recorded_at_us > called.at_us for event in events)
+
+
+async def test_a_source_without_times_takes_the_date_of_its_file(book: Book, tmp_path: Path) -> None:
+    path = write(tmp_path, SAMPLES["swe-agent"].content)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+
+    (found,) = await book.bring(path)
+
+    assert {event.at_us for event in await book.events(found.run_id)} == {1_700_000_000_000_000}
+
+
+async def test_a_record_that_is_not_known_is_kept_whole_as_telemetry(book: Book, tmp_path: Path) -> None:
+    (found,) = await book.bring(write(tmp_path, CODEX))
+
+    (kept,) = [event for event in await book.events(found.run_id) if event.type == "telemetry"]
+    data = json.loads(kept.data or b"")
+    assert found.records_unknown == 1
+    assert data["name"] == "codex-rollout.never_seen_before"
+    assert data["data"]["payload"]["detail"] == 1
+
+
+async def test_what_a_sub_agent_said_is_marked(book: Book, tmp_path: Path) -> None:
+    (found,) = await book.bring(write(tmp_path, CLAUDE))
+
+    events = [event.event() for event in await book.events(found.run_id)]
+    told = {event.text: event.role for event in events if isinstance(event, Message)}
+    assert told["I looked"] == "subagent"
+    assert told["Done"] == "assistant"
+    assert "Look closely" not in told
+
+
+async def test_a_call_that_never_returned_is_closed_as_interrupted(book: Book, tmp_path: Path) -> None:
+    whole = CLAUDE.splitlines(keepends=True)
+
+    (found,) = await book.bring(write(tmp_path, "".join(whole[:3])))
+
+    events = [event.event() for event in await book.events(found.run_id)]
+    assert [event.status for event in events if isinstance(event, ToolReturned)] == ["interrupted"]
+    assert (found.status, found.reason_code) == ("failed", "NO_TERMINAL_EVENT")
+
+
+async def test_an_import_that_was_cut_is_completed_by_the_next_one(tmp_path: Path) -> None:
+    path = write(tmp_path, long_session())
+    logs = [await SqliteLog.open(tmp_path / name) for name in ("whole", "cut")]
+    whole, cut = (Book(log) for log in logs)
+    (expected,) = await whole.bring(path)
+    written: list[int] = []
+
+    def fail(events: int) -> None:
+        written.append(events)
+        if events >= MANY:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await import_file(cut.ledger, path, tenant="default", actor="user:a", progress=fail)
+    half = await cut.ledger.state(expected.run_id)
+    (found,) = await cut.bring(path)
+
+    assert half.status == "running"
+    assert 0 < half.version < found.events_known + found.events_new
+    assert found.events_known == half.version
+    assert [(event.id, event.at_us, event.data) for event in await cut.events(found.run_id)] == [
+        (event.id, event.at_us, event.data) for event in await whole.events(expected.run_id)
+    ]
+    for log in logs:
+        await log.close()
+
+
+async def test_a_file_that_grew_is_not_added_to_a_finished_run_but_can_be_imported_again(
+    book: Book, tmp_path: Path
+) -> None:
+    whole = CLAUDE.splitlines(keepends=True)
+    path = write(tmp_path, "".join(whole[:4]))
+    (first,) = await book.bring(path)
+    path.write_text(CLAUDE)
+
+    (known,) = await book.bring(path)
+    (again,) = await book.bring(path, again=True)
+    (twice,) = await book.bring(path, again=True)
+
+    assert (known.run_id, known.events_new, known.changed) == (first.run_id, 0, True)
+    assert (again.run_id == first.run_id, again.status) == (False, "completed")
+    assert (twice.run_id, twice.events_new) == (again.run_id, 0)
+
+
+async def test_tenants_that_import_the_same_file_each_get_a_run(book: Book, tmp_path: Path) -> None:
+    path = write(tmp_path, CODEX)
+
+    (ours,) = await book.bring(path)
+    (theirs,) = await import_file(book.ledger, path, tenant="other", actor="user:b")
+
+    assert ours.run_id != theirs.run_id
+    assert theirs.events_new == ours.events_new
+
+
+async def test_an_imported_run_cannot_go_on_here(book: Book, tmp_path: Path) -> None:
+    (found,) = await book.bring(write(tmp_path, SAMPLES["swe-agent out of money"].content))
+
+    with pytest.raises(NotAllowed, match="cannot be resumed"):
+        await book.ledger.execute(
+            found.run_id, Resume(), command_id="01a1fbd7-45cb-7512-b63c-b5efbc448354", actor="user:a", tenant="default"
+        )
+
+
+BROKEN = CLAUDE.splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b" \n\n ", "is empty"),
+        (b"\x7fELF\0\0\0", "is binary"),
+        (b"\x1f\x8b\x08junk", "is compressed"),
+        (b"hello\nworld\n", "line 1 is not a recorded session"),
+        (b'{"some": "json"}\n{"of": "ours"}\n', "line 1 is JSON, but no session"),
+        (b"[]", "empty list"),
+        (("".join(BROKEN[:3]) + BROKEN[3][:20]).encode(), "line 4 breaks off in the middle"),
+        (("".join(BROKEN[:3]) + "{oops}\n" + BROKEN[3]).encode(), "line 4 is not JSON"),
+        (CLAUDE.encode().replace(b"Look closely", b"Look \xff\xfe"), "line 6 is not JSON"),
+        (SAMPLES["dbt"].content[:-30].encode(), "is not whole JSON"),
+        (b'{"a":' * 100_000, "is not whole JSON"),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+async def test_bad_input_is_refused_with_its_file_its_line_and_what_to_do_and_leaves_nothing(
+    content: bytes, says: str, book: Book, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(content)
+    head = await book.head()
+
+    with pytest.raises(RunfoldError) as caught:
+        await book.bring(path)
+
+    assert says in caught.value.message
+    assert f"`{path}`" in caught.value.message
+    assert caught.value.hint
+    assert await book.head() == head
+
+
+async def test_a_file_of_2_gb_with_one_line_is_refused_before_it_is_read_whole(
+    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "RECORD_BYTES_MAX", 1024 * 1024)
+    path = tmp_path / "huge"
+    path.write_bytes(b'{"type": "user", "text": "' + b"x" * 5000)
+    os.truncate(path, 2 * 1024**3)
+
+    with pytest.raises(TooLarge, match="line 1 is longer than 1 MiB"):
+        await book.bring(path)
+
+
+@pytest.mark.parametrize("what", ["missing", "folder"])
+async def test_what_is_no_file_is_refused(what: str, book: Book, tmp_path: Path) -> None:
+    path = tmp_path / what
+    if what == "folder":
+        path.mkdir()
+
+    with pytest.raises(RunfoldError, match=what if what == "folder" else "there is no file"):
+        await book.bring(path)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_whatever_happens_to_a_file_it_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    chance = random.Random(name)
+    path = tmp_path / "damaged"
+    whole = SAMPLES[name].content.encode()
+    outcomes = Counter[str]()
+
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 8)):
+            place = chance.randrange(len(damaged))
+            match chance.randrange(3):
+                case 0:
+                    damaged[place] ^= 1 << chance.randrange(8)
+                case 1:
+                    del damaged[place : place + chance.randint(1, 20)]
+                case _:
+                    damaged[place:place] = chance.choice([b"null", b"[]", b"{}", b"1e999", b'"x"', b"-1", b"true"])
+        path.write_bytes(damaged)
+        try:
+            told = list(Telling(Source(path), fallback_us=0).events())
+            outcomes["read"] += bool(told)
+        except RunfoldError:
+            outcomes["refused"] += 1
+
+    assert outcomes["refused"] > 0
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    "",
+    "x",
+    "2026-13-45T99:99:99Z",
+    [],
+    [None],
+    {},
+    {"type": "text"},
+    [[1]],
+    {"a": {}},
+)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_a_reader_believes_nothing_about_the_values_of_its_records(name: str, tmp_path: Path) -> None:
+    sample, chance = SAMPLES[name], random.Random(name)
+    path = tmp_path / "odd"
+    told = 0
+
+    for _ in range(150):
+        path.write_text(lines(*(_spoiled(record, chance) for record in _records(sample))))
+        try:
+            for _, timed in Telling(Source(path), fallback_us=0).events():
+                decode_data(event_type(timed.event), encode_data(timed.event))
+            told += 1
+        except BadRequest:
+            continue
+
+    assert told > 0
+
+
+def _records(sample: Sample) -> list[Any]:
+    try:
+        whole: Any = json.loads(sample.content)
+    except ValueError:
+        return [json.loads(line) for line in sample.content.splitlines()]
+    return cast(list[Any], whole) if isinstance(whole, list) else [whole, whole]
+
+
+def _spoiled(value: Any, chance: random.Random, odds: float = 0.06) -> Any:
+    if chance.random() < odds:
+        return chance.choice(JUNK)
+    if isinstance(value, dict):
+        return {key: _spoiled(item, chance) for key, item in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [_spoiled(item, chance) for item in cast(list[Any], value)]
+    return value
+
+
+async def test_a_text_longer_than_an_event_can_hold_does_not_stop_the_import(book: Book, tmp_path: Path) -> None:
+    path = write(tmp_path, lines(claude(0, "user", {"role": "user", "content": "word " * 100_000})))
+
+    (found,) = await book.bring(path)
+
+    assert found.status == "failed"
+    assert found.title.startswith("word word")
+
+
+@pytest.mark.slow
+def test_a_long_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    path = write(tmp_path, long_session(64_000))
+    program = (
+        "import resource, sys; from pathlib import Path; from runner.imports.recognise import Telling;"
+        "from runner.imports.source import Source;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "told = sum(1 for _ in Telling(Source(Path(sys.argv[1])), fallback_us=0).events());"
+        "print(told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True
+    )
+
+    told, grown_kib = map(int, done.stdout.split())
+    assert told > 120_000
+    assert path.stat().st_size > 8_000_000
+    assert grown_kib < 4_000
+
+
+@pytest.mark.slow
+def test_one_bad_file_does_not_stop_the_others_and_the_command_says_which(tmp_path: Path) -> None:
+    good, bad = write(tmp_path, CODEX, "good"), write(tmp_path, "oops", "bad")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNFOLD_")}
+
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "runfold", "--data", str(tmp_path / "data"), *arguments],
+            cwd=ROOT, env=kept, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    first = command("import", str(bad), str(good), "--json")
+    second = command("import", str(good))
+    shown = command("ps", "--all", "--json")
+
+    answer = json.loads(first.stdout)
+    assert first.returncode == 1
+    assert [item["file"] for item in answer["imported"]] == [str(good)]
+    assert [item["file"] for item in answer["refused"]] == [str(bad)]
+    assert f"`{bad}` line 1" in first.stderr
+    assert second.returncode == 0
+    assert "nothing new" in second.stdout
+    assert [item["id"] for item in json.loads(shown.stdout)["items"]] == [answer["imported"][0]["run_id"]]
