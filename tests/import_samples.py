@@ -264,7 +264,47 @@ TEMPORAL = document(
     }
 )
 
+CODEX_EXEC = lines(
+    {"type": "thread.started", "thread_id": "c-2"},
+    {"type": "turn.started"},
+    {"type": "item.completed", "item": {"id": "1", "type": "command_execution", "command": "ls", "aggregated_output": "a", "exit_code": 0, "status": "completed"}},
+    {"type": "item.completed", "item": {"id": "2", "type": "file_change", "changes": [{"path": "a", "kind": "add"}], "status": "completed"}},
+    {"type": "item.completed", "item": {"id": "3", "type": "agent_message", "text": "Done"}},
+    {"type": "turn.completed", "usage": {"input_tokens": 30, "cached_input_tokens": 20, "output_tokens": 4}},
+)  # fmt: skip
+CLAUDE_STREAM = lines(
+    {"type": "system", "subtype": "init", "session_id": "s-2", "model": "claude-x", "cwd": "/w"},
+    {"type": "assistant", "session_id": "s-2", "message": {"id": "m", "content": [{"type": "tool_use", "id": "t", "name": "Bash", "input": {"command": "ls"}}]}},
+    {"type": "user", "session_id": "s-2", "timestamp": at(5), "message": {"content": [{"type": "tool_result", "tool_use_id": "t", "content": "Exit code 1", "is_error": True}]}},
+    {"type": "result", "subtype": "success", "is_error": True, "session_id": "s-2", "result": "API Error: 500", "usage": {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 2}, "total_cost_usd": 0.5},
+)  # fmt: skip
+GEMINI_STREAM = lines(
+    {"type": "init", "timestamp": at(0), "session_id": "g-2", "model": "gemini-x"},
+    {"type": "message", "timestamp": at(1), "role": "user", "content": "Go"},
+    {"type": "tool_use", "timestamp": at(2), "tool_name": "write_file", "tool_id": "w", "parameters": {"file_path": "a"}},
+    {"type": "tool_result", "timestamp": at(3), "tool_id": "w", "status": "success"},
+    {"type": "result", "timestamp": at(4), "status": "success", "stats": {"total_tokens": 25, "input_tokens": 20, "output_tokens": 3, "cached": 10}},
+)  # fmt: skip
+OPENCODE_RUN = lines(
+    {"type": "step_start", "timestamp": 1767323041000, "sessionID": "o-1", "part": {"type": "step-start"}},
+    {"type": "text", "timestamp": 1767323042000, "sessionID": "o-1", "part": {"type": "text", "text": "Done"}},
+    {"type": "step_finish", "timestamp": 1767323043000, "sessionID": "o-1", "part": {"reason": "stop", "tokens": {"input": 5, "output": 2, "reasoning": 1, "cache": {"read": 6, "write": 0}}, "cost": 0.25}},
+)  # fmt: skip
+
 SAMPLES: dict[str, Sample] = {
+    "codex exec": Sample(
+        content=CODEX_EXEC, format="codex-exec", turns=1, calls=2, commands=1, files=1, tokens=(30, 20, 4, 0)
+    ),
+    "claude stream": Sample(
+        content=CLAUDE_STREAM, format="claude-stream", status="failed", reason="TURN_FAILED", turns=1, calls=1,
+        commands=1, tokens=(15, 5, 2, 0), cost_micros=500_000,
+    ),
+    "gemini stream": Sample(
+        content=GEMINI_STREAM, format="gemini-stream", turns=1, calls=1, files=1, tokens=(20, 10, 5, 2)
+    ),
+    "opencode": Sample(
+        content=OPENCODE_RUN, format="opencode-run", turns=1, tokens=(11, 6, 3, 1), cost_micros=250_000
+    ),
     "codex": Sample(
         content=CODEX, format="codex-rollout", turns=1, calls=1, commands=1, files=1, tokens=(150, 90, 25, 3)
     ),

@@ -52,6 +52,13 @@ async def book(tmp_path: Path) -> AsyncIterator[Book]:
     await log.close()
 
 
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Book]:
+    log = await SqliteLog.open(tmp_path / "other")
+    yield Book(log)
+    await log.close()
+
+
 def write(folder: Path, content: str, name: str = "no-name-that-tells") -> Path:
     path = folder / name
     path.write_text(content)
@@ -132,6 +139,12 @@ async def test_every_event_keeps_the_time_of_its_source(book: Book, tmp_path: Pa
     assert all(event.recorded_at_us > called.at_us for event in events)
 
 
+async def test_what_happens_before_the_first_time_of_a_source_takes_that_time(book: Book, tmp_path: Path) -> None:
+    (found,) = await book.bring(write(tmp_path, SAMPLES["claude stream"].content))
+
+    assert {time_text(event.at_us) for event in await book.events(found.run_id)} == {"2026-01-02T03:04:05.000000Z"}
+
+
 async def test_a_source_without_times_takes_the_date_of_its_file(book: Book, tmp_path: Path) -> None:
     path = write(tmp_path, SAMPLES["swe-agent"].content)
     os.utime(path, (1_700_000_000, 1_700_000_000))
@@ -171,31 +184,25 @@ async def test_a_call_that_never_returned_is_closed_as_interrupted(book: Book, t
     assert (found.status, found.reason_code) == ("failed", "NO_TERMINAL_EVENT")
 
 
-async def test_an_import_that_was_cut_is_completed_by_the_next_one(tmp_path: Path) -> None:
+async def test_an_import_that_was_cut_is_completed_by_the_next_one(book: Book, other: Book, tmp_path: Path) -> None:
     path = write(tmp_path, long_session())
-    logs = [await SqliteLog.open(tmp_path / name) for name in ("whole", "cut")]
-    whole, cut = (Book(log) for log in logs)
-    (expected,) = await whole.bring(path)
-    written: list[int] = []
+    (expected,) = await other.bring(path)
 
     def fail(events: int) -> None:
-        written.append(events)
         if events >= MANY:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await import_file(cut.ledger, path, tenant="default", actor="user:a", progress=fail)
-    half = await cut.ledger.state(expected.run_id)
-    (found,) = await cut.bring(path)
+        await import_file(book.ledger, path, tenant="default", actor="user:a", progress=fail)
+    half = await book.ledger.state(expected.run_id)
+    (found,) = await book.bring(path)
 
     assert half.status == "running"
     assert 0 < half.version < found.events_known + found.events_new
     assert found.events_known == half.version
-    assert [(event.id, event.at_us, event.data) for event in await cut.events(found.run_id)] == [
-        (event.id, event.at_us, event.data) for event in await whole.events(expected.run_id)
+    assert [(event.id, event.at_us, event.data) for event in await book.events(found.run_id)] == [
+        (event.id, event.at_us, event.data) for event in await other.events(expected.run_id)
     ]
-    for log in logs:
-        await log.close()
 
 
 async def test_a_file_that_grew_is_not_added_to_a_finished_run_but_can_be_imported_again(
@@ -223,6 +230,14 @@ async def test_tenants_that_import_the_same_file_each_get_a_run(book: Book, tmp_
 
     assert ours.run_id != theirs.run_id
     assert theirs.events_new == ours.events_new
+
+
+async def test_a_session_that_was_recorded_twice_in_two_ways_is_one_run(book: Book, tmp_path: Path) -> None:
+    (first,) = await book.bring(write(tmp_path, CODEX))
+
+    (printed,) = await book.bring(write(tmp_path, SAMPLES["codex exec"].content.replace("c-2", "c-1")))
+
+    assert (printed.run_id, printed.events_new, printed.changed) == (first.run_id, 0, True)
 
 
 async def test_an_imported_run_cannot_go_on_here(book: Book, tmp_path: Path) -> None:

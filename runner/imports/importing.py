@@ -62,9 +62,9 @@ async def import_file(
         for key, story in first.stories.items()
     }
     if any(writer.is_open for writer in writers.values()):
-        started = [writer.created_us for writer in writers.values() if writer.created_us is not None]
-        # Where the source has no times, an import that was cut goes on with the times that it began with.
-        await _write(Telling(source, fallback_us=min(started, default=modified_us)), writers, progress)
+        # What happens before the source's first time takes that, and without any an import that was cut keeps its own.
+        began = [us for writer in writers.values() if (us := writer.created_us) is not None]
+        await _write(Telling(source, fallback_us=min(began, default=modified_us)), writers, progress)
     return [await writer.finish() for writer in writers.values()]
 
 
@@ -113,7 +113,7 @@ class _Writer:
 
     @property
     def created_us(self) -> int | None:
-        return self._run.created_at_us if self._run else None
+        return self._run.created_at_us if self._run else self._story.created_us
 
     async def take(self, timed: Timed) -> None:
         if not self.is_open:

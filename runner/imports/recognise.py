@@ -8,6 +8,7 @@ import msgspec
 
 from runfold.errors import RunfoldError
 from runner.imports import (
+    agent_stream,
     claude_session,
     codex_rollout,
     copilot_session,
@@ -66,6 +67,10 @@ FORMATS = (
     Format(dbt_results.FORMAT, dbt_results.is_one, dbt_results.DbtResults),
     Format(openlineage.FORMAT, openlineage.is_one, openlineage.OpenLineage, openlineage.key_of),
     Format(temporal_history.FORMAT, temporal_history.is_one, temporal_history.TemporalHistory),
+    *(
+        Format(name, agent_stream.printed_by(agent), agent_stream.reader_of(agent))
+        for name, agent in agent_stream.PRINTED.items()
+    ),
     Format("openhands-output", _is_openhands_output, openhands.OpenHandsOutput, openhands.key_of_output),
     Format(openhands.FORMAT, openhands.is_one, openhands.OpenHands),
     Format(swe_agent.FORMAT, swe_agent.is_one, swe_agent.SweAgent),
