@@ -24,6 +24,7 @@ check: $(VENV)/installed $(BUNDLE)  ## format, lint, types, tests: green before 
 bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 	$(BIN)/python bench/spine.py
 	$(BIN)/python bench/ledger.py
+	$(BIN)/python -m bench.append
 	$(BIN)/python -m bench.fairness
 	$(BIN)/python bench/cli.py
 

@@ -1,7 +1,8 @@
 """Appending to the log in one transaction for many callers: each is judged alone, all are durable together."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -20,7 +21,13 @@ AT_US_MAX = 253_402_300_799_999_999  # The end of year 9999: what RFC 3339 can s
 SALT_BYTES = 16
 SQLITE_BUSY = 5
 SQLITE_LOCKED = 6
-_INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * 17)})"  # noqa: S608
+ROWS_AT_ONCE_MAX = 256  # 17 values each: far below the 32,766 of one statement.
+_INSERT = f"INSERT INTO events ({COLUMNS}) VALUES "  # noqa: S608
+_EVENT_MARKS = f"({', '.join('?' * 17)})"
+_INSERT_HEADS = "INSERT INTO heads (run_id, position, version, hash) VALUES "
+_UPDATE_HEADS = (
+    " ON CONFLICT (run_id) DO UPDATE SET position = excluded.position, version = excluded.version, hash = excluded.hash"
+)
 _Row: TypeAlias = tuple[int | str | bytes | None, ...]
 
 
@@ -34,7 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
-class _Head(msgspec.Struct):
+class _Head(msgspec.Struct, frozen=True):
     """The last event of a run, as the transaction at work sees it."""
 
     position: int
@@ -50,6 +57,7 @@ class _Group:
         self.recorded_at_us = recorded_at_us
         self.rows: list[_Row] = []
         self.heads: dict[str, _Head] = {}
+        self.known: set[tuple[str, bytes]] = set()
         self.added: dict[tuple[str, bytes], Recorded] = {}
 
 
@@ -116,6 +124,7 @@ def append_group(
         position, recorded_at_us = connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
         # A clock that steps back must not put later events before earlier ones.
         group = _Group(position, max(now_us, recorded_at_us))
+        _look_up(connection, group, requests)
         outcomes = [_outcome(connection, group, request) for request in requests]
         anchor = _store(connection, group) if group.rows else None
         connection.execute("COMMIT")
@@ -131,17 +140,38 @@ def _primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def _in_parts(rows: Sequence[_Row]) -> Iterator[tuple[int, list[int | str | bytes | None]]]:
+    """The rows in parts with their values in one list; sizes are powers of two, so few statements are ever compiled."""
+    start = 0
+    while start < len(rows):
+        size = min(ROWS_AT_ONCE_MAX, 1 << (len(rows) - start).bit_length() - 1)
+        yield size, list(chain.from_iterable(rows[start : start + size]))
+        start += size
+
+
+def _look_up(connection: sqlite3.Connection, group: _Group, requests: Sequence[Request]) -> None:
+    """What the log holds of all requests: the last events of their runs, and which of their ids it knows."""
+    for size, streams in _in_parts([(stream,) for stream in {request.stream for request in requests}]):
+        query = f"SELECT run_id, position, version, hash FROM heads WHERE run_id IN ({', '.join('?' * size)})"  # noqa: S608
+        for run_id, position, version, digest in connection.execute(query, streams):
+            group.heads[run_id] = _Head(position, version, digest)
+    pairs = [(request.stream, id) for request in requests if request.stream in group.heads for id in request.ids]
+    for size, values in _in_parts(pairs):
+        marks = ", ".join(["(?, ?)"] * size)
+        query = f"SELECT run_id, id FROM events WHERE (run_id, id) IN (VALUES {marks})"  # noqa: S608
+        group.known.update(connection.execute(query, values))
+
+
 def _store(connection: sqlite3.Connection, group: _Group) -> str | None:
-    connection.executemany(_INSERT, group.rows)
-    connection.executemany(
-        "INSERT INTO heads (run_id, position, version, hash) VALUES (?, ?, ?, ?) ON CONFLICT (run_id)"
-        " DO UPDATE SET position = excluded.position, version = excluded.version, hash = excluded.hash",
-        [
-            (run_id, head.position, head.version, head.hash)
-            for run_id, head in group.heads.items()
-            if head.position > group.position - len(group.rows)
-        ],
-    )
+    for size, values in _in_parts(group.rows):
+        connection.execute(_INSERT + ", ".join([_EVENT_MARKS] * size), values)
+    heads: list[_Row] = [
+        (run_id, head.position, head.version, head.hash)
+        for run_id, head in group.heads.items()
+        if head.position > group.position - len(group.rows)
+    ]
+    for size, values in _in_parts(heads):
+        connection.execute(_INSERT_HEADS + ", ".join(["(?, ?, ?, ?)"] * size) + _UPDATE_HEADS, values)
     connection.execute(
         "UPDATE head SET position = ?, recorded_at_us = ? WHERE one = 1", (group.position, group.recorded_at_us)
     )
@@ -150,10 +180,10 @@ def _store(connection: sqlite3.Connection, group: _Group) -> str | None:
 
 def _outcome(connection: sqlite3.Connection, group: _Group, request: Request) -> Appended | RunfoldError:
     try:
-        head = _head(connection, group, request.stream)
-        known = _known(connection, group, request) if head.version else []
-        if known:
-            return _duplicate(request, known)
+        head = group.heads.get(request.stream) or _Head(0, 0, b"")
+        for id in request.ids:
+            if (request.stream, id) in group.known or (request.stream, id) in group.added:
+                return _duplicate(request, _known(connection, group, request))
         if head.position != request.expected:
             return Conflict(
                 f"the last event of `{request.stream}` is at position {head.position}, not {request.expected}",
@@ -164,14 +194,6 @@ def _outcome(connection: sqlite3.Connection, group: _Group, request: Request) ->
         return _add(group, request, head)
     except RunfoldError as error:
         return error
-
-
-def _head(connection: sqlite3.Connection, group: _Group, stream: str) -> _Head:
-    head = group.heads.get(stream)
-    if head is None:
-        row = connection.execute("SELECT position, version, hash FROM heads WHERE run_id = ?", (stream,)).fetchone()
-        head = group.heads[stream] = _Head(0, 0, b"") if row is None else _Head(*row)
-    return head
 
 
 def _known(connection: sqlite3.Connection, group: _Group, request: Request) -> list[Recorded]:
@@ -228,9 +250,10 @@ def _add(group: _Group, request: Request, head: _Head) -> Appended:
     rows: list[_Row] = []
     added: list[Recorded] = []
     position, version, previous = group.position, head.version, head.hash
-    for event, identity in zip(request.events, request.ids, strict=True):
+    salts = os.urandom(SALT_BYTES * len(request.ids))
+    for number, (event, identity) in enumerate(zip(request.events, request.ids, strict=True)):
         position, version = position + 1, version + 1
-        salt = os.urandom(SALT_BYTES)
+        salt = salts[number * SALT_BYTES : (number + 1) * SALT_BYTES]
         cause = None if event.cause is None else uuid_bytes(event.cause)
         command = None if event.command is None else uuid_bytes(event.command)
         sent = None if event.sent is None else sent_digest(salt, event.sent)
@@ -261,12 +284,14 @@ def _add(group: _Group, request: Request, head: _Head) -> Appended:
     first = group.position + 1
     group.rows += rows
     group.position = position
-    head.position, head.version, head.hash = position, version, previous
+    group.heads[request.stream] = _Head(position, version, previous)
     group.added.update(((request.stream, id), recorded) for id, recorded in zip(request.ids, added, strict=True))
     return Appended(first=first, last=position, version=version, duplicate=False, events=tuple(added))
 
 
 def _check_text(name: str, text: str) -> None:
+    if text and text.isascii() and len(text) <= NAME_BYTES_MAX:
+        return
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

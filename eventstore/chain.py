@@ -8,8 +8,10 @@ _VERSION = b"runfold.v1"
 _ANCHOR_VERSION = b"runfold.anchor.v1"
 _ABSENT = b"\xff\xff\xff\xff"
 _length = struct.Struct(">I").pack
-_number = struct.Struct(">q").pack
+_number = struct.Struct(">Iq").pack
+_two_numbers = struct.Struct(">IqIq").pack
 _anchored = struct.Struct(">qq").pack
+_START = _length(len(_VERSION)) + _VERSION
 
 
 def data_digest(salt: bytes, data: bytes) -> bytes:
@@ -40,26 +42,36 @@ def link(
     digest: bytes,
 ) -> bytes:
     """The hash of an event after `previous` (empty: the run's first); nothing in it is given by a backend."""
-    fields: tuple[bytes | None, ...] = (
-        _VERSION,
-        previous,
-        tenant.encode(),
-        run_id.encode(),
-        _number(version),
-        identity,
-        type_name.encode(),
-        _number(schema),
-        _number(at_us),
-        actor.encode(),
-        cause,
-        command,
-        sent,
-        correlation.encode(),
-        digest,
-    )
+    names = (tenant.encode(), run_id.encode(), type_name.encode(), actor.encode(), correlation.encode())
+    tenant_bytes, run_bytes, type_bytes, actor_bytes, correlation_bytes = names
     # Each field carries its length, so no two different events can read as the same bytes.
-    parts = [_ABSENT if field is None else _length(len(field)) + field for field in fields]
-    return hashlib.sha256(b"".join(parts)).digest()
+    content = b"".join(
+        (
+            _START,
+            _length(len(previous)),
+            previous,
+            _length(len(tenant_bytes)),
+            tenant_bytes,
+            _length(len(run_bytes)),
+            run_bytes,
+            _number(8, version),
+            _length(len(identity)),
+            identity,
+            _length(len(type_bytes)),
+            type_bytes,
+            _two_numbers(8, schema, 8, at_us),
+            _length(len(actor_bytes)),
+            actor_bytes,
+            _ABSENT if cause is None else _length(len(cause)) + cause,
+            _ABSENT if command is None else _length(len(command)) + command,
+            _ABSENT if sent is None else _length(len(sent)) + sent,
+            _length(len(correlation_bytes)),
+            correlation_bytes,
+            _length(len(digest)),
+            digest,
+        )
+    )
+    return hashlib.sha256(content).digest()
 
 
 def anchor_digest(previous: bytes, rows: Iterable[tuple[int, int, bytes]]) -> bytes:

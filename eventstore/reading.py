@@ -196,6 +196,11 @@ def uuid_text(content: bytes) -> str:
 def uuid_bytes(text: str) -> bytes:
     """The 16 bytes of a UUID's text. Raises BadRequest."""
     try:
+        # The usual spelling is read three times as fast as by UUID, which also knows the others.
+        if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
+            content = bytes.fromhex(text[:8] + text[9:13] + text[14:18] + text[19:23] + text[24:])
+            if len(content) == 16:
+                return content
         return uuid.UUID(text).bytes
     except ValueError:
         raise BadRequest(f"`{text}` is not a UUID", hint="ids of events and commands are UUIDs") from None

@@ -1,0 +1,90 @@
+"""Views folded anew: nothing but what was asked for changes, and an empty or moving log is no special case."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+
+from eventstore.sqlite import SqliteLog
+from projections.views import VIEWS, Views, rebuild
+from runfold.envelope import NewEvent
+from runfold.events import Event, Message, RunQueued, RunStarted, encode_data, event_type
+
+
+def new(event: Event) -> NewEvent:
+    return NewEvent(
+        id=str(uuid.uuid4()), type=event_type(event), data=encode_data(event), at_us=1, tenant="default", actor="system"
+    )
+
+
+def rows(data: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every view, after it caught up."""
+    views = Views.open(data)
+    try:
+        views.refresh()
+        names = views.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
+        return {
+            name: sorted(views.connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr)
+            for (name,) in names
+            if name != "checkpoints"
+        }
+    finally:
+        views.close()
+
+
+async def write(data: Path, *, runs: int) -> None:
+    log = await SqliteLog.open(data)
+    for number in range(runs):
+        await log.append(f"r_{number}", [new(RunQueued()), new(RunStarted(pid=1)), new(Message(text="m"))], expected=0)
+    await log.close()
+
+
+async def test_t48_rebuilding_one_view_leaves_every_other_as_it_was(tmp_path: Path) -> None:
+    await write(tmp_path, runs=5)
+    before = rows(tmp_path)
+
+    for view in VIEWS:
+        rebuild(tmp_path, views=(view,))
+
+        assert rows(tmp_path) == before
+
+
+@pytest.mark.parametrize("runs", [0, 1, 200])
+async def test_t49_a_log_of_no_one_or_many_events_is_rebuilt(tmp_path: Path, runs: int) -> None:
+    await write(tmp_path, runs=runs)
+    before = rows(tmp_path)
+
+    rebuild(tmp_path)
+
+    assert rows(tmp_path) == before
+    assert len(before["runs"]) == runs
+
+
+async def test_t49_events_that_no_view_knows_are_passed_over(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    strange = [NewEvent(id=str(uuid.uuid4()), type="a_later_type", data=b"{}", at_us=1, tenant="default", actor="s")]
+    await log.append("$runfold", strange, expected=0)
+    await log.close()
+
+    rebuild(tmp_path)
+
+    views = Views.open(tmp_path)
+    freshness = views.refresh()
+    views.close()
+    assert (freshness.position, freshness.stale) == (1, False)
+
+
+@pytest.mark.slow
+async def test_t49_a_head_that_moves_while_views_are_rebuilt_is_caught_up_with(tmp_path: Path) -> None:
+    await write(tmp_path, runs=100)
+    log = await SqliteLog.open(tmp_path)
+    rebuilding = asyncio.create_task(asyncio.to_thread(rebuild, tmp_path))
+    number = 100
+    while not rebuilding.done():
+        await log.append(f"r_{number}", [new(RunQueued())], expected=0)
+        number += 1
+    await rebuilding
+    await log.close()
+
+    assert len(rows(tmp_path)["runs"]) == number
