@@ -7,6 +7,7 @@ from pathlib import Path
 from eventstore.faults import Fault
 from eventstore.reading import bounds, read_page
 from eventstore.sqlite3_module import sqlite3
+from eventstore.verifying import OF_ANOTHER_KIND
 from projections.view import View
 from projections.views import VIEWS, Checkpoint, Views, read_checkpoints
 from runfold.envelope import SYSTEM_STREAM
@@ -67,7 +68,7 @@ class Drift:
                 yield from _differences(fresh, view, table)
         except sqlite3.DatabaseError as error:
             yield Fault(kind="view", message=f"the rows of view `{view.name}` cannot be read: {error}")
-        except RunfoldError as error:
+        except (RunfoldError, *OF_ANOTHER_KIND) as error:
             yield Fault(kind="view", message=f"view `{view.name}` cannot be folded anew: {error}")
         finally:
             fresh.close()

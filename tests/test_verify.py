@@ -294,6 +294,20 @@ def test_an_edited_event_is_named_with_its_run_and_position(data: Path) -> None:
     assert (first.kind, first.run_id, first.position) == ("event", run_id, 9)
 
 
+@pytest.mark.parametrize("column", ["type = CAST(type AS BLOB)", "hash = 'text'", "at_us = 'late'", "salt = NULL"])
+def test_a_value_of_another_kind_is_named_and_ends_no_proof(data: Path, column: str) -> None:
+    connection = edit(data)
+    # What a flipped bit does to a row, STRICT would refuse to a statement.
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'events'")
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("PRAGMA writable_schema = RESET")
+    connection.execute(f"UPDATE events SET {column} WHERE position = 9")
+    connection.close()
+
+    assert ("event", 9) in [(fault.kind, fault.position) for fault in find(data)]
+
+
 def test_a_swapped_row_of_a_view_is_named(data: Path) -> None:
     connection = sqlite3.connect(data / "views.1.db", isolation_level=None)
     run_id = connection.execute("SELECT run_id FROM runs WHERE rowid = 1").fetchone()[0]
