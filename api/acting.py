@@ -11,9 +11,10 @@ from api.guard import SCOPE
 from api.routes import BODY
 from api.service import SERVICE, known_run
 from eventstore.ledger import Executed
+from projections.past import At, state_at
 from runfold import commands
 from runfold.envelope import run_id_of, time_us
-from runfold.errors import AlreadyFinal, BadRequest, InvalidEvent, KeyReused
+from runfold.errors import AlreadyFinal, BadRequest, InvalidEvent
 from runfold.events import (
     EVENT_TYPES,
     Count,
@@ -25,11 +26,8 @@ from runfold.events import (
     StepSpec,
     Unknown,
     decode_data,
-    encode_data,
-    event_type,
 )
 from runfold.snapshot import snapshot
-from runfold.state import Run
 
 EVENTS_MAX = 400
 KEY_LENGTH_MAX = 255
@@ -100,11 +98,7 @@ async def post_external(request: web.Request) -> web.Response:
     command_id = command_id_of(request)
     run_id = run_id_of(uuid.UUID(command_id))
     executed = await _execute(request, run_id, commands.OpenReported(queued=queued), command_id)
-    if executed.duplicate:
-        opened = next((event.event() for event in executed.events if event.type == "run_queued"), None)
-        if isinstance(opened, RunQueued) and encode_data(opened) != encode_data(queued):
-            raise _key_reused(run_id)
-    return _snapshot_response(executed, status=201, location=f"/api/runs/{run_id}")
+    return await _snapshot_response(request, executed, status=201)
 
 
 async def post_events(request: web.Request) -> web.Response:
@@ -121,8 +115,6 @@ async def post_events(request: web.Request) -> web.Response:
         ids=[None if reported.id is None else str(reported.id) for reported in body.events],
         ats_us=[_at_us(index, reported.at) for index, reported in enumerate(body.events)],
     )
-    if executed.duplicate:
-        _refuse_other_events(executed, events, run_id)
     positions = [event.position for event in executed.events]
     return json_response(
         EventsAnswer(
@@ -180,9 +172,7 @@ async def _control(request: web.Request, body: ControlBody) -> web.Response:
         )
     command = _command_of(body)
     executed = await _execute(request, run_id, command, command_id_of(request))
-    if executed.duplicate:
-        _refuse_other_action(executed, body, run_id)
-    return _snapshot_response(executed, status=202, location=f"/api/runs/{run_id}")
+    return await _snapshot_response(request, executed, status=202)
 
 
 def _command_of(body: ControlBody) -> commands.Command:
@@ -206,40 +196,6 @@ def _command_of(body: ControlBody) -> commands.Command:
             return commands.Stop(
                 reason_code=body.reason_code or "USER_INTERRUPT", condition=body.reason, message=body.message
             )
-
-
-_GRANTED_BY: dict[Action, frozenset[str]] = {
-    "pause": frozenset({"pause_requested", "run_paused"}),
-    "paused": frozenset({"run_paused"}),
-    "resume": frozenset({"resume_requested", "run_resumed"}),
-    "cancel": frozenset({"cancel_requested", "run_cancelled"}),
-    "cancelled": frozenset({"run_cancelled"}),
-    "complete": frozenset({"run_completed"}),
-    "fail": frozenset({"run_failed"}),
-    "stop": frozenset({"run_stopped", "limit_exceeded"}),
-}
-
-
-def _refuse_other_action(executed: Executed, body: ControlBody, run_id: str) -> None:
-    """The first answer counts; whether the second body is the first is seen in the events that it made."""
-    made = {event.type for event in executed.events}
-    reasons = {getattr(event.event(), "reason", body.reason) for event in executed.events}
-    if made and (not made & _GRANTED_BY[body.action] or body.reason not in reasons):
-        raise _key_reused(run_id)
-
-
-def _refuse_other_events(executed: Executed, events: tuple[Event | Unknown, ...], run_id: str) -> None:
-    made = [event.type for event in executed.events]
-    for event in events:
-        if event_type(event) not in made:
-            raise _key_reused(run_id)
-        made.remove(event_type(event))
-
-
-def _key_reused(run_id: str) -> KeyReused:
-    return KeyReused(
-        "the Idempotency-Key was used with another body", hint="take a new key for a new wish", run_id=run_id
-    )
 
 
 def _event_of(index: int, reported: ReportedEvent) -> Event | Unknown:
@@ -275,8 +231,11 @@ async def _execute(request: web.Request, run_id: str, command: commands.Command,
     )
 
 
-def _snapshot_response(executed: Executed, *, status: int, location: str) -> web.Response:
-    run: Run = executed.run
-    position = max((event.position for event in executed.events), default=0)
+async def _snapshot_response(request: web.Request, executed: Executed, *, status: int) -> web.Response:
+    """The run right after the command: sent again, the command gets that answer again, wherever the run is now."""
+    run, position = executed.run, max((event.position for event in executed.events), default=None)
+    if executed.duplicate or position is None:
+        run, position = await state_at(request.app[SERVICE].log, run.run_id, At(position=position))
     answer: Any = snapshot(run, position=position)
-    return json_response(answer, status=status, headers={"Location": location, "ETag": f'"{run.version}"'})
+    headers = {"Location": f"/api/runs/{run.run_id}", "ETag": f'"{run.version}"'}
+    return json_response(answer, status=status, headers=headers)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from projections.views import Freshness
 from runfold.envelope import Recorded, envelope_json
 
 _encode = msgspec.json.Encoder().encode
@@ -15,13 +16,19 @@ def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] |
     return web.Response(body=_encode(value), status=status, content_type="application/json", headers=headers)
 
 
-def tagged_response(request: web.Request, value: Any, *, version: int, headers: Mapping[str, str]) -> web.Response:
-    """The value with its version as ETag, or 304 where the caller has that version already."""
-    tag = f'"{version}"'
-    wanted = {part.strip().removeprefix("W/") for part in request.headers.get("If-None-Match", "").split(",")}
-    if tag in wanted or "*" in wanted:
-        return web.Response(status=304, headers={**headers, "ETag": tag})
-    return json_response(value, headers={**headers, "ETag": tag})
+def view_response(value: Any, freshness: Freshness, *, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer from the views says how far they have read, and in its body too where that is not far enough."""
+    headers = {**(headers or {}), "Runfold-Position": str(freshness.position)}
+    if freshness.stale:
+        headers["Runfold-Stale"] = "true"
+        value = {**msgspec.to_builtins(value), "stale": True, "views_position": freshness.position}
+    return json_response(value, headers=headers)
+
+
+def is_held_by_caller(request: web.Request, tag: str) -> bool:
+    """Whether the caller has that entity tag already, so that 304 says everything."""
+    held = {part.strip().removeprefix("W/") for part in request.headers.get("If-None-Match", "").split(",")}
+    return tag in held or "*" in held
 
 
 def events_response(

@@ -70,7 +70,8 @@ TABLE: tuple[Route, ...] = (
         path="/api/runs/{run_id}",
         operation="get_run",
         handler=reading.get_one,
-        summary="The run as it is now",
+        summary="The run as it is now, or as it was",
+        query=reading.RunQuery,
         answer=Snapshot,
     ),
     Route(
@@ -78,7 +79,8 @@ TABLE: tuple[Route, ...] = (
         path="/api/runs/{run_id}/status",
         operation="get_run_status",
         handler=reading.get_one,
-        summary="The run as it is now",
+        summary="The run as it is now, or as it was",
+        query=reading.RunQuery,
         answer=Snapshot,
     ),
     Route(
@@ -117,6 +119,7 @@ TABLE: tuple[Route, ...] = (
         operation="get_history",
         handler=reading.get_history,
         summary="The run's status transitions",
+        query=reading.ViewQuery,
         answer=History,
     ),
     Route(

@@ -1,27 +1,49 @@
 """What can be asked: the list of runs, one run, its events and its history."""
 
-from typing import Annotated, Any, Literal
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from api.answers import events_response, json_response, tagged_response
-from api.cursors import check_cursor, parse_cursor
+from api.answers import events_response, is_held_by_caller, json_response, view_response
+from api.cursors import Cursor, check_cursor, parse_cursor
 from api.guard import SCOPE
 from api.routes import QUERY
-from api.service import SERVICE, known_run, unknown_run
+from api.service import SERVICE, Service, known_run, unknown_run
+from eventstore.contract import EventLog
+from eventstore.sqlite3_module import sqlite3
 from projections.history import run_history
+from projections.past import parse_at, state_at
 from projections.runs import RunFilter, get_run, list_runs
 from projections.views import Freshness
 from runfold.envelope import Recorded, envelope_json
 from runfold.events import EventClass, event_class
 from runfold.items import item_json
+from runfold.snapshot import snapshot
 from runfold.state import Status
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Limit = msgspec.Meta(ge=1, le=200)
+MIN_POSITION_SECONDS = 2.0
 
 
-class RunsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ViewQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`min_position`: what an earlier answer said; this one is no older, or says that it is `stale`."""
+
+    min_position: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+
+
+class RunQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`at`: the run as it was at a position, or at a time (RFC 3339) by the clock of the log."""
+
+    at: str | None = None
+
+
+class RunsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: tuple[Status, ...] = ()
     workflow: str | None = None
     q: str | None = None
@@ -59,17 +81,62 @@ async def get_runs(request: web.Request) -> web.Response:
         offset=query.offset,
         cursor=query.cursor,
     )
-    found, freshness = await request.app[SERVICE].views.query(list_runs, wanted)
-    return json_response(found, headers=_position(freshness))
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_runs, wanted)
+    return view_response(found, freshness)
 
 
 async def get_one(request: web.Request) -> web.Response:
+    query: RunQuery = request[QUERY]
+    if query.at is not None:
+        return await _get_past(request, query.at)
     run_id = request.match_info["run_id"]
-    views = request.app[SERVICE].views
-    found, freshness = await views.query(get_run, run_id, tenant=request[SCOPE].tenant)
+    tenant = request[SCOPE].tenant
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, get_run, run_id, tenant=tenant)
     if found is None:
         raise unknown_run(run_id)
-    return tagged_response(request, found, version=found.version, headers=_position(freshness))
+    tag = f'"{found.version}"'
+    if is_held_by_caller(request, tag) and not freshness.stale:
+        return web.Response(status=304, headers={"ETag": tag, "Runfold-Position": str(freshness.position)})
+    return view_response(found, freshness, headers={"ETag": tag})
+
+
+async def _get_past(request: web.Request, text: str) -> web.Response:
+    service, run_id = request.app[SERVICE], request.match_info["run_id"]
+    await known_run(service, run_id, request[SCOPE].tenant)
+    at = parse_at(text)
+    if at.position is not None:
+        await check_cursor(service.log, Cursor(at.position), run_id=run_id)
+    run, position = await state_at(service.log, run_id, at)
+    return json_response(snapshot(run, position=position), headers={"ETag": f'"{run.version}"'})
+
+
+async def query_views(
+    service: Service,
+    min_position: int,
+    fn: Callable[Concatenate[sqlite3.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> tuple[T, Freshness]:
+    """Ask the views, from `min_position` on; where the log does not get there in time the answer is stale."""
+    if min_position > (await service.log.bounds()).last:
+        await _wait_for(service.log, min_position)
+    found, freshness = await service.views.query(fn, *args, **kwargs)
+    if freshness.position < min_position:
+        freshness = msgspec.structs.replace(freshness, stale=True)
+    return found, freshness
+
+
+async def _wait_for(log: EventLog, position: int) -> None:
+    try:
+        async with (
+            asyncio.timeout(MIN_POSITION_SECONDS),
+            aclosing(log.tail(after=(await log.bounds()).last)) as pages,
+        ):
+            async for page in pages:
+                if page.scanned_to >= position:
+                    return
+    except TimeoutError:
+        return
 
 
 async def get_events(request: web.Request) -> web.Response:
@@ -96,17 +163,11 @@ async def get_events(request: web.Request) -> web.Response:
 async def get_history(request: web.Request) -> web.Response:
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
     await known_run(service, run_id, request[SCOPE].tenant)
-    found, freshness = await service.views.query(run_history, run_id)
+    query: ViewQuery = request[QUERY]
+    found, freshness = await query_views(service, query.min_position, run_history, run_id)
     answer: dict[str, Any] = {"items": found, "total": len(found), "next_cursor": None}
-    return json_response(answer, headers=_position(freshness))
+    return view_response(answer, freshness)
 
 
 def is_wanted(event: Recorded, types: tuple[str, ...], classes: tuple[EventClass, ...]) -> bool:
     return (not types or event.type in types) and (not classes or event_class(event.type) in classes)
-
-
-def _position(freshness: Freshness) -> dict[str, str]:
-    headers = {"Runfold-Position": str(freshness.position)}
-    if freshness.stale:
-        headers["Runfold-Stale"] = "true"
-    return headers

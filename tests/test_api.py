@@ -1,11 +1,21 @@
 """Runs over HTTP: opened, reported, looked at, controlled; every command safe to send again."""
 
+import asyncio
+import fcntl
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+import api.reading
+from api.app import TABLE
+from eventstore.reading import open_reader
+from projections.past import At, run_at
+from runfold.snapshot import snapshot
 from tests.served import OTHER, Served, note, serving
 
 
@@ -90,22 +100,133 @@ async def test_the_same_key_and_body_open_one_run(served: Served) -> None:
     assert (await changed.json())["code"] == "idempotency_key_reused"
 
 
-async def test_a_key_used_for_another_wish_or_report_is_refused(served: Served) -> None:
+COMMANDS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    # The body that is sent twice, and bodies that differ from it, the last ones as little as can be.
+    ("POST", "/api/runs/external"): [{"title": "a"}, {}, {"title": "b"}],
+    ("POST", "/api/runs/{run_id}/events"): [
+        {"events": [note(1)]},
+        {"events": [note(1), note(1)]},
+        {"events": [{"type": "note_added", "data": {"text": "message 1"}}]},
+        {"events": [note(2)]},
+    ],
+    ("POST", "/api/runs/{run_id}/control"): [
+        {"action": "fail", "reason_code": "SYS_A", "message": "a"},
+        {"action": "cancel"},
+        {"action": "fail", "reason_code": "SYS_B", "message": "a"},
+        {"action": "fail", "reason_code": "SYS_A", "message": "b"},
+    ],
+    ("DELETE", "/api/runs/{run_id}"): [{"reason": "a"}, {}, {"reason": "b"}],
+}
+
+
+def test_every_route_that_commands_is_in_the_table_of_keys() -> None:
+    acting = {(route.method, route.path) for route in TABLE if route.needs != "open" and route.method != "GET"}
+
+    assert acting - {("POST", "/api/runs/{run_id}/heartbeat")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("method", "path"), COMMANDS)
+async def test_a_key_sent_again_gets_the_first_answer_and_with_another_body_none(
+    served: Served, method: str, path: str
+) -> None:
     run_id = await served.open_run(title="a")
-    control, events = f"/api/runs/{run_id}/control", f"/api/runs/{run_id}/events"
     key = {"Idempotency-Key": "k"}
+    path = path.replace("{run_id}", run_id)
+    first, *others = COMMANDS[method, path.replace(run_id, "{run_id}")]
 
-    wishes = [
-        await served.ask("POST", control, json={"action": action}, headers=key)
-        for action in ("pause", "pause", "cancel")
-    ]
-    reports = [
-        await served.ask("POST", events, json={"events": [event]}, headers=key)
-        for event in (note(1), note(1), {"type": "note_added", "data": {"text": "b"}})
-    ]
+    answered = await served.ask(method, path, json=first, headers=key)
+    made = str(answered.headers.get("Location", "")).rpartition("/")[2] or run_id
+    await served.report(made, note(9))
+    head = (await served.log.bounds()).last
+    again = await served.ask(method, path, json=first, headers=key)
+    refused = [await served.ask(method, path, json=other, headers=key) for other in others]
 
-    assert [response.status for response in wishes] == [202, 202, 422]
-    assert [response.status for response in reports] == [200, 200, 422]
+    assert answered.status == again.status
+    assert {**await again.json(), "duplicate": 0} == {**await answered.json(), "duplicate": 0}
+    assert again.headers.get("ETag") == answered.headers.get("ETag")
+    assert [response.status for response in refused] == [422] * len(others)
+    assert {(await response.json())["code"] for response in refused} == {"idempotency_key_reused"}
+    assert (await served.log.bounds()).last == head
+
+
+async def test_a_run_is_shown_as_it_was_at_a_position_and_at_a_time(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    await served.control(run_id, "pause")
+    paused = await (await served.ask("GET", f"/api/runs/{run_id}")).json()
+    async with asyncio.timeout(5):
+        # The log's clock has to have moved on, or one time would name both moments.
+        while (await _last_recorded_at(served, run_id)) >= datetime.now(UTC):
+            await asyncio.sleep(0)
+    between = datetime.now(UTC).isoformat()
+    await served.control(run_id, "resume")
+    await served.control(run_id, "complete")
+
+    for at in (str(paused["position"]), between):
+        for path in ("", "/status"):
+            response = await served.ask("GET", f"/api/runs/{run_id}{path}", params={"at": at})
+            assert await response.json() == paused, at
+    before = await served.ask("GET", f"/api/runs/{run_id}?at=0")
+    beyond = await served.ask("GET", f"/api/runs/{run_id}?at={(await served.log.bounds()).last + 1}")
+    nonsense = await served.ask("GET", f"/api/runs/{run_id}?at=yesterday")
+    foreign = await served.ask("GET", f"/api/runs/{run_id}?at={paused['position']}", token=OTHER)
+
+    assert [response.status for response in (before, beyond, nonsense, foreign)] == [404, 410, 400, 404]
+
+
+async def _last_recorded_at(served: Served, run_id: str) -> datetime:
+    last = await served.log.last(run_id)
+    assert last is not None
+    return datetime.fromtimestamp(last.recorded_at_us / 1e6 + 1e-5, UTC)
+
+
+async def test_the_terminal_and_the_api_see_the_same_past(served: Served, tmp_path: Path) -> None:
+    run_id = await served.open_run(title="a")
+    await served.report(run_id, *[note(number) for number in range(50)])
+    await served.control(run_id, "complete")
+    reader = open_reader(tmp_path)
+
+    for position in range(1, (await served.log.bounds()).last + 1):
+        run, last = run_at(reader, run_id, At(position=position))
+        answer = await (await served.ask("GET", f"/api/runs/{run_id}?at={position}")).json()
+        assert msgspec.json.decode(msgspec.json.encode(snapshot(run, position=last))) == answer
+    reader.close()
+
+
+async def test_a_read_waits_for_the_position_that_its_caller_has_seen(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await served.open_run(title="a")
+    head = (await served.log.bounds()).last
+    reads = ("/api/runs", f"/api/runs/{run_id}", f"/api/runs/{run_id}/history")
+    waiting = [asyncio.create_task(served.ask("GET", f"{path}?min_position={head + 1}")) for path in reads]
+    await served.ask("GET", "/api/runs")
+
+    assert not any(task.done() for task in waiting)
+    await served.report(run_id, note(1))
+    fresh = [await (await task).json() for task in waiting]
+    monkeypatch.setattr(api.reading, "MIN_POSITION_SECONDS", 0.01)
+    stale = [await served.ask("GET", f"{path}?min_position={head + 9}") for path in reads]
+
+    assert all("stale" not in answer for answer in fresh)
+    assert fresh[1]["position"] == head + 1
+    for response in stale:
+        answer = await response.json()
+        assert (answer["stale"], answer["views_position"]) == (True, head + 1)
+        assert response.headers["Runfold-Stale"] == "true"
+
+
+@pytest.mark.slow
+async def test_views_that_fall_behind_say_so_in_the_answer(served: Served, tmp_path: Path) -> None:
+    run_id = await served.open_run(title="a")
+    before = await (await served.ask("GET", f"/api/runs/{run_id}")).json()
+    with (tmp_path / "views.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        await served.report(run_id, note(1))
+        behind = await (await served.ask("GET", f"/api/runs/{run_id}")).json()
+    current = await (await served.ask("GET", f"/api/runs/{run_id}")).json()
+
+    assert behind == {**before, "stale": True, "views_position": before["position"]}
+    assert (current["version"], "stale" in current) == (before["version"] + 1, False)
 
 
 async def test_a_reported_run_pauses_resumes_and_completes(served: Served) -> None:
