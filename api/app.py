@@ -10,6 +10,7 @@ from aiohttp import web
 
 from api import acting, dashboard, pages, reading, sse
 from api.answers import json_response
+from api.following import Streaming
 from api.guard import make_guard
 from api.openapi import openapi
 from api.problems import add_headers, problems
@@ -41,7 +42,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def get_openapi(request: web.Request) -> web.Response:
-    return json_response(openapi(request.app[ROUTES].values()))
+    return json_response(openapi(dict.fromkeys(request.app[ROUTES].values())))
 
 
 TABLE: tuple[Route, ...] = (
@@ -264,6 +265,7 @@ def make_app(
     allowed_hosts: frozenset[str],
     tokens: Mapping[str, Scope] | None = None,
     renew: Renew | None = None,
+    streaming: Streaming | None = None,
 ) -> web.Application:
     """`token` is the admin of all tenants; `tokens` maps sha256 hex digests of others to their scopes."""
     admin = {hashlib.sha256(token.encode()).hexdigest(): Scope(tenant="*", role="admin", actor="user:admin")}
@@ -272,7 +274,15 @@ def make_app(
     app = web.Application(
         client_max_size=BODY_BYTES_MAX, middlewares=[problems, make_guard(sessions, routes, allowed_hosts)]
     )
-    app[SERVICE] = Service(log=log, ledger=ledger, views=views, data=data, sessions=sessions, renew=renew)
+    app[SERVICE] = Service(
+        log=log,
+        ledger=ledger,
+        views=views,
+        data=data,
+        sessions=sessions,
+        renew=renew,
+        streaming=streaming or Streaming(),
+    )
     app[ROUTES] = routes
     routes.update(register(app, TABLE))
     app.on_response_prepare.append(add_headers)

@@ -53,7 +53,8 @@ async def get_login(request: web.Request) -> web.Response:
     """A code is good once; without one the page itself asks for a token."""
     query: LoginQuery = request[QUERY]
     response = web.Response(status=303, headers={"Location": "/"})
-    if query.code is not None:
+    # Whoever only asks for the head, as previews of links do, does not use the code up.
+    if query.code is not None and request.method != "HEAD":
         scope = request.app[SERVICE].sessions.use_code(query.code)
         if scope is None:
             raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")

@@ -18,7 +18,8 @@ CSP_PAGE = (
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong. `code` is stable; `hint` says what to do next; `earliest` is set where a cursor is gone."""
+    """What went wrong. `code` is stable; `hint` says what to do next; `earliest` and `snapshot` (where the
+    present state is) are set where a cursor is gone."""
 
     type: str
     title: str
@@ -28,6 +29,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     hint: str = ""
     run_id: str | None = None
     earliest: int | None = None
+    snapshot: str | None = None
 
 
 class NotThatMethod(BadRequest):
@@ -52,6 +54,7 @@ _TITLES = {
 
 
 def problem_response(error: RunfoldError) -> web.Response:
+    gone = error if isinstance(error, Gone) else None
     problem = Problem(
         type=f"urn:runfold:problem:{error.code}",
         title=_TITLES.get(error.status, "Error"),
@@ -60,7 +63,8 @@ def problem_response(error: RunfoldError) -> web.Response:
         code=error.code,
         hint=error.hint,
         run_id=error.run_id,
-        earliest=error.earliest if isinstance(error, Gone) else None,
+        earliest=None if gone is None else gone.earliest,
+        snapshot=None if gone is None else f"/api/runs/{gone.run_id}" if gone.run_id else "/api/runs",
     )
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):

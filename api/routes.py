@@ -42,7 +42,13 @@ class Route:
 
 
 def register(app: web.Application, routes: Iterable[Route]) -> dict[web.AbstractRoute, Route]:
-    return {app.router.add_route(route.method, route.path, _decoding(route)): route for route in routes}
+    """Each route under its method; what can be asked for with GET can be asked for with HEAD."""
+    registered: dict[web.AbstractRoute, Route] = {}
+    for route in routes:
+        handler = _decoding(route)
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            registered[app.router.add_route(method, route.path, handler)] = route
+    return registered
 
 
 def _decoding(route: Route) -> RequestHandler:

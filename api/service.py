@@ -7,6 +7,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from api.following import Streaming
+from api.frames import Frames
 from api.sessions import Sessions
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
@@ -27,6 +29,8 @@ class Service:
     data: Path
     sessions: Sessions
     renew: Renew | None = None
+    streaming: Streaming = field(default_factory=Streaming)
+    frames: Frames = field(default_factory=Frames)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down, so that streams end at once."""
 

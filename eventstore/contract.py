@@ -11,6 +11,7 @@ APPEND_EVENTS_MAX = 500
 APPEND_BYTES_MAX = 512 * 1024
 EVENT_BYTES_MAX = 64 * 1024
 PAGE_EVENTS = 500
+TAIL_BYTES = 64 * 1024  # A page of a tail: what it costs to hold it for one slow reader.
 
 
 class Appended(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,11 +14,13 @@ APPLICATION_ID = 0x52554E46
 USER_VERSION = 1
 BUSY_TIMEOUT_MS = 5000
 LOG_FILE = "log.db"
+ROW_BYTES = 1024  # About what a row costs in memory beside its data.
 
 COLUMNS = (
     "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor,"
     " cause, command, sent, correlation, hash, data, salt"
 )
+_DATA = COLUMNS.split(", ").index("data")
 Row: TypeAlias = tuple[Any, ...]
 
 
@@ -70,10 +72,14 @@ def read_page(
     stream: str | None = None,
     upto: int | None = None,
     limit: int = PAGE_EVENTS,
+    size_bytes: int | None = None,
 ) -> Page:
-    """The next events after a position, up to the head or `upto`. Raises Trimmed, Diverged."""
+    """The next events after a position, up to the head or `upto`, and no more once `size_bytes` are reached.
+
+    What is trimmed of other streams takes nothing from a stream that is whole. Raises Trimmed, Diverged.
+    """
     head = bounds(connection)
-    if after < head.first - 1:
+    if after < head.first - 1 and (stream is None or not _is_whole(connection, stream, head.first)):
         raise Trimmed(
             f"events up to position {head.first - 1} are no longer kept",
             earliest=head.first,
@@ -88,18 +94,37 @@ def read_page(
     # The head is read before the events, so a page never claims to have looked further than it did.
     end = head.last if upto is None else max(after, min(upto, head.last))
     if stream is None:
-        rows = connection.execute(
+        found = connection.execute(
             f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",  # noqa: S608
             (after, end, limit),
-        ).fetchall()
+        )
     else:
-        rows = connection.execute(
+        found = connection.execute(
             f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND version > ? AND position <= ?"  # noqa: S608
             " ORDER BY version LIMIT ?",
             (stream, _version_at(connection, stream, after), end, limit),
-        ).fetchall()
+        )
+    rows = found.fetchall() if size_bytes is None else _rows_upto(found, size_bytes)
     events = tuple(recorded_of(row) for row in rows)
-    return Page(events=events, scanned_to=events[-1].position if len(events) == limit else end)
+    is_cut = len(events) == limit or found.fetchone() is not None
+    found.close()
+    return Page(events=events, scanned_to=events[-1].position if events and is_cut else end)
+
+
+def _is_whole(connection: sqlite3.Connection, stream: str, first: int) -> bool:
+    query = "SELECT 1 FROM events WHERE run_id = ? AND version = 1 AND position >= ?"
+    return connection.execute(query, (stream, first)).fetchone() is not None
+
+
+def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:
+    """Rows until they hold so many bytes; at least one where there is one."""
+    rows: list[Row] = []
+    for row in found:
+        rows.append(row)
+        size_bytes -= ROW_BYTES + len(row[_DATA] or b"")
+        if size_bytes <= 0:
+            break
+    return rows
 
 
 def _version_at(connection: sqlite3.Connection, stream: str, position: int) -> int:

@@ -11,7 +11,7 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.appending import Request, prepare
-from eventstore.contract import Appended, Bounds, EventLog, Page
+from eventstore.contract import TAIL_BYTES, Appended, Bounds, EventLog, Page
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import NewEvent, Recorded
@@ -20,6 +20,7 @@ from runfold.errors import LogFailed, RunfoldError, Unavailable
 QUEUE_REQUESTS_MAX = 1024  # Callers beyond these wait for room.
 GROUP_REQUESTS_MAX = 500
 GROUP_BYTES_MAX = 4 * 1024 * 1024
+LOOKS_MAX = 8  # Pages kept for tails that stand at the same place.
 POLL_SECONDS = 0.05  # How late a commit of another process may be seen.
 
 _T = TypeVar("_T")
@@ -39,6 +40,7 @@ class SqliteLog(EventLog):
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._woken = asyncio.Event()
+        self._looks: dict[tuple[int, str | None], asyncio.Task[Page]] = {}
         self._tails = 0
         self._poll_task: asyncio.Task[None] | None = None
         self._closing = False
@@ -109,7 +111,7 @@ class SqliteLog(EventLog):
             while True:
                 # Taken before the page is read: a commit between the two is then not slept through.
                 woken = self._woken
-                page = await self._read(reading.read_page, after=after, stream=stream)
+                page = await self._look(after, stream)
                 if page.scanned_to > after:
                     after = page.scanned_to
                     yield page
@@ -117,6 +119,18 @@ class SqliteLog(EventLog):
                     await woken.wait()
         finally:
             self._tails -= 1
+
+    async def _look(self, after: int, stream: str | None) -> Page:
+        """The page after a place; all who stand there share one look until the log has moved."""
+        look = self._looks.get((after, stream))
+        if look is None or look.cancelled():
+            read = self._read(reading.read_page, after=after, stream=stream, size_bytes=TAIL_BYTES)
+            look = self._looks[after, stream] = asyncio.create_task(read)
+            # Whoever asked may be gone before the answer; then nobody else asks what became of it.
+            look.add_done_callback(lambda done: done.cancelled() or done.exception())
+            while len(self._looks) > LOOKS_MAX:
+                self._looks.pop(next(iter(self._looks)))
+        return await asyncio.shield(look)
 
     async def close(self) -> None:
         """Finish what was taken, then let go of the files. Appends after it are Unavailable."""
@@ -175,6 +189,7 @@ class SqliteLog(EventLog):
         return [LogFailed(f"the log stopped writing: {self._failure}", hint=hint) for _ in requests]
 
     def _wake(self) -> None:
+        self._looks.clear()
         woken, self._woken = self._woken, asyncio.Event()
         woken.set()
 

@@ -64,7 +64,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(data: Path) -> AsyncIterator[Served]:
+async def serving(data: Path, **options: Any) -> AsyncIterator[Served]:
     log = await SqliteLog.open(data)
     views = await ViewService.open(data)
     ledger = Ledger(log)
@@ -76,6 +76,7 @@ async def serving(data: Path) -> AsyncIterator[Served]:
         token=ADMIN,
         allowed_hosts=frozenset({"127.0.0.1", "localhost"}),
         tokens=TOKENS,
+        **options,
     )
     try:
         async with TestClient(TestServer(app)) as client:

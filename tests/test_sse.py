@@ -1,15 +1,26 @@
 """A stream is the log read from a position: whoever comes back sees every event once, in order."""
 
 import asyncio
+import os
 import random
+import re
+import socket
+import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-import api.sse
+from api.following import Streaming
+from api.frames import Form, Frames, event_frame
+from runfold.envelope import Recorded
 from tests.served import ADMIN, OTHER, Served, note, serving
+
+CUTS = 200
+SLOW_CLIENTS = 60
 
 
 @pytest.fixture
@@ -28,20 +39,30 @@ async def _until(response: Any, ending: bytes) -> bytes:
     return content
 
 
-async def _raw(served: Served, path: str, last_id: str, read_bytes: int) -> bytes:
+async def _raw(served: Served, path: str, last_id: str, read_bytes: int, method: str = "GET") -> bytes:
     """Ask over a bare socket, take about so many bytes of the body, and cut the line."""
     reader, writer = await asyncio.open_connection(served.client.host, served.client.port)
     try:
         cursor = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
-        request = f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n{cursor}\r\n"
+        request = f"{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n{cursor}\r\n"
         writer.write(request.encode())
         await reader.readuntil(b"\r\n\r\n")
         content = b""
-        while len(content) < read_bytes and (piece := await reader.read(read_bytes - len(content))):
-            content += piece
+        async with asyncio.timeout(10):
+            # At the head there is nothing more to come; a cut there is a cut too.
+            while len(content) < read_bytes and (piece := await _piece(reader, read_bytes - len(content))):
+                content += piece
         return content
     finally:
         writer.transport.abort()
+
+
+async def _piece(reader: asyncio.StreamReader, size: int) -> bytes:
+    try:
+        async with asyncio.timeout(0.05):
+            return await reader.read(size)
+    except TimeoutError:
+        return b""
 
 
 def _whole_frames(content: bytes) -> list[tuple[str, bytes]]:
@@ -56,24 +77,24 @@ def _whole_frames(content: bytes) -> list[tuple[str, bytes]]:
 
 @pytest.mark.slow
 async def test_a_client_cut_off_two_hundred_times_sees_each_event_once_in_order(served: Served) -> None:
+    seed = int(os.environ.get("RUNFOLD_TEST_SEED", random.randrange(2**32)))
+    print(f"RUNFOLD_TEST_SEED={seed}")
+    chance = random.Random(seed)
     run_id = await served.open_run(title="a")
-    for start in range(0, 2_000, 250):
-        await served.report(run_id, *[note(number) for number in range(start, start + 250)])
-    await served.control(run_id, "complete")
-    stored = await _all_ids(served, run_id)
-    chance = random.Random(7)
     seen: list[str] = []
 
-    cuts = 0
-    while cuts < 200 or len(seen) < len(stored):
-        content = await _raw(served, f"/api/runs/{run_id}/stream", seen[-1] if seen else "", chance.randint(1, 12_000))
+    # The run goes on while the client is cut off, so it is cut in what is past and in what is live.
+    for cut in range(CUTS):
+        if cut % 20 == 0:
+            await served.report(run_id, *[note(number) for number in range(100)])
+        content = await _raw(served, f"/api/runs/{run_id}/stream", seen[-1] if seen else "", chance.randint(1, 9_000))
         seen += [frame_id for frame_id, _ in _whole_frames(content)]
-        cuts += 1
-        if len(seen) >= len(stored):
-            break
+    await served.control(run_id, "complete")
+    content = await _raw(served, f"/api/runs/{run_id}/stream", seen[-1] if seen else "", 100_000_000)
+    seen += [frame_id for frame_id, _ in _whole_frames(content)]
 
-    assert seen == stored
-    assert cuts > 50
+    assert content.endswith(b"data: [DONE]\n\n")
+    assert seen == await _all_ids(served, run_id)
 
 
 async def _all_ids(served: Served, run_id: str) -> list[str]:
@@ -180,16 +201,220 @@ async def test_a_cursor_of_another_log_or_beyond_the_end_is_gone(served: Served)
             response = await served.ask("GET", path, headers={"Last-Event-ID": cursor})
             problem = await response.json()
             assert (response.status, problem["code"], problem["earliest"]) == (410, "diverged", 1)
+            assert problem["snapshot"] == path.removesuffix("/stream").replace(
+                "/api", "/api/runs", path == "/api/stream"
+            )
+            assert (await served.ask("GET", problem["snapshot"])).status == 200
 
 
-async def test_a_quiet_stream_says_that_it_is_alive(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.sse, "KEEPALIVE_SECONDS", 0.0)
-    monkeypatch.setattr(api.sse, "LOOK_SECONDS", 0.01)
-    await served.open_run(title="a")
-    position = (await served.log.bounds()).last
+def _trim(data: Path, position: int) -> None:
+    connection = sqlite3.connect(data / "log.db")
+    connection.execute("UPDATE head SET trimmed_to = ?", (position,))
+    connection.commit()
+    connection.close()
 
-    async with await served.ask("GET", f"/api/stream?after={position}") as response:
-        content = await _until_holds(response, b":keepalive %d\n\n" % position)
+
+async def test_a_cursor_before_what_is_kept_is_gone_but_the_beginning_and_whole_runs_are_not(
+    served: Served, tmp_path: Path
+) -> None:
+    await served.open_run(title="trimmed")
+    trimmed_to = (await served.log.bounds()).last
+    run_id = await served.open_run(title="kept")
+    _trim(tmp_path, trimmed_to)
+
+    gone = await served.ask("GET", f"/api/stream?after={trimmed_to - 1}")
+    problem = await gone.json()
+    async with await served.ask("GET", "/api/stream") as response:
+        everything = await _until_holds(response, b"run_started")
+    async with await served.ask("GET", f"/api/runs/{run_id}/stream?after=1") as response:
+        own = await _until_holds(response, b"run_started")
+
+    assert (gone.status, problem["code"], problem["earliest"]) == (410, "trimmed", trimmed_to + 1)
+    assert problem["snapshot"] == "/api/runs"
+    assert [frame_id for frame_id, _ in _whole_frames(everything)] == await _all_ids(served, run_id)
+    assert _whole_frames(own) == _whole_frames(everything)
+
+
+async def test_a_browser_whose_place_is_gone_gets_the_snapshot_and_goes_on(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    await served.open_run(title="theirs", token=OTHER)
+    head = (await served.log.bounds()).last
+
+    for path in (f"/api/runs/{run_id}/stream", "/api/stream"):
+        lost = {"Last-Event-ID": f"{head}-00000000"}
+        async with await served.ask("GET", f"{path}?on_gap=reset", headers=lost) as response:
+            opening = await _until_holds(response, b"event: reset")
+            await served.report(run_id, note(1))
+            rest = await _until_holds(response, b"message 1")
+        reset = msgspec.json.decode(opening.split(b"event: reset\ndata: ")[1].split(b"\n\n")[0])
+        shown = reset["snapshot"] if "runs" in path else reset["snapshot"]["items"][0]
+
+        assert response.status == 200
+        assert opening.startswith(b"retry: ")
+        assert (reset["code"], reset["earliest"]) == ("diverged", 1)
+        assert (shown["id"], shown["title"]) == (run_id, "a")
+        assert b"theirs" not in opening
+        assert len(_whole_frames(opening + rest)) == 1
+        assert int(_whole_frames(rest)[0][0].partition("-")[0]) > reset["position"]
+        head = (await served.log.bounds()).last
+
+
+async def test_a_browser_whose_place_in_a_finished_run_is_gone_gets_its_end(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+    await served.control(run_id, "complete")
+
+    content = await (await served.ask("GET", f"/api/runs/{run_id}/stream?on_gap=reset&after=1-00000000")).read()
+
+    assert content.count(b"event: reset\n") == 1
+    assert b'"status":"completed"' in content
+    assert content.endswith(b"event: done\ndata: [DONE]\n\n")
+
+
+async def test_the_head_of_a_stream_tells_what_its_body_would_be(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+
+    for path in (f"/api/runs/{run_id}/stream", "/api/stream"):
+        live = await served.ask("HEAD", path)
+        assert (live.status, live.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        assert await live.read() == b""
+        assert (await served.ask("HEAD", f"{path}?after=1-00000000")).status == 410
+    await served.control(run_id, "complete")
+    head = (await served.log.bounds()).last
+    assert (await served.ask("HEAD", f"/api/runs/{run_id}/stream?after={head}")).status == 204
+
+
+HOSTILE = (
+    "data: [DONE]\n\nevent: done\ndata: [DONE]\n\n",
+    "a\rid: 1\rb\r\n\r\nid: 99999-00000000\r\n\r\n",
+    "\u2028id: 1\u2029\u0085data: x\x0b\x0c\x00\ufeff",
+    ":keepalive 999999\n\nretry: 1\n\n",
+)
+
+
+async def test_no_text_of_an_event_can_forge_a_frame(served: Served) -> None:
+    run_id = await served.open_run(title=HOSTILE[0])
+    for text in HOSTILE:
+        await served.report(run_id, {"type": "message", "data": {"text": text}})
+        await served.report(run_id, {"type": "telemetry", "data": {"name": text[:9], "data": {text: [text]}}})
+    await served.control(run_id, "complete")
+
+    content = await (await served.ask("GET", f"/api/runs/{run_id}/stream?named=1")).read()
+    # Lines end as the standard of event streams says: by CR LF, LF or CR.
+    lines = re.split(rb"\r\n|\n|\r", content)
+    frames = _whole_frames(content)
+    texts = [msgspec.json.decode(data)["data"].get("text") for _, data in frames]
+
+    assert [frame_id for frame_id, _ in frames] == await _all_ids(served, run_id)
+    assert {line.partition(b":")[0] for line in lines} == {b"", b"id", b"data", b"event", b"retry"}
+    assert sum(line == b"data: [DONE]" for line in lines) == 1
+    assert [text for text in texts if text] == list(HOSTILE)
+
+
+def test_stored_line_ends_between_json_tokens_and_strange_types_stay_inside_their_frame() -> None:
+    event = msgspec.structs.replace(_EVENT, data=b'{\n"a":\r\n1}', type="x\ndata: forged")
+
+    frame = event_frame(event, Form(named=True))
+
+    assert re.split(rb"\r\n|\n|\r", frame)[2:] == [b"", b""]
+    assert msgspec.json.decode(frame.split(b"\ndata: ")[1])["type"] == "x\ndata: forged"
+
+
+_EVENT = Recorded(
+    position=1, run_id="r_a", version=1, id="i", type="message", schema=1, at_us=0, recorded_at_us=0, tenant="default",
+    actor="user:a", cause=None, command=None, sent=None, correlation="", hash=bytes(32), data=b"{}",
+)  # fmt: skip
+
+
+def test_frames_are_encoded_once_and_the_cache_is_bounded() -> None:
+    frames = Frames(bytes_max=5_000)
+    events = [msgspec.structs.replace(_EVENT, position=number) for number in range(1, 100)]
+
+    first = [frames.of(event, Form()) for event in events]
+
+    assert frames.of(events[-1], Form()) is first[-1]
+    assert frames.of(events[-1], Form(named=True)) != first[-1]
+    assert frames.of(msgspec.structs.replace(events[-1], data=None), Form()) != first[-1]
+    assert frames.of(events[0], Form()) == first[0]
+    assert 4_000 < frames.size_bytes <= 5_000
+
+
+async def test_events_of_one_tick_are_one_write() -> None:
+    events = [msgspec.structs.replace(_EVENT, position=number) for number in range(1, 51)]
+
+    chunks = list(Frames().chunks(events, Form()))
+    large = list(Frames().chunks(events * 10, Form()))
+
+    assert len(chunks) == 1
+    assert all(len(chunk) <= 64 * 1024 for chunk in large)
+    assert b"".join(large) == chunks[0] * 10
+
+
+async def test_what_a_filter_skips_moves_the_place_to_come_back_to(tmp_path: Path) -> None:
+    async with serving(tmp_path, streaming=Streaming(keepalive_seconds=0.0, look_seconds=0.01)) as served:
+        run_id = await served.open_run(title="a")
+        for path in (f"/api/runs/{run_id}/stream", "/api/stream"):
+            start = (await served.log.bounds()).last
+            async with await served.ask("GET", f"{path}?type=file_read&after={start}") as response:
+                await served.report(run_id, *[note(number) for number in range(20)])
+                head = (await served.log.bounds()).last
+                content = await _until_holds(response, b":keepalive %d\n\n" % head)
+            await served.report(run_id, {"type": "file_read", "data": {"path": "a"}})
+            async with await served.ask("GET", f"{path}?type=file_read&after={head}") as response:
+                rest = await _until_holds(response, b"file_read")
+
+            assert b"data:" not in content
+            assert len(_whole_frames(rest)) == 1
+
+
+@pytest.mark.slow
+async def test_a_client_that_takes_nothing_is_closed_and_has_cost_little(tmp_path: Path) -> None:
+    async with serving(tmp_path, streaming=Streaming(stalled_seconds=0.5, look_seconds=0.05)) as served:
+        run_id = await served.open_run(title="a")
+        for _ in range(40):
+            await served.report(run_id, *[{"type": "message", "data": {"text": "a" * 1_000}}] * 400)
+        # What all clients share is there before, and bounded on its own.
+        idle = len(asyncio.all_tasks())
+        tracemalloc.start()
+        await _raw(served, f"/api/runs/{run_id}/stream", "", 12_000_000)
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > idle:
+                await asyncio.sleep(0.01)
+        shared_bytes = tracemalloc.get_traced_memory()[0]
+        clients = [socket.create_connection((served.client.host, served.client.port)) for _ in range(SLOW_CLIENTS)]
+        asked = f"GET /api/runs/{run_id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
+        for client in clients:
+            client.sendall(asked.encode())
+        cost_bytes = 0
+        async with asyncio.timeout(30):
+            while len(asyncio.all_tasks()) < idle + SLOW_CLIENTS:
+                await asyncio.sleep(0)
+            while len(asyncio.all_tasks()) > idle:
+                cost_bytes = max(cost_bytes, tracemalloc.get_traced_memory()[0] - shared_bytes)
+                await asyncio.sleep(0.01)
+        tracemalloc.stop()
+        for client in clients:
+            client.close()
+
+    print(f"{cost_bytes // SLOW_CLIENTS:,} bytes a client")
+    assert 0 < cost_bytes / SLOW_CLIENTS < 256 * 1024
+
+
+async def test_a_stream_ends_when_it_is_old_and_its_client_comes_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, streaming=Streaming(max_stream_seconds=0.0)) as served:
+        await served.open_run(title="a")
+
+        content = await (await served.ask("GET", "/api/stream")).read()
+
+    assert content == b"retry: 1000\n\n"
+
+
+async def test_a_quiet_stream_says_that_it_is_alive(tmp_path: Path) -> None:
+    async with serving(tmp_path, streaming=Streaming(keepalive_seconds=0.0, look_seconds=0.01)) as served:
+        await served.open_run(title="a")
+        position = (await served.log.bounds()).last
+
+        async with await served.ask("GET", f"/api/stream?after={position}") as response:
+            content = await _until_holds(response, b":keepalive %d\n\n" % position)
 
     assert b"data:" not in content
 
@@ -208,17 +433,17 @@ async def test_closing_the_server_ends_its_streams_at_once(tmp_path: Path) -> No
     assert took < 2
 
 
-async def test_a_client_that_goes_away_leaves_nothing_behind(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.sse, "LOOK_SECONDS", 0.01)
-    run_id = await served.open_run(title="a")
-    before = len(asyncio.all_tasks())
+async def test_a_client_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with serving(tmp_path, streaming=Streaming(look_seconds=0.01)) as served:
+        run_id = await served.open_run(title="a")
+        before = len(asyncio.all_tasks())
 
-    for _ in range(5):
-        await _raw(served, f"/api/runs/{run_id}/stream", "", 10)
+        for _ in range(5):
+            await _raw(served, f"/api/runs/{run_id}/stream", "", 10)
 
-    async with asyncio.timeout(5):
-        while len(asyncio.all_tasks()) > before + 1:
-            await served.report(run_id, note(1))
+        async with asyncio.timeout(5):
+            while len(asyncio.all_tasks()) > before + 1:
+                await served.report(run_id, note(1))
 
 
 async def _until_holds(response: Any, wanted: bytes) -> bytes:

@@ -45,7 +45,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The run as it is now */
+        /** The run as it is now, or as it was */
         get: operations["get_run"];
         put?: never;
         post?: never;
@@ -132,7 +132,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The run as it is now */
+        /** The run as it is now, or as it was */
         get: operations["get_run_status"];
         put?: never;
         post?: never;
@@ -419,7 +419,8 @@ export interface components {
         };
         /**
          * Problem
-         * @description What went wrong. `code` is stable; `hint` says what to do next; `earliest` is set where a cursor is gone.
+         * @description What went wrong. `code` is stable; `hint` says what to do next; `earliest` and `snapshot` (where the
+         *         present state is) are set where a cursor is gone.
          */
         Problem: {
             code: string;
@@ -430,6 +431,8 @@ export interface components {
             hint: string;
             /** @default null */
             run_id: string | null;
+            /** @default null */
+            snapshot: string | null;
             status: number;
             title: string;
             type: string;
@@ -626,6 +629,7 @@ export interface operations {
                 cursor?: string | null;
                 label?: string | null;
                 limit?: number;
+                min_position?: number;
                 offset?: number;
                 order?: "asc" | "desc";
                 q?: string | null;
@@ -661,7 +665,10 @@ export interface operations {
     };
     get_run: {
         parameters: {
-            query?: never;
+            query?: {
+                at?: string | null;
+                min_position?: number;
+            };
             header?: never;
             path: {
                 run_id: string;
@@ -670,7 +677,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The run as it is now */
+            /** @description The run as it is now, or as it was */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -865,7 +872,9 @@ export interface operations {
     };
     get_history: {
         parameters: {
-            query?: never;
+            query?: {
+                min_position?: number;
+            };
             header?: never;
             path: {
                 run_id: string;
@@ -896,7 +905,10 @@ export interface operations {
     };
     get_run_status: {
         parameters: {
-            query?: never;
+            query?: {
+                at?: string | null;
+                min_position?: number;
+            };
             header?: never;
             path: {
                 run_id: string;
@@ -905,7 +917,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The run as it is now */
+            /** @description The run as it is now, or as it was */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -932,6 +944,7 @@ export interface operations {
                 class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
                 format?: "events" | "items";
                 named?: "0" | "1";
+                on_gap?: "410" | "reset";
                 type?: string[];
             };
             header?: never;
@@ -1002,6 +1015,7 @@ export interface operations {
                 class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
                 format?: "events" | "items";
                 named?: "0" | "1";
+                on_gap?: "410" | "reset";
                 type?: string[];
                 workflow?: string[];
             };
