@@ -1,6 +1,7 @@
 """`runfold import FILE…`: recorded sessions of other programs as finished runs; a file twice adds nothing."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from cli.folder import need_folder
 from cli.reading import json_option, settings_of
 from cli.screen import next_command, plain, talk
 from runfold.errors import RunfoldError
@@ -52,13 +54,16 @@ async def _import(
     from cli.run import local_actor
     from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
+    from runfold.redact import secrets_of
     from runner.imports.importing import import_file
 
     imported: list[Imported] = []
     refused: list[_Refused] = []
-    log = await SqliteLog.open(settings_of(context).data)
+    settings = settings_of(context)
+    need_folder(settings, "import")
+    log = await SqliteLog.open(settings.data)
     try:
-        ledger = Ledger(log)
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         for number, path in enumerate(files, 1):
             progress = _Progress(f"{path.name} ({number} of {len(files)})")
             try:

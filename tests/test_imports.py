@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from eventstore import blobs
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Resume
@@ -31,9 +32,10 @@ MANY = 1000
 class Book:
     """A ledger of its own, and what stands in it."""
 
-    def __init__(self, log: SqliteLog) -> None:
+    def __init__(self, log: SqliteLog, data: Path) -> None:
         self._log = log
-        self.ledger = Ledger(log)
+        self.data = data
+        self.ledger = Ledger(log, data=data)
 
     async def bring(self, path: Path, *, again: bool = False) -> list[Imported]:
         return await import_file(self.ledger, path, tenant="default", actor="user:a", again=again)
@@ -48,14 +50,14 @@ class Book:
 @pytest.fixture
 async def book(tmp_path: Path) -> AsyncIterator[Book]:
     log = await SqliteLog.open(tmp_path / "data")
-    yield Book(log)
+    yield Book(log, tmp_path / "data")
     await log.close()
 
 
 @pytest.fixture
 async def other(tmp_path: Path) -> AsyncIterator[Book]:
     log = await SqliteLog.open(tmp_path / "other")
-    yield Book(log)
+    yield Book(log, tmp_path / "other")
     await log.close()
 
 
@@ -390,13 +392,27 @@ def _spoiled(value: Any, chance: random.Random, odds: float = 0.06) -> Any:
     return value
 
 
-async def test_a_text_longer_than_an_event_can_hold_does_not_stop_the_import(book: Book, tmp_path: Path) -> None:
-    path = write(tmp_path, lines(claude(0, "user", {"role": "user", "content": "word " * 100_000})))
+async def test_a_text_longer_than_an_event_can_hold_is_kept_whole_beside_it(book: Book, tmp_path: Path) -> None:
+    said = "word " * 100_000
+    path = write(tmp_path, lines(claude(0, "user", {"role": "user", "content": said})))
 
     (found,) = await book.bring(path)
 
-    assert found.status == "failed"
+    (message,) = [event for event in await book.events(found.run_id) if event.type == "message"]
+    kept = json.loads(message.data or b"")["text"]
+    assert blobs.get(book.data, kept["blob"]) == said.encode()
     assert found.title.startswith("word word")
+
+
+async def test_a_record_too_large_without_any_long_text_is_cut_and_does_not_stop_the_import(
+    book: Book, tmp_path: Path
+) -> None:
+    called = {"type": "tool_use", "id": "t", "name": "Many", "input": {"numbers": list(range(50_000))}}
+    path = write(tmp_path, lines(claude(0, "assistant", {"content": [called]})))
+
+    (found,) = await book.bring(path)
+
+    assert [event.type for event in await book.events(found.run_id)][2] in ("tool_called", "telemetry")
 
 
 @pytest.mark.slow

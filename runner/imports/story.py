@@ -28,6 +28,7 @@ from runfold.events import (
     encode_data,
     event_type,
 )
+from runfold.long_text import shorten as without_long_texts
 from runner.imports.tools import meaning
 from runner.imports.values import Map, moment_us, shorten, text
 
@@ -257,9 +258,9 @@ class Story:
 
 
 def fitting(event: Event) -> Event:
-    """The event, its long texts cut where the log would not take it whole."""
+    """The event; cut where it would be too large for the log even with its long texts stored beside it."""
     data = encode_data(event)
-    if len(data) <= EVENT_BYTES_MAX:
+    if len(data) <= EVENT_BYTES_MAX or without_long_texts(data, EVENT_BYTES_MAX)[1]:
         return event
     plain = cast(Map, msgspec.json.decode(data))
     characters = EVENT_BYTES_MAX // 2
