@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "kill": ("cli.act", "cancel", "The same as cancel"),
     "pause": ("cli.act", "pause", "Pause a run at its next turn"),
     "resume": ("cli.act", "resume", "Let a paused or stopped run go on"),
+    "backup": ("cli.backup", "backup", "Copy the data folder while runs go on"),
+    "restore": ("cli.backup", "restore", "Prove a backup and put it into an empty data folder"),
     "verify": ("cli.verify", "verify", "Prove the log, its blobs and the views"),
     "import": ("cli.import_", "import_", "Import recorded sessions as finished runs"),
     "recover": ("cli.act", "recover", "End runs of this host whose driver is gone"),
