@@ -108,4 +108,4 @@ class HistoryFold:
         self._runs.clear()
 
 
-VIEW = View(name="history", revision=1, tables=("history", "history_runs"), ddl=_DDL, make_fold=HistoryFold)
+VIEW = View(name="history", revision=2, tables=("history", "history_runs"), ddl=_DDL, make_fold=HistoryFold)

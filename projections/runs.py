@@ -266,4 +266,4 @@ class RunsFold:
         self._runs.clear()
 
 
-VIEW = View(name="runs", revision=2, tables=("runs",), ddl=_DDL, make_fold=RunsFold)
+VIEW = View(name="runs", revision=3, tables=("runs",), ddl=_DDL, make_fold=RunsFold)

@@ -2,6 +2,7 @@
 
 from runfold.events import (
     ApprovalExpired,
+    ClaimReleased,
     Event,
     Receipt,
     RunCancelled,
@@ -10,8 +11,9 @@ from runfold.events import (
     ToolReturned,
     TurnCancelled,
 )
-from runfold.reasons import sentence
-from runfold.state import Run
+from runfold.limits import words
+from runfold.reasons import limit_code, sentence
+from runfold.state import LimitHit, Run
 
 
 def close_tools(run: Run) -> tuple[Event, ...]:
@@ -23,10 +25,12 @@ def close_tools(run: Run) -> tuple[Event, ...]:
 
 def close_all(run: Run, *, reason: str = "", receipt: Receipt | None = None) -> tuple[Event, ...]:
     """The events that end whatever is open, the innermost first."""
-    turn = (TurnCancelled(turn=run.turn, receipt=receipt),) if run.turn_open else ()
+    turns = tuple(
+        TurnCancelled(turn=it.turn, step=it.step, attempt=it.attempt, receipt=receipt) for it in run.open_turns
+    )
     steps = tuple(StepCancelled(step=it.step, attempt=it.attempt, reason=reason) for it in run.open_steps)
     approvals = tuple(ApprovalExpired(approval_id=approval_id) for approval_id in run.open_approvals)
-    return (*close_tools(run), *turn, *steps, *approvals)
+    return (*close_tools(run), *turns, *steps, *approvals)
 
 
 def close_cancelled(run: Run, *, reason: str = "", receipt: Receipt | None = None) -> tuple[Event, ...]:
@@ -38,6 +42,37 @@ def close_cancelled(run: Run, *, reason: str = "", receipt: Receipt | None = Non
 
 def close_at_limit(run: Run) -> tuple[Event, ...]:
     """Close what is open and stop at the limit that had asked for it."""
-    code = run.stop_code or "CIRCUIT_BREAKER"
-    stopped = RunStopped(reason_code=code, message=sentence(code))
+    hit = run.hit
+    if hit is None:
+        code = "CIRCUIT_BREAKER"
+        stopped = RunStopped(reason_code=code, message=sentence(code))
+    else:
+        stopped = RunStopped(
+            reason_code=limit_code(hit.limit),
+            condition=hit.limit if hit.scope == "run" else f"{hit.scope} {hit.limit}",
+            threshold=hit.threshold,
+            actual=hit.actual,
+            message=describe_hit(hit),
+        )
     return (*close_all(run, reason="the run is stopped"), stopped)
+
+
+def describe_hit(hit: LimitHit) -> str:
+    """What a limit says of itself when it stops or asks."""
+    if hit.reason == "price_unknown":
+        return "What was used has no known price, and a cost limit stands"
+    whose = "" if hit.scope == "run" else f" of the {hit.scope.replace(':', ' ', 1)}"
+    return f"{sentence(limit_code(hit.limit))}{whose}: {words(hit.limit, hit.actual, hit.threshold)}"
+
+
+def has_to_be_ended_first(run: Run) -> bool:
+    """Something is at work that only its driver can end; who drives a reported run without a lease cannot be asked."""
+    if run.is_driven:
+        return run.turn_open
+    at_work = run.turn_open or bool(run.open_steps) or run.units.current is not None
+    return run.lease_seconds is not None and at_work
+
+
+def give_back(run: Run, *, reason: str = "paused") -> tuple[Event, ...]:
+    """A run that waits keeps no worker."""
+    return (ClaimReleased(claim=run.claim, worker=run.worker, reason=reason),) if run.worker else ()

@@ -1,6 +1,6 @@
 """Every wish that can be put to a run; `runfold.run.decide` grants it with events, or refuses it."""
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -37,6 +37,7 @@ class StartHere(_Command, frozen=True):
     worker: str
     host: str = ""
     pid: int | None = None
+    pid_started_at: str | None = None
     boot_id: str | None = None
 
 
@@ -44,6 +45,16 @@ class OpenReported(_Command, frozen=True):
     """Open a run that another program, or a person, drives."""
 
     queued: RunQueued
+
+
+class Budget(_Command, frozen=True):
+    """What a limit of a workflow, a tenant or a day has left for everybody: read by whoever starts something."""
+
+    limit: str
+    scope: Literal["workflow", "tenant", "day"]
+    threshold: float
+    actual: float
+    on_exceed: Literal["warn", "ask", "stop"] = "stop"
 
 
 class Claim(_Command, frozen=True):
@@ -55,12 +66,16 @@ class Start(_Command, frozen=True):
     claim: int
     worker: str = ""
     pid: int | None = None
+    pid_started_at: str | None = None
     boot_id: str | None = None
 
 
 class StartTurn(_Command, frozen=True):
+    """Where a limit is in the way, the answer is that limit's events and no `turn_started`."""
+
     claim: int
     started: TurnStarted
+    budgets: tuple[Budget, ...] = ()
 
 
 class EndTurn(_Command, frozen=True):
@@ -145,6 +160,91 @@ class LoseClaim(_Command, frozen=True):
     reason: str = ""
 
 
+class CheckLimits(_Command, frozen=True):
+    """Time has passed, or others have spent: end what is over its limit, expire what nobody answered."""
+
+    budgets: tuple[Budget, ...] = ()
+
+
+class RequestApproval(_Command, frozen=True):
+    """Ask a person, and wait: the run pauses until the answer."""
+
+    claim: int | None = None
+    approval_id: str = ""
+    kind: str = ""
+    summary: str = ""
+    amount_micros: int | None = None
+    digest: str | None = None
+    expires_at: str | None = None
+
+
+class Grant(_Command, frozen=True):
+    """`digest`, where given, is of what the person saw; `amount_micros` is the new limit of the cost."""
+
+    approval_id: str
+    comment: str = ""
+    amount_micros: int | None = None
+    limits: dict[str, Json] = {}
+    digest: str | None = None
+    driver: Driver | None = None
+
+
+class Deny(_Command, frozen=True):
+    approval_id: str
+    comment: str = ""
+
+
+class Expire(_Command, frozen=True):
+    approval_id: str
+
+
+class StartStep(_Command, frozen=True):
+    """A worker's claim, or none from a person or a program. Limits answer as in StartTurn."""
+
+    step: str
+    claim: int | None = None
+    skill: str | None = None
+    input: Json = None
+    metadata: dict[str, Json] = {}
+    budgets: tuple[Budget, ...] = ()
+
+
+class CompleteStep(_Command, frozen=True):
+    step: str
+    claim: int | None = None
+    output: Json = None
+    cache_hit: bool = False
+    cache_key: str | None = None
+    metadata: dict[str, Json] = {}
+
+
+class FailStep(_Command, frozen=True):
+    step: str
+    claim: int | None = None
+    error: Failure = Failure()
+    output: Json = None
+    metadata: dict[str, Json] = {}
+
+
+class SkipStep(_Command, frozen=True):
+    step: str
+    reason: str = ""
+
+
+class MarkRerun(_Command, frozen=True):
+    step: str
+    reason: str = ""
+
+
+class ResetStep(_Command, frozen=True):
+    step: str
+    reason: str = ""
+
+
+class ResetAll(_Command, frozen=True):
+    reason: str = ""
+
+
 class AddNote(_Command, frozen=True):
     text: str
 
@@ -156,5 +256,8 @@ class ChangeLabel(_Command, frozen=True):
 
 Command: TypeAlias = (
     Queue | StartHere | OpenReported | Claim | Start | StartTurn | EndTurn | Observe | Pause | Paused | Resume
-    | Cancel | Cancelled | Complete | Fail | Stop | ReleaseClaim | LoseClaim | AddNote | ChangeLabel
+    | Cancel | Cancelled | Complete | Fail | Stop | ReleaseClaim | LoseClaim | CheckLimits
+    | RequestApproval | Grant | Deny | Expire
+    | StartStep | CompleteStep | FailStep | SkipStep | MarkRerun | ResetStep | ResetAll
+    | AddNote | ChangeLabel
 )  # fmt: skip

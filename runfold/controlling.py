@@ -2,19 +2,21 @@
 
 from typing import NoReturn
 
-from runfold.closing import close_cancelled
+from runfold.closing import close_cancelled, give_back
 from runfold.commands import Cancel, Cancelled, Pause, Paused, Resume
 from runfold.ending import check_driver
 from runfold.errors import NotAllowed
 from runfold.events import (
+    ApprovalGranted,
     CancelRequested,
-    ClaimReleased,
     Event,
     PauseRequested,
     RunClaimed,
     RunPaused,
     RunResumed,
 )
+from runfold.limiting import ask_and_pause
+from runfold.limits import check_room
 from runfold.state import Run
 
 
@@ -24,13 +26,13 @@ def pause(run: Run, command: Pause) -> tuple[Event, ...]:
     if run.status not in ("queued", "running"):
         _refuse(run, "paused")
     if run.status == "queued":
-        return (RunPaused(reason=command.reason), *_give_back(run))
+        return (RunPaused(reason=command.reason), *give_back(run))
     if _is_alone(run):
         return (PauseRequested(reason=command.reason), RunPaused(reason=command.reason))
     return (PauseRequested(reason=command.reason),)
 
 
-def paused(run: Run, command: Paused) -> tuple[Event, ...]:
+def paused(run: Run, command: Paused, now_us: int) -> tuple[Event, ...]:
     if run.status == "paused" and command.claim is None and not run.is_driven:
         return ()
     check_driver(run, command.claim, "pause")
@@ -39,9 +41,14 @@ def paused(run: Run, command: Paused) -> tuple[Event, ...]:
     waits = run.status == "running" and command.waiting_on is not None
     if run.status != "pausing" and not waits:
         _refuse(run, "paused by its driver now", hint="nobody asks for a pause any more; go on")
+    if run.hit is not None and not run.turn_open:
+        return ask_and_pause(run, now_us)
     # A turn that is held, not ended, keeps its claim: its processes are still there.
-    given_back = () if run.turn_open else _give_back(run)
-    return (RunPaused(reason=command.reason, waiting_on=command.waiting_on), *given_back)
+    given_back = () if run.turn_open else give_back(run)
+    waiting_on = command.waiting_on
+    if waiting_on is None and run.open_approvals:
+        waiting_on = f"approval:{run.open_approvals[0]}"
+    return (RunPaused(reason=command.reason, waiting_on=waiting_on), *given_back)
 
 
 def resume(run: Run, command: Resume) -> tuple[Event, ...]:
@@ -53,15 +60,17 @@ def resume(run: Run, command: Resume) -> tuple[Event, ...]:
         _refuse(run, "resumed", hint="it was imported and is over; resume it where it ran")
     if run.status not in ("pausing", "paused", "stopped"):
         _refuse(run, "resumed")
+    answered = _answer(run, command)
+    check_room(run, command.limits)
     if command.driver is not None and (command.driver in ("queue", "here")) != run.is_driven:
         _refuse(run, f"driven by `{command.driver}`", hint=f"its driver is `{run.driver}`")
     if run.worker:
         # Its worker is still there and goes on; another driver would be a second one.
-        return (RunResumed(reason=command.reason, limits=command.limits),)
+        return (*answered, RunResumed(reason=command.reason, limits=command.limits))
     resumed = RunResumed(reason=command.reason, driver=command.driver, limits=command.limits)
     if command.driver == "here" and command.worker:
-        return (resumed, RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1))
-    return (resumed,)
+        return (*answered, resumed, RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1))
+    return (*answered, resumed)
 
 
 def cancel(run: Run, command: Cancel) -> tuple[Event, ...]:
@@ -80,17 +89,22 @@ def cancelled(run: Run, command: Cancelled) -> tuple[Event, ...]:
     return close_cancelled(run, receipt=command.receipt)
 
 
+def _answer(run: Run, command: Resume) -> tuple[Event, ...]:
+    """Resuming past a limit that asks, with a new limit, is granting it; another question has to be answered."""
+    name = (run.waiting_on or "").removeprefix("approval:")
+    asked = run.approvals.get(name)
+    if asked is None or asked.status != "pending":
+        return ()
+    if asked.kind != "limit" or not command.limits:
+        _refuse(run, "resumed: it waits for an answer", hint=f"`runfold approve {run.run_id} {name}` or `runfold deny`")
+    return (ApprovalGranted(approval_id=name, comment=command.reason),)
+
+
 def _is_alone(run: Run) -> bool:
     """Nobody listens who would have to end something first."""
     if run.is_driven:
         return not run.worker and not run.turn_open
     return run.lease_seconds is None
-
-
-def _give_back(run: Run) -> tuple[Event, ...]:
-    if not run.worker:
-        return ()
-    return (ClaimReleased(claim=run.claim, worker=run.worker, reason="paused"),)
 
 
 def _refuse(run: Run, what: str, *, hint: str = "") -> NoReturn:

@@ -4,33 +4,46 @@ from typing import Any, NoReturn, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
+from runfold.approvals import deny, expire, expire_overdue, grant, request
 from runfold.closing import close_tools
 from runfold.commands import (
     AddNote,
     Cancel,
     Cancelled,
     ChangeLabel,
+    CheckLimits,
     Claim,
     Command,
     Complete,
+    CompleteStep,
+    Deny,
     EndTurn,
+    Expire,
     Fail,
+    FailStep,
+    Grant,
     LoseClaim,
+    MarkRerun,
     Observe,
     OpenReported,
     Pause,
     Paused,
     Queue,
     ReleaseClaim,
+    RequestApproval,
+    ResetAll,
+    ResetStep,
     Resume,
+    SkipStep,
     Start,
     StartHere,
+    StartStep,
     StartTurn,
     Stop,
 )
 from runfold.controlling import cancel, cancelled, pause, paused, resume
 from runfold.ending import check_claim, complete, fail, lose_claim, release_claim, stop
-from runfold.errors import AlreadyFinal, NotAllowed, NotFound
+from runfold.errors import AlreadyFinal, BadRequest, NotAllowed, NotFound
 from runfold.events import (
     Event,
     LabelChanged,
@@ -41,8 +54,13 @@ from runfold.events import (
     TurnFailed,
     Unknown,
 )
-from runfold.observing import check_no_turn, check_step, check_turn, observe
+from runfold.evolve import CONTEXT_KEYS_MAX, LABELS_MAX, evolve
+from runfold.graph import check_graph
+from runfold.limiting import fail_at_limit, limit_in_the_way, stop_at_budgets, with_limits
+from runfold.limits import parse_limits
+from runfold.observing import check_no_turn, check_turn, observe
 from runfold.state import Run
+from runfold.steps import StepCommand, check_step, decide_step
 
 Events: TypeAlias = tuple[Event | Unknown, ...]
 
@@ -54,6 +72,7 @@ def decide(run: Run, command: Command, now_us: int) -> Events:
     """
     match command:
         case Queue() | StartHere() | OpenReported():
+            _check_opening(command.queued)
             return _open(run, command)
         case AddNote() | ChangeLabel():
             _check_known(run)
@@ -64,13 +83,13 @@ def decide(run: Run, command: Command, now_us: int) -> Events:
         case _:
             _check_known(run)
             if run.is_final:
-                _refuse_final(run)
-            return _decide_open(run, command, now_us)
+                _refuse_final(run, command)
+            return with_limits(run, _decide_open(run, command, now_us), now_us)
 
 
 _Later: TypeAlias = (
     Claim | Start | StartTurn | EndTurn | Observe | Pause | Paused | Resume | Cancel | Cancelled | Complete | Fail
-    | Stop | ReleaseClaim | LoseClaim
+    | Stop | ReleaseClaim | LoseClaim | CheckLimits | RequestApproval | Grant | Deny | Expire | StepCommand
 )  # fmt: skip
 
 
@@ -81,9 +100,9 @@ def _decide_open(run: Run, command: _Later, now_us: int) -> Events:
         case Start():
             return _start(run, command)
         case StartTurn():
-            return _start_turn(run, command)
+            return _start_turn(run, command, now_us)
         case EndTurn():
-            return _end_turn(run, command)
+            return _end_turn(run, command, now_us)
         case Observe():
             if command.claim is not None:
                 check_claim(run, command.claim)
@@ -91,7 +110,7 @@ def _decide_open(run: Run, command: _Later, now_us: int) -> Events:
         case Pause():
             return pause(run, command)
         case Paused():
-            return paused(run, command)
+            return paused(run, command, now_us)
         case Resume():
             return resume(run, command)
         case Cancel():
@@ -108,6 +127,18 @@ def _decide_open(run: Run, command: _Later, now_us: int) -> Events:
             return release_claim(run, command)
         case LoseClaim():
             return lose_claim(run, command)
+        case CheckLimits():
+            return expire_overdue(run, now_us) or stop_at_budgets(run, command.budgets, now_us)
+        case RequestApproval():
+            return request(run, command, now_us)
+        case Grant():
+            return grant(run, command, now_us)
+        case Deny():
+            return deny(run, command, now_us)
+        case Expire():
+            return expire(run, command, now_us)
+        case StartStep() | CompleteStep() | FailStep() | SkipStep() | MarkRerun() | ResetStep() | ResetAll():
+            return _decide_step(run, command, now_us)
         case _:
             assert_never(command)
 
@@ -117,12 +148,34 @@ def _check_known(run: Run) -> None:
         raise NotFound(f"run `{run.run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run.run_id)
 
 
-def _refuse_final(run: Run) -> NoReturn:
+def _refuse_final(run: Run, command: _Later) -> NoReturn:
+    step = f" --from {command.step}" if isinstance(command, MarkRerun | ResetStep | StartStep) else ""
     raise AlreadyFinal(
         f"run `{run.run_id}` is already {run.status}",
-        hint=f"`runfold retry {run.run_id}` starts a new attempt",
+        hint=f"`runfold retry {run.run_id}{step}` starts a new attempt",
         run_id=run.run_id,
     )
+
+
+def _check_opening(queued: RunQueued) -> None:
+    check_graph(queued.steps)
+    parse_limits(queued.limits)
+    for step in queued.steps:
+        parse_limits(step.limits, scope=f"step:{step.id}")
+    if len(queued.context) > CONTEXT_KEYS_MAX or len(queued.labels) > LABELS_MAX:
+        raise BadRequest(
+            f"a run takes {CONTEXT_KEYS_MAX} context keys and {LABELS_MAX} labels", hint="put the rest into the payload"
+        )
+
+
+def _decide_step(run: Run, command: StepCommand, now_us: int) -> Events:
+    events = decide_step(run, command, now_us)
+    if isinstance(command, StartStep):
+        # Refused first, stopped by a limit second: what may not start uses nothing up.
+        return (
+            stop_at_budgets(run, command.budgets, now_us) or limit_in_the_way(run, now_us, step=command.step) or events
+        )
+    return events
 
 
 def _open(run: Run, command: Queue | StartHere | OpenReported) -> Events:
@@ -155,6 +208,10 @@ def _annotate(run: Run, command: AddNote | ChangeLabel) -> Events:
         return (NoteAdded(text=command.text),)
     if run.labels.get(command.key) == command.value:
         return ()
+    if command.value is not None and command.key not in run.labels and len(run.labels) >= LABELS_MAX:
+        raise NotAllowed(
+            f"run `{run.run_id}` has {LABELS_MAX} labels", hint="remove one, or change one", run_id=run.run_id
+        )
     return (LabelChanged(key=command.key, value=command.value),)
 
 
@@ -186,7 +243,7 @@ def _start(run: Run, command: Start) -> Events:
     return (RunStarted(worker=command.worker or run.worker, pid=command.pid, boot_id=command.boot_id),)
 
 
-def _start_turn(run: Run, command: StartTurn) -> Events:
+def _start_turn(run: Run, command: StartTurn, now_us: int) -> Events:
     check_claim(run, command.claim)
     if run.status != "running":
         raise NotAllowed(
@@ -194,16 +251,25 @@ def _start_turn(run: Run, command: StartTurn) -> Events:
             hint="start it first" if run.status == "queued" else f"`runfold resume {run.run_id}` once it is paused",
             run_id=run.run_id,
         )
-    check_no_turn(run)
+    check_no_turn(run, command.started.step)
     check_step(run, command.started.step)
-    return (command.started,)
+    in_the_way = stop_at_budgets(run, command.budgets, now_us) or limit_in_the_way(run, now_us, turn=True)
+    return in_the_way or (command.started,)
 
 
-def _end_turn(run: Run, command: EndTurn) -> Events:
+def _end_turn(run: Run, command: EndTurn, now_us: int) -> Events:
     check_claim(run, command.claim)
     check_turn(run, command.ended.turn)
     ended = command.ended
+    opened = next(it for it in run.open_turns if it.turn == ended.turn)
+    if ended.step is None and opened.step is not None:
+        ended = replace(ended, step=opened.step, attempt=opened.attempt)
     if isinstance(ended, TurnFailed) and run.last_agent_error is not None and ended.error.code in ("", "EXIT_NONZERO"):
         # What the program itself said about its failure tells more than its exit code.
         ended = replace(ended, error=run.last_agent_error)
-    return (*close_tools(run), ended)
+    # A call belongs to a turn; with others still open nobody can tell whose it is.
+    tools = close_tools(run) if len(run.open_turns) == 1 else ()
+    events: Events = (*tools, ended)
+    if ended.step is None:
+        return events
+    return (*events, *fail_at_limit(evolve(run, ended, at_us=now_us), ended.step))

@@ -15,8 +15,9 @@ from runfold.events import (
     RunRequeued,
     RunStopped,
 )
-from runfold.reasons import reason_status, sentence
+from runfold.reasons import approved_code, reason_status, sentence
 from runfold.state import Run
+from runfold.units import units_failed
 
 RECOVERIES_MAX = 3
 
@@ -27,10 +28,11 @@ def complete(run: Run, command: Complete) -> tuple[Event, ...]:
     if asked := _asked_otherwise(run):
         return asked
     _check_status(run, ("running", "pausing", "paused"), "be completed")
+    code = completed_code(run, command.reason_code)
     location, files = run.context.get("export_location"), run.context.get("files")
     valid = run.context.get("validation_passed")
     completed = RunCompleted(
-        reason_code=command.reason_code,
+        reason_code=code,
         message=command.message,
         exit_code=command.exit_code,
         completion=command.completion,
@@ -39,6 +41,22 @@ def complete(run: Run, command: Complete) -> tuple[Event, ...]:
         validation_passed=valid if isinstance(valid, bool) else None,
     )
     return (*close_all(run, reason="the run is completed"), completed)
+
+
+def completed_code(run: Run, said: str) -> str:
+    """What the counted work says of a run that ended well, where nobody said more than that it ended."""
+    if said not in ("REPORTED", "EXIT_ZERO"):
+        return said
+    if run.units.approved or units_failed(run.units):
+        total = run.units_total or run.units.started
+        all_approved = run.units.approved >= total and not units_failed(run.units)
+        return approved_code(run.unit_name) if all_approved else "PARTIAL_SUCCESS"
+    states = run.step_states
+    if run.steps and all(
+        spec.id in states and states[spec.id].status in ("completed", "skipped") for spec in run.steps
+    ):
+        return "ALL_STEPS_COMPLETED"
+    return said
 
 
 def fail(run: Run, command: Fail) -> tuple[Event, ...]:
@@ -61,8 +79,8 @@ def stop(run: Run, command: Stop) -> tuple[Event, ...]:
     else:
         check_driver(run, command.claim, "stop")
     _check_code(command.reason_code, "stopped")
-    if run.status == "cancelling":
-        return close_cancelled(run)
+    if asked := _asked_otherwise(run):
+        return asked
     stopped = RunStopped(
         reason_code=command.reason_code,
         condition=command.condition,

@@ -63,11 +63,22 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StepSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A node of the run's dependency graph."""
+    """A node of the run's dependency graph; without a `command` a person or a program drives it."""
 
     id: str
     needs: tuple[str, ...] = ()
     skill: str | None = None
+    title: str = ""
+    command: tuple[str, ...] = ()
+    prompt: str | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    attempts_max: Count = 1
+    backoff_seconds: float = 0.0
+    timeout_seconds: float | None = None
+    limits: dict[str, Json] = {}
+    approval: str | None = None
+    """What a person is asked before the step starts."""
 
 
 # The run.
@@ -286,12 +297,16 @@ class StepMarkedForRerun(_Reported, frozen=True):
     step: str
     reason: str = ""
     because_of: str | None = None
+    also: tuple[str, ...] = ()
+    """Further steps to which the same happened, where one append cannot hold an event for each."""
 
 
 class StepReset(_Reported, frozen=True):
     step: str
     reason: str = ""
     because_of: str | None = None
+    also: tuple[str, ...] = ()
+    """Further steps to which the same happened, where one append cannot hold an event for each."""
 
 
 # Units: counted pieces of work.
@@ -444,6 +459,7 @@ class TokenUsage(_Reported, frozen=True):
     semantics: Literal["delta", "provisional"] = "delta"
     cost_micros: Count | None = None
     price_source: str | None = None
+    step: str | None = None
 
 
 class SubprocessOutput(_Event, frozen=True):

@@ -1,8 +1,10 @@
 """The fold: a run after one more event. It believes every event, holds no rule, and never raises."""
 
+import zlib
 from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, assert_never
 
+import msgspec
 from msgspec.structs import replace
 
 from runfold.envelope import Recorded
@@ -82,20 +84,27 @@ from runfold.events import (
     Unknown,
     ViewEventSkipped,
 )
-from runfold.reasons import is_open_code, limit_code, sentence
-from runfold.state import OpenStep, Run, Status, Tests, Tokens, Units
+from runfold.reasons import is_open_code, sentence
+from runfold.state import Approval, LimitHit, OpenStep, OpenTurn, Repeats, Run, Status, Tests, Tokens
+from runfold.step_states import StepEvent, count_turn, evolve_step, use
+from runfold.units import UnitEvent, action_code, evolve_units
 
 OPEN_TOOLS_MAX = 200  # An agent whose calls never return must not make the state, or what ends the run, grow for ever.
+CONTEXT_KEYS_MAX = 256
+LABELS_MAX = 64
+APPROVALS_KEPT_MAX = 50
+REPEATED_CHARACTERS_MAX = 200
+ACTIVE = frozenset({"running", "pausing", "cancelling", "stopping"})
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
 _Lasting: TypeAlias = RunQueued | RunClaimed | ClaimReleased | ClaimLost | RunRequeued | RunStarted
 _Asked: TypeAlias = PauseRequested | RunPaused | ResumeRequested | RunResumed | CancelRequested | LimitExceeded
 _Rested: TypeAlias = RunCancelled | RunCompleted | RunStopped | RunFailed
 _Turn: TypeAlias = TurnStarted | TurnCompleted | TurnFailed | TurnCancelled | TurnRetrying
-_Step: TypeAlias = (
-    StepStarted | StepCompleted | StepFailed | StepSkipped | StepCancelled | StepMarkedForRerun | StepReset
+_Counted: TypeAlias = (
+    ToolCalled | ToolReturned | CommandExecuted | AgentError | FileWritten | TestRunCompleted | TokenUsage
 )  # fmt: skip
-_Unit: TypeAlias = UnitsPlanned | UnitStarted | UnitAction | UnitApproved | UnitRejected | UnitFailed
-_Counted: TypeAlias = ToolCalled | ToolReturned | AgentError | FileWritten | TestRunCompleted | TokenUsage
 _Approval: TypeAlias = ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired
 
 # What the order calls `completion` are rules; the run's own says how one of them was fulfilled.
@@ -110,7 +119,10 @@ _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 def evolve(run: Run, event: Event | Unknown | None, *, at_us: int) -> Run:
     """The run after `event`, which happened at `at_us`; None is an event whose data was redacted."""
     changed = _evolve(run, event, at_us)
-    return replace(changed, version=run.version + 1, updated_at_us=max(run.updated_at_us, at_us))
+    now_us = max(run.updated_at_us, at_us)
+    if changed.status != run.status:
+        changed = _timed(changed, now_us)
+    return replace(changed, version=run.version + 1, updated_at_us=now_us)
 
 
 def fold(run: Run, recordeds: Iterable[Recorded]) -> Run:
@@ -133,17 +145,31 @@ def evolve_recorded(run: Run, recorded: Recorded) -> Run:
     return evolve(run, event, at_us=recorded.at_us)
 
 
+def _timed(run: Run, now_us: int) -> Run:
+    """Count the time in which the run goes on."""
+    if run.status in ACTIVE:
+        return run if run.active_since_us is not None else replace(run, active_since_us=now_us)
+    if run.active_since_us is None:
+        return run
+    return replace(run, active_us=run.active_us + max(0, now_us - run.active_since_us), active_since_us=None)
+
+
 def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
     match event:
         case None | Unknown():
             return run
         # Classes are tried in order, so what a log holds most of comes first.
-        case ToolCalled() | ToolReturned() | AgentError() | FileWritten() | TestRunCompleted() | TokenUsage():
+        case (
+            ToolCalled() | ToolReturned() | CommandExecuted() | AgentError() | FileWritten() | TestRunCompleted()
+            | TokenUsage()
+        ):  # fmt: skip
             return _counted(run, event)
         case RunQueued() | RunClaimed() | ClaimReleased() | ClaimLost() | RunRequeued() | RunStarted():
             return _lasting(run, event, at_us)
         case PauseRequested() | RunPaused() | ResumeRequested() | RunResumed() | CancelRequested() | LimitExceeded():
             return _asked(run, event)
+        case LimitWarned():
+            return replace(run, told={**run.told, f"{event.scope}:{event.limit}:warned": event.threshold})
         case RunCancelled() | RunCompleted() | RunStopped() | RunFailed():
             return _rested(run, event, at_us)
         case TurnStarted() | TurnCompleted() | TurnFailed() | TurnCancelled() | TurnRetrying():
@@ -152,19 +178,21 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
             StepStarted() | StepCompleted() | StepFailed() | StepSkipped() | StepCancelled()
             | StepMarkedForRerun() | StepReset()
         ):  # fmt: skip
-            return _step(run, event)
+            return _step(run, event, at_us)
         case UnitsPlanned() | UnitStarted() | UnitAction() | UnitApproved() | UnitRejected() | UnitFailed():
-            return _unit(run, event)
+            return _unit(run, event, at_us)
         case ApprovalRequested() | ApprovalGranted() | ApprovalDenied() | ApprovalExpired():
-            return _approval(run, event)
+            return _approval(run, event, at_us)
         case ContextSet():
-            return replace(run, context={**run.context, event.key: event.value})
+            known = event.key in run.context or len(run.context) < CONTEXT_KEYS_MAX
+            return replace(run, context={**run.context, event.key: event.value}) if known else run
         case LabelChanged():
             labels = {key: value for key, value in run.labels.items() if key != event.key}
-            return replace(run, labels=labels if event.value is None else {**labels, event.key: event.value})
+            full = len(labels) >= LABELS_MAX
+            return replace(run, labels=labels if event.value is None or full else {**labels, event.key: event.value})
         case (
-            Message() | Reasoning() | PlanUpdated() | CommandExecuted() | FileRead() | FileDeleted() | LogUpdated()
-            | TestRunStarted() | Telemetry() | CostEstimated() | SubprocessOutput() | ArtifactStored() | LimitWarned()
+            Message() | Reasoning() | PlanUpdated() | FileRead() | FileDeleted() | LogUpdated()
+            | TestRunStarted() | Telemetry() | CostEstimated() | SubprocessOutput() | ArtifactStored()
             | NoteAdded() | TelemetryRejected() | EventRedacted() | RunArchived() | TokenCreated() | TokenRevoked()
             | Anchor() | LogTrimmed() | ViewEventSkipped() | LateEventRejected() | CommandRefused()
         ):  # fmt: skip
@@ -231,30 +259,59 @@ def _asked(run: Run, event: _Asked) -> Run:
                 "limits": {**run.limits, **event.limits},
                 "waiting_on": None,
                 "completed_at_us": None,
-                "stop_code": "",
+                "hit": None,
+                "stop_condition": "",
+                "stop_threshold": None,
+                "stop_actual": None,
+                "fails_in_row": 0,
+                "repeats": Repeats(),
+                "units": replace(run.units, fails_in_row=0),
             }
             goes_on = bool(run.worker) or driver in ("reported", "imported")
             return _now(run, "running", "WORKING", **changes) if goes_on else _now(run, "queued", "QUEUED", **changes)
         case CancelRequested():
             return _now(run, "cancelling", "CANCELLING")
         case LimitExceeded():
-            if event.on_exceed == "warn":
-                return run
-            if event.on_exceed == "ask":
-                return _now(run, "pausing", "PAUSING")
-            return _now(run, "stopping", "STOPPING", stop_code=limit_code(event.limit))
+            return _exceeded(run, event)
         case _:
             assert_never(event)
 
 
+def _exceeded(run: Run, event: LimitExceeded) -> Run:
+    kind = f"{event.scope}:{event.limit}:{event.reason or 'exceeded'}"
+    run = replace(run, told={**run.told, kind: event.threshold})
+    if event.on_exceed == "warn" or run.is_final:
+        return run
+    hit = LimitHit(
+        limit=event.limit,
+        scope=event.scope,
+        threshold=event.threshold,
+        actual=event.actual,
+        on_exceed=event.on_exceed,
+        reason=event.reason,
+    )
+    if event.on_exceed == "ask":
+        return _now(run, "pausing", "PAUSING", hit=hit)
+    if event.scope.startswith("step:"):
+        return replace(run, step_hits={**run.step_hits, event.scope.removeprefix("step:"): hit})
+    return _now(run, "stopping", "STOPPING", hit=hit)
+
+
 def _rested(run: Run, event: _Rested, at_us: int) -> Run:
     units = replace(run.units, current=None, action=None)
-    run = replace(run, completed_at_us=at_us, waiting_on=None, stop_code="", units=units, **_FREE)
+    run = replace(run, completed_at_us=at_us, waiting_on=None, hit=None, step_hits={}, units=units, **_FREE)
     match event:
         case RunCancelled():
             return _now(run, "cancelled", event.reason_code)
         case RunStopped():
-            stopped = _now(run, "stopped", event.reason_code)
+            stopped = _now(
+                run,
+                "stopped",
+                event.reason_code,
+                stop_condition=event.condition,
+                stop_threshold=event.threshold,
+                stop_actual=event.actual,
+            )
             return replace(stopped, message=event.message) if event.message else stopped
         case RunCompleted():
             exit_code = run.exit_code if event.exit_code is None else event.exit_code
@@ -268,27 +325,50 @@ def _rested(run: Run, event: _Rested, at_us: int) -> Run:
 
 
 def _turn(run: Run, event: _Turn) -> Run:
+    others = tuple(it for it in run.open_turns if it.turn != event.turn)
     match event:
         case TurnStarted():
-            started = replace(run, turn=event.turn, turn_open=True, turns=run.turns + 1, last_agent_error=None)
+            opened = OpenTurn(turn=event.turn, step=event.step, attempt=event.attempt)
+            states = run.step_states if event.step is None else count_turn(run.step_states, event.step)
+            started = replace(
+                run,
+                turn=event.turn,
+                open_turns=run.open_turns if run.is_resting else (*others, opened),
+                turns=run.turns + 1,
+                step_states=states,
+                last_agent_error=None,
+            )
             return _now(started, "running", "WORKING") if run.status == "running" else started
         case TurnCompleted() | TurnFailed() | TurnCancelled():
             exit_code = run.exit_code if event.exit_code is None else event.exit_code
             session = event.agent_session_id or run.agent_session_id
-            return replace(run, turn_open=False, exit_code=exit_code, agent_session_id=session)
+            ended = replace(run, open_turns=others, exit_code=exit_code, agent_session_id=session)
+            if event.step is not None or isinstance(event, TurnCancelled):
+                return ended
+            return replace(ended, fails_in_row=0 if isinstance(event, TurnCompleted) else run.fails_in_row + 1)
         case TurnRetrying():
             return _now(run, "running", "RETRYING") if run.status == "running" else run
         case _:
             assert_never(event)
 
 
-def _step(run: Run, event: _Step) -> Run:
+def _step(run: Run, event: StepEvent, at_us: int) -> Run:
     others = tuple(it for it in run.open_steps if it.step != event.step)
+    opens = not run.is_resting
+    states = evolve_step(run.step_states, event, version=run.version + 1, at_us=at_us, opens=opens)
+    run = replace(run, step_states=states)
     match event:
         case StepStarted():
-            opened = OpenStep(step=event.step, attempt=event.attempt)
-            return run if run.is_resting else replace(run, open_steps=(*others, opened))
-        case StepCompleted() | StepFailed() | StepSkipped() | StepCancelled() | StepReset():
+            if not opens or event.step not in states:
+                return run
+            opened = OpenStep(step=event.step, attempt=states[event.step].attempt)
+            hits = {name: hit for name, hit in run.step_hits.items() if name != event.step}
+            return replace(run, open_steps=(*others, opened), step_hits=hits)
+        case StepCompleted():
+            return replace(run, open_steps=others, fails_in_row=0)
+        case StepFailed():
+            return replace(run, open_steps=others, fails_in_row=run.fails_in_row + 1)
+        case StepSkipped() | StepCancelled() | StepReset():
             return replace(run, open_steps=others)
         case StepMarkedForRerun():
             return run
@@ -296,42 +376,23 @@ def _step(run: Run, event: _Step) -> Run:
             assert_never(event)
 
 
-def _unit(run: Run, event: _Unit) -> Run:
-    units = run.units
-    match event:
-        case UnitsPlanned():
-            return replace(run, units_total=event.total, unit_name=event.unit_name or run.unit_name)
-        case UnitStarted():
-            units = replace(
-                _at_work(units, event),
-                started=units.started + (event.attempt <= 1),
-                attempts=units.attempts + 1,
-                retried=units.retried + (event.attempt == 2),
-            )
-        case UnitAction():
-            units = units if run.is_resting else _at_work(units, event)
-        case UnitApproved():
-            units = replace(units, approved=units.approved + 1, current=None, action=None)
-        case UnitRejected():
-            units = replace(units, rejected=units.rejected + 1, current=None, action=None)
-        case UnitFailed():
-            units = replace(units, failed=units.failed + 1, current=None, action=None)
-        case _:
-            assert_never(event)
-    return replace(run, units=units)
-
-
-def _at_work(units: Units, event: UnitStarted | UnitAction) -> Units:
-    index = units.current_index if event.index is None else event.index
-    return replace(units, current=event.unit, current_index=index, current_attempt=event.attempt, action=event.action)
+def _unit(run: Run, event: UnitsPlanned | UnitEvent, at_us: int) -> Run:
+    if isinstance(event, UnitsPlanned):
+        return replace(run, units_total=event.total, unit_name=event.unit_name or run.unit_name)
+    run = replace(run, units=evolve_units(run.units, event, at_us=at_us, opens=not run.is_resting))
+    if run.status == "running" and isinstance(event, UnitStarted | UnitAction):
+        return _now(run, "running", action_code(event.action or "", event.attempt))
+    return run
 
 
 def _counted(run: Run, event: _Counted) -> Run:
     match event:
         case ToolCalled():
             # A late report of a run that rests is kept in the log, and opens nothing.
+            repeats = _repeated_tool(run.repeats, event)
             if run.is_resting:
                 return run
+            run = replace(run, repeats=repeats)
             kept = run.open_tools
             if len(kept) >= OPEN_TOOLS_MAX:
                 kept = dict(list(kept.items())[1:])
@@ -341,6 +402,11 @@ def _counted(run: Run, event: _Counted) -> Run:
                 return run
             left = {call_id: tool for call_id, tool in run.open_tools.items() if call_id != event.call_id}
             return replace(run, open_tools=left)
+        case CommandExecuted():
+            command = event.command[:REPEATED_CHARACTERS_MAX]
+            again = command == run.repeats.command
+            commands = run.repeats.commands + 1 if again else 1
+            return replace(run, repeats=replace(run.repeats, command=command, commands=commands))
         case AgentError():
             return replace(run, last_agent_error=_failure(event)) if is_open_code(event.code) else run
         case FileWritten():
@@ -355,7 +421,15 @@ def _counted(run: Run, event: _Counted) -> Run:
             return replace(run, tests=tests)
         case TokenUsage():
             cost = run.cost_micros if event.cost_micros is None else (run.cost_micros or 0) + event.cost_micros
-            return replace(run, tokens=_sum(run.tokens, event), cost_micros=cost)
+            spent = event.input_tokens + event.output_tokens > 0 and event.semantics == "delta"
+            step = event.step or _only_step(run)
+            return replace(
+                run,
+                tokens=_sum(run.tokens, event),
+                cost_micros=cost,
+                unpriced=run.unpriced + (spent and event.cost_micros is None),
+                step_states=run.step_states if step is None else use(run.step_states, step, event),
+            )
         case _:
             assert_never(event)
 
@@ -387,13 +461,56 @@ def _failure(event: AgentError) -> Failure:
     )
 
 
-def _approval(run: Run, event: _Approval) -> Run:
-    others = tuple(approval_id for approval_id in run.open_approvals if approval_id != event.approval_id)
+def _approval(run: Run, event: _Approval, at_us: int) -> Run:
+    if isinstance(event, ApprovalRequested):
+        asked = Approval(
+            kind=event.kind,
+            summary=event.summary,
+            amount_micros=event.amount_micros,
+            digest=event.digest,
+            expires_at=event.expires_at,
+            requested_at_us=at_us,
+            status="expired" if run.is_resting else "pending",
+        )
+        made = run.approvals_made + 1
+        return replace(run, approvals=_kept({**run.approvals, event.approval_id: asked}), approvals_made=made)
+    status: Literal["granted", "denied", "expired"]
     match event:
-        case ApprovalRequested():
-            return run if run.is_resting else replace(run, open_approvals=(*others, event.approval_id))
-        case ApprovalGranted() | ApprovalDenied() | ApprovalExpired():
-            answered = run.waiting_on == f"approval:{event.approval_id}"
-            return replace(run, open_approvals=others, waiting_on=None if answered else run.waiting_on)
+        case ApprovalGranted():
+            status, comment = "granted", event.comment
+        case ApprovalDenied():
+            status, comment = "denied", event.comment
+        case ApprovalExpired():
+            status, comment = "expired", ""
         case _:
             assert_never(event)
+    answered = run.waiting_on == f"approval:{event.approval_id}"
+    asked = run.approvals.get(event.approval_id, Approval())
+    told = replace(asked, status=status, comment=comment, answered_at_us=at_us)
+    return replace(
+        run,
+        approvals=_kept({**run.approvals, event.approval_id: told}),
+        waiting_on=None if answered else run.waiting_on,
+    )
+
+
+def _kept(approvals: dict[str, Approval]) -> dict[str, Approval]:
+    """The open ones and the last answered."""
+    while len(approvals) > APPROVALS_KEPT_MAX:
+        oldest = next((name for name, it in approvals.items() if it.status != "pending"), next(iter(approvals)))
+        approvals = {name: it for name, it in approvals.items() if name != oldest}
+    return approvals
+
+
+def _only_step(run: Run) -> str | None:
+    """The step whose tokens these are, where only one can be meant."""
+    if len(run.open_turns) == 1:
+        return run.open_turns[0].step
+    return run.open_steps[0].step if len(run.open_steps) == 1 and not run.open_turns else None
+
+
+def _repeated_tool(repeats: Repeats, event: ToolCalled) -> Repeats:
+    tool = f"{event.tool} {_encode(event.arguments).decode()}"
+    if len(tool) > REPEATED_CHARACTERS_MAX:
+        tool = f"{tool[:REPEATED_CHARACTERS_MAX]}… {len(tool)} {zlib.crc32(tool.encode())}"
+    return replace(repeats, tool=tool, tools=repeats.tools + 1 if tool == repeats.tool else 1)

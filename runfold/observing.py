@@ -6,6 +6,7 @@ from runfold.errors import InvalidEvent, NotAllowed
 from runfold.events import (
     EVENT_CLASSES,
     EVENT_TYPES,
+    ContextSet,
     Event,
     StepCancelled,
     StepCompleted,
@@ -23,10 +24,12 @@ from runfold.events import (
     Unknown,
     event_type,
 )
-from runfold.evolve import evolve
+from runfold.evolve import CONTEXT_KEYS_MAX, evolve
 from runfold.state import Run
+from runfold.step_states import StepEvent
+from runfold.steps import check_step, check_step_event, follow
 
-OPEN_STEPS_MAX = 200  # What ends a run closes them all in one append, which holds at most 500 events.
+OPEN_TURNS_MAX = 64  # What ends a run closes them all in one append.
 
 CHILD_TYPES: frozenset[str] = frozenset(
     name
@@ -57,23 +60,18 @@ def observe(
         allowed, whose = CLAIMLESS_TYPES, "a driven program"
     else:
         allowed, whose = REPORTER_TYPES, "a reporter"
+    result: list[Event | Unknown] = []
     for event in events:
         _check_type(run, event, allowed, whose)
         if not by_worker:
             _check_start(run, event)
         _check_inside(run, event)
-        if isinstance(event, TurnStarted | TurnCompleted | TurnFailed | TurnCancelled | StepStarted):
-            # Later events of the same report are judged after the earlier ones.
-            run = evolve(run, event, at_us=now_us)
-    return tuple(events)
-
-
-def check_step(run: Run, step: str | None) -> None:
-    """A run with a graph knows its steps. Raises NotAllowed."""
-    if step is None or not run.steps or any(spec.id == step for spec in run.steps):
-        return
-    known = ", ".join(spec.id for spec in run.steps[:10])
-    raise NotAllowed(f"run `{run.run_id}` has no step `{step}`", hint=f"its steps are: {known}", run_id=run.run_id)
+        following = follow(run, event, now_us) if isinstance(event, StepEvent) else ()
+        result += (event, *following)
+        # Later events of the same report are judged after the earlier ones.
+        for each in (event, *following):
+            run = evolve(run, each, at_us=now_us)
+    return tuple(result)
 
 
 def _check_type(run: Run, event: Event | Unknown, allowed: frozenset[str], whose: str) -> None:
@@ -102,17 +100,21 @@ def _check_start(run: Run, event: Event | Unknown) -> None:
 
 def _check_inside(run: Run, event: Event | Unknown) -> None:
     match event:
-        case StepStarted():
-            check_step(run, event.step)
-            if len(run.open_steps) >= OPEN_STEPS_MAX:
+        case (
+            StepStarted() | StepCompleted() | StepFailed() | StepSkipped() | StepCancelled() | StepMarkedForRerun()
+            | StepReset()
+        ):  # fmt: skip
+            check_step_event(run, event)
+        case ContextSet():
+            if event.key not in run.context and len(run.context) >= CONTEXT_KEYS_MAX:
                 raise NotAllowed(
-                    f"run `{run.run_id}` has {OPEN_STEPS_MAX} open steps", hint="end some first", run_id=run.run_id
+                    f"run `{run.run_id}` keeps {CONTEXT_KEYS_MAX} context keys, no room for `{event.key[:80]}`",
+                    hint="set a key that is there, or store an artifact",
+                    run_id=run.run_id,
                 )
-        case StepCompleted() | StepFailed() | StepSkipped() | StepCancelled() | StepMarkedForRerun() | StepReset():
-            check_step(run, event.step)
         case TurnStarted():
             check_step(run, event.step)
-            check_no_turn(run)
+            check_no_turn(run, event.step)
         case TurnCompleted() | TurnFailed() | TurnCancelled():
             check_turn(run, event.turn)
         case TurnRetrying():
@@ -121,17 +123,24 @@ def _check_inside(run: Run, event: Event | Unknown) -> None:
             pass
 
 
-def check_no_turn(run: Run) -> None:
-    if run.turn_open:
-        raise NotAllowed(f"turn {run.turn} of run `{run.run_id}` is still open", hint="end it first", run_id=run.run_id)
+def check_no_turn(run: Run, step: str | None = None) -> None:
+    """Turns come one after the other, of the run or of each step. Raises NotAllowed."""
+    for it in run.open_turns:
+        if step is None or it.step is None or it.step == step:
+            raise NotAllowed(
+                f"turn {it.turn} of run `{run.run_id}` is still open", hint="end it first", run_id=run.run_id
+            )
+    if len(run.open_turns) >= OPEN_TURNS_MAX:
+        raise NotAllowed(f"run `{run.run_id}` has {OPEN_TURNS_MAX} open turns", hint="end some", run_id=run.run_id)
 
 
 def check_turn(run: Run, turn: int) -> None:
-    if not run.turn_open:
+    if not run.open_turns:
         raise NotAllowed(f"run `{run.run_id}` has no open turn", hint="start one first", run_id=run.run_id)
-    if turn != run.turn:
+    if all(it.turn != turn for it in run.open_turns):
+        numbers = ", ".join(str(it.turn) for it in run.open_turns[:10])
         raise NotAllowed(
-            f"the open turn of run `{run.run_id}` is {run.turn}, not {turn}",
-            hint=f"end turn {run.turn}",
+            f"the open turn of run `{run.run_id}` is {numbers}, not {turn}",
+            hint=f"end turn {numbers}",
             run_id=run.run_id,
         )

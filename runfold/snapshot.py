@@ -1,26 +1,14 @@
 """What people and programs read of a run: the fold in public words, pure, so every surface shows the same."""
 
-from typing import Any, Literal
+from collections import Counter
 
 import msgspec
 
 from runfold.envelope import time_text
 from runfold.events import Completion, Driver, Failure, Json
+from runfold.limits import measure
+from runfold.report import Report, duration_us, report, usd
 from runfold.state import Run, Status, Tests
-
-ReportStatus = Literal["in-progress", "completed", "stopped", "failed"]
-_REPORT_STATUS: dict[str, ReportStatus] = {
-    "completed": "completed",
-    "failed": "failed",
-    "stopped": "stopped",
-    "cancelled": "stopped",
-}
-_LIMIT_OF_REASON = {
-    "COST_LIMIT_EXCEEDED": "cost",
-    "TOKEN_LIMIT_EXCEEDED": "tokens",
-    "TIME_LIMIT_EXCEEDED": "time",
-    "MAX_TURNS_REACHED": "turns",
-}
 
 
 class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,20 +38,22 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepsSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """`by_status` counts every step of the graph; `current` is the one that started last of those at work."""
+
     total: int
     running: tuple[str, ...]
+    current: str | None
+    by_status: dict[str, int]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The summary of a run, finished or not; which `details` it carries follows from `status`."""
+class LimitSpent(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit and how much of it is used; time in seconds, cost in dollars, rates as shares."""
 
-    status: ReportStatus
-    reason_code: str
-    message: str
-    timestamp: str | None
-    unit_name: str
-    metrics: dict[str, Json]
-    details: dict[str, Json]
+    threshold: float
+    spent: float
+    remaining: float
+    on_exceed: str
+    exceeded: bool
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     completion: Completion | None
     error: Failure | None
     waiting_on: str | None
-    limits: dict[str, Json]
+    limits: dict[str, LimitSpent]
     lineage: Lineage
     steps: StepsSummary
     created_at: str | None
@@ -120,9 +110,9 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
         completion=run.completion,
         error=run.error,
         waiting_on=run.waiting_on,
-        limits=run.limits,
+        limits=limits_spent(run),
         lineage=Lineage(retry_of=run.retry_of, resumed_from=run.resumed_from, parent_run_id=run.parent_run_id),
-        steps=StepsSummary(total=len(run.steps), running=tuple(step.step for step in run.open_steps)),
+        steps=steps_summary(run),
         created_at=time_text(run.created_at_us) if run.status else None,
         started_at=_time(run.started_at_us),
         completed_at=_time(run.completed_at_us),
@@ -134,32 +124,31 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
     )
 
 
-def duration_us(run: Run) -> int | None:
-    """From the start to the end, or to the last event of a run that goes on; None before it started."""
-    if run.started_at_us is None:
-        return None
-    ended = run.completed_at_us if run.is_resting and run.completed_at_us is not None else run.updated_at_us
-    return max(0, ended - run.started_at_us)
-
-
-def report(run: Run) -> Report:
-    """The report of `docs/events.md`; it reads no clock, so a fold of the same events gives the same report."""
-    status = _REPORT_STATUS.get(run.status or "", "in-progress")
-    details = {
-        "in-progress": _in_progress,
-        "completed": _completed,
-        "stopped": _stopped,
-        "failed": _failed,
-    }[status](run)
-    return Report(
-        status=status,
-        reason_code=run.reason_code,
-        message=run.message,
-        timestamp=time_text(run.updated_at_us) if run.status else None,
-        unit_name=run.unit_name,
-        metrics=_metrics(run),
-        details=details,
+def steps_summary(run: Run) -> StepsSummary:
+    names = {spec.id for spec in run.steps} | set(run.step_states)
+    counts = Counter(run.step_states[name].status if name in run.step_states else "pending" for name in names)
+    running = tuple(it.step for it in run.open_steps)
+    return StepsSummary(
+        total=len(names),
+        running=running,
+        current=running[-1] if running else None,
+        by_status=dict(sorted(counts.items())),
     )
+
+
+def limits_spent(run: Run) -> dict[str, LimitSpent]:
+    """The run's own limits by name, as of its last event."""
+    return {
+        it.limit.limit: LimitSpent(
+            threshold=it.limit.threshold,
+            spent=it.actual,
+            remaining=max(0.0, round(it.limit.threshold - it.actual, 6)),
+            on_exceed=it.limit.on_exceed,
+            exceeded=it.is_broken,
+        )
+        for it in measure(run, now_us=run.updated_at_us)
+        if not it.reason
+    }
 
 
 def _stats(run: Run) -> Stats:
@@ -174,101 +163,11 @@ def _stats(run: Run) -> Stats:
             output_tokens=tokens.output_tokens,
             reasoning_tokens=tokens.reasoning_tokens,
         ),
-        cost_usd=_usd(run.cost_micros),
+        cost_usd=usd(run.cost_micros),
         files=run.files,
         tests=run.tests,
         events=run.version,
     )
-
-
-def _metrics(run: Run) -> dict[str, Json]:
-    units = run.units
-    failed = units.failed + units.rejected
-    ended = units.approved + failed
-    metrics: dict[str, Any] = {
-        "total_units": run.units_total,
-        "units_completed": units.approved,
-        "units_failed": failed,
-        "units_remaining": _units_remaining(run),
-        "total_attempts": units.attempts,
-        "retry_rate": _rate(units.retried, run.units_total or units.started),
-        "reject_rate": _rate(units.rejected, ended),
-        "turns": run.turns,
-        "tokens": run.tokens.total,
-        "cost_usd": _usd(run.cost_micros),
-    }
-    if run.unit_name != "unit":
-        metrics[f"{run.unit_name}s_completed"] = units.approved
-        metrics[f"{run.unit_name}s_failed"] = failed
-    return metrics
-
-
-def _in_progress(run: Run) -> dict[str, Json]:
-    elapsed = duration_us(run)
-    done = run.units.approved + run.units.failed + run.units.rejected
-    remaining = _units_remaining(run)
-    estimated = None
-    if elapsed is not None and done and remaining is not None:
-        estimated = elapsed * remaining // done // 1_000
-    return {
-        "current_unit_index": run.units.current_index,
-        "current_attempt": run.units.current_attempt or None,
-        "elapsed_ms": None if elapsed is None else elapsed // 1_000,
-        "estimated_remaining_ms": estimated,
-        "current_action": run.units.action,
-        "current_step": run.open_steps[0].step if run.open_steps else None,
-        "waiting_on": run.waiting_on,
-    }
-
-
-def _completed(run: Run) -> dict[str, Json]:
-    duration = duration_us(run)
-    total = run.units_total or run.units.started
-    return {
-        "success_rate": _rate(run.units.approved, total) if total else 1.0,
-        "total_duration_ms": None if duration is None else duration // 1_000,
-        "export_location": run.context.get("export_location"),
-        "files": run.context.get("files", []),
-        "validation_passed": run.context.get("validation_passed"),
-    }
-
-
-def _stopped(run: Run) -> dict[str, Json]:
-    limit = _LIMIT_OF_REASON.get(run.reason_code, "")
-    spent: dict[str, Json] = {"cost": _usd(run.cost_micros), "tokens": run.tokens.total, "turns": run.turns}
-    again = "retry" if run.status == "cancelled" else "resume"
-    return {
-        "stop_condition": run.reason_code,
-        "threshold": run.max_turns if limit == "turns" else run.limits.get(limit),
-        "actual_value": spent.get(limit),
-        "resume_command": f"runfold {again} {run.run_id}",
-        "units_remaining": _units_remaining(run),
-    }
-
-
-def _failed(run: Run) -> dict[str, Json]:
-    error = run.error or Failure(code=run.reason_code, message=run.message)
-    return {
-        "error_type": error.type,
-        "error_code": error.code or run.reason_code,
-        "error_message": error.message or run.message,
-        "diagnostic_path": error.diagnostic_path,
-        "stack_trace": error.stack_trace,
-    }
-
-
-def _units_remaining(run: Run) -> int | None:
-    if run.units_total is None:
-        return None
-    return max(0, run.units_total - run.units.approved - run.units.failed - run.units.rejected)
-
-
-def _rate(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
-def _usd(micros: int | None) -> float | None:
-    return None if micros is None else micros / 1_000_000
 
 
 def _time(us: int | None) -> str | None:

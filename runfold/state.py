@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from runfold.events import Completion, Driver, Failure, Json, StepSpec
+from runfold.step_states import StepState
 
 Status = Literal[
     "queued", "running", "pausing", "paused", "cancelling", "cancelled", "stopping", "stopped", "completed", "failed"
@@ -34,14 +35,22 @@ class Tests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Units(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of units; `open` maps the unit at work to its attempt."""
+    """Counts of verdicts, and what each unit's last one was where it is not approved."""
 
     started: int = 0
     approved: int = 0
     rejected: int = 0
     failed: int = 0
+    lost: dict[str, Literal["rejected", "failed"]] = {}
+    """Units whose last word is a rejection or a failure: another attempt takes them out again."""
+    lost_more: int = 0
+    """Those that no longer fit into `lost`."""
     attempts: int = 0
     retried: int = 0
+    fails_in_row: int = 0
+    first_at_us: int | None = None
+    last_at_us: int | None = None
+    """From the first start to the last verdict: what the remaining time is estimated from."""
     current: str | None = None
     current_index: int | None = None
     current_attempt: int = 0
@@ -51,6 +60,46 @@ class Units(msgspec.Struct, frozen=True, kw_only=True):
 class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     attempt: int = 1
+
+
+class OpenTurn(msgspec.Struct, frozen=True, kw_only=True):
+    turn: int
+    step: str | None = None
+    attempt: int = 1
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to a person, and how it was answered."""
+
+    status: Literal["pending", "granted", "denied", "expired"] = "pending"
+    kind: str = ""
+    summary: str = ""
+    amount_micros: int | None = None
+    digest: str | None = None
+    expires_at: str | None = None
+    requested_at_us: int = 0
+    answered_at_us: int | None = None
+    comment: str = ""
+
+
+class LimitHit(msgspec.Struct, frozen=True, kw_only=True):
+    """The limit that asked the run, or a step, to stop."""
+
+    limit: str
+    scope: str
+    threshold: float
+    actual: float
+    on_exceed: Literal["warn", "ask", "stop"]
+    reason: str = ""
+
+
+class Repeats(msgspec.Struct, frozen=True, kw_only=True):
+    """How often in a row the agent did the very same: a digest of it, and the count."""
+
+    tool: str = ""
+    tools: int = 0
+    command: str = ""
+    commands: int = 0
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,17 +143,36 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: int = 0
     started: bool = False
     turn: int = 0
-    turn_open: bool = False
+    """The last turn that started."""
+    open_turns: tuple[OpenTurn, ...] = ()
     turns: int = 0
     agent_session_id: str | None = None
     """The agent's own name for the work of the last turn that gave one."""
     open_tools: dict[str, str] = {}
     """Call id → tool name of calls that have not returned."""
     open_steps: tuple[OpenStep, ...] = ()
-    open_approvals: tuple[str, ...] = ()
+    step_states: dict[str, StepState] = {}
+    """Of every step that anything was said about; the others are pending."""
+    approvals: dict[str, Approval] = {}
+    """The open ones, and the last ones that were answered."""
+    approvals_made: int = 0
     waiting_on: str | None = None
-    stop_code: str = ""
-    """The reason code of the limit that asked the run to stop."""
+    hit: LimitHit | None = None
+    """The limit that asked the run to stop or to ask, until it is resumed."""
+    step_hits: dict[str, LimitHit] = {}
+    told: dict[str, float] = {}
+    """Limits that were told already: `scope:limit:warned` or `…:exceeded` → the threshold it was."""
+    fails_in_row: int = 0
+    """Turns and steps that failed, one after the other."""
+    unpriced: int = 0
+    """Usage whose price nobody knew."""
+    repeats: Repeats = Repeats()
+    active_us: int = 0
+    active_since_us: int | None = None
+    """Time in which the run went on: what rests or waits for a person takes none."""
+    stop_condition: str = ""
+    stop_threshold: float | None = None
+    stop_actual: float | None = None
     tokens: Tokens = Tokens()
     cost_micros: int | None = None
     files: int = 0
@@ -117,6 +185,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     started_at_us: int | None = None
     completed_at_us: int | None = None
     updated_at_us: int = 0
+
+    @property
+    def turn_open(self) -> bool:
+        return bool(self.open_turns)
+
+    @property
+    def open_approvals(self) -> tuple[str, ...]:
+        return tuple(name for name, approval in self.approvals.items() if approval.status == "pending")
 
     @property
     def is_final(self) -> bool:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from runfold.events import Failure
-from runfold.snapshot import report, snapshot
+from runfold.report import report
+from runfold.snapshot import snapshot
 from runfold.state import Run, Tokens, Units
 
 START_US = 1_700_000_000_000_000
@@ -69,7 +70,7 @@ def test_a_report_reads_every_status_as_one_of_four(status: str, expected: str) 
 
 
 def test_a_report_counts_units_also_under_their_own_word() -> None:
-    units = Units(started=5, approved=3, rejected=1, failed=0, attempts=7, retried=2)
+    units = Units(started=5, approved=3, rejected=1, lost={"u5": "rejected"}, attempts=7, retried=2)
 
     metrics = report(run(unit_name="frame", units_total=8, units=units)).metrics
 
