@@ -411,6 +411,17 @@ export interface components {
             next_cursor: string | null;
             total: number;
         };
+        /**
+         * LimitSpent
+         * @description A limit and how much of it is used; time in seconds, cost in dollars, rates as shares.
+         */
+        LimitSpent: {
+            exceeded: boolean;
+            on_exceed: string;
+            remaining: number;
+            spent: number;
+            threshold: number;
+        };
         /** Lineage */
         Lineage: {
             parent_run_id: string | null;
@@ -453,7 +464,7 @@ export interface components {
         };
         /**
          * Report
-         * @description The summary of a run, finished or not; which `details` it carries follows from `status`.
+         * @description The summary of a run; which `details` it carries follows from `status`.
          */
         Report: {
             details: Record<string, never>;
@@ -503,7 +514,9 @@ export interface components {
             labels: {
                 [key: string]: string;
             };
-            limits: Record<string, never>;
+            limits: {
+                [key: string]: components["schemas"]["LimitSpent"];
+            };
             lineage: components["schemas"]["Lineage"];
             message: string;
             payload: unknown;
@@ -536,17 +549,44 @@ export interface components {
         };
         /**
          * StepSpec
-         * @description A node of the run's dependency graph.
+         * @description A node of the run's dependency graph; without a `command` a person or a program drives it.
          */
         StepSpec: {
+            /** @default null */
+            approval: string | null;
+            /** @default 1 */
+            attempts_max: number;
+            /** @default 0 */
+            backoff_seconds: number;
+            /** @default [] */
+            command: string[];
             id: string;
             /** @default [] */
+            inputs: string[];
+            /** @default {} */
+            limits: Record<string, never>;
+            /** @default [] */
             needs: string[];
+            /** @default [] */
+            outputs: string[];
+            /** @default null */
+            prompt: string | null;
             /** @default null */
             skill: string | null;
+            /** @default null */
+            timeout_seconds: number | null;
+            /** @default  */
+            title: string;
         };
-        /** StepsSummary */
+        /**
+         * StepsSummary
+         * @description `by_status` counts every step of the graph; `current` is the one that started last of those at work.
+         */
         StepsSummary: {
+            by_status: {
+                [key: string]: number;
+            };
+            current: string | null;
             running: string[];
             total: number;
         };
