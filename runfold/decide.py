@@ -56,7 +56,7 @@ from runfold.events import (
 )
 from runfold.evolve import CONTEXT_KEYS_MAX, LABELS_MAX, evolve
 from runfold.graph import check_graph
-from runfold.limiting import fail_at_limit, limit_in_the_way, stop_at_budgets, with_limits
+from runfold.limiting import before_start, fail_at_limit, stop_at_budgets, with_limits
 from runfold.limits import parse_limits
 from runfold.observing import check_no_turn, check_turn, observe
 from runfold.state import Run
@@ -172,9 +172,8 @@ def _decide_step(run: Run, command: StepCommand, now_us: int) -> Events:
     events = decide_step(run, command, now_us)
     if isinstance(command, StartStep):
         # Refused first, stopped by a limit second: what may not start uses nothing up.
-        return (
-            stop_at_budgets(run, command.budgets, now_us) or limit_in_the_way(run, now_us, step=command.step) or events
-        )
+        said, may_start = before_start(run, command.budgets, now_us, step=command.step)
+        return (*said, *events) if may_start else said
     return events
 
 
@@ -253,8 +252,8 @@ def _start_turn(run: Run, command: StartTurn, now_us: int) -> Events:
         )
     check_no_turn(run, command.started.step)
     check_step(run, command.started.step)
-    in_the_way = stop_at_budgets(run, command.budgets, now_us) or limit_in_the_way(run, now_us, turn=True)
-    return in_the_way or (command.started,)
+    said, may_start = before_start(run, command.budgets, now_us, turn=True)
+    return (*said, command.started) if may_start else said
 
 
 def _end_turn(run: Run, command: EndTurn, now_us: int) -> Events:

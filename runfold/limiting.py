@@ -48,7 +48,9 @@ def stop_at_budgets(run: Run, budgets: Sequence[Budget], now_us: int) -> tuple[E
     told: list[Event] = []
     for budget in budgets:
         over = round(budget.actual - budget.threshold, 6)
-        if over >= 0 and run.told.get(f"{budget.scope}:{budget.limit}:exceeded") != budget.threshold:
+        # What a person let go on, or was warned of, is not told again; what stops, stops whoever comes next as well.
+        is_told = run.told.get(f"{budget.scope}:{budget.limit}:exceeded") == budget.threshold
+        if over >= 0 and (budget.on_exceed == "stop" or not is_told):
             told.append(
                 LimitExceeded(
                     limit=budget.limit,
@@ -63,7 +65,18 @@ def stop_at_budgets(run: Run, budgets: Sequence[Budget], now_us: int) -> tuple[E
     return (*told, *_consequences(run, told, now_us)) if told else ()
 
 
-def limit_in_the_way(run: Run, now_us: int, *, turn: bool = False, step: str | None = None) -> tuple[Event, ...]:
+def before_start(
+    run: Run, budgets: Sequence[Budget], now_us: int, *, turn: bool = False, step: str | None = None
+) -> tuple[tuple[Event, ...], bool]:
+    """What limits have to say before something starts, and whether it may."""
+    told = stop_at_budgets(run, budgets, now_us)
+    if any(isinstance(it, LimitExceeded) and it.on_exceed != "warn" for it in told):
+        return told, False
+    broken = _limit_in_the_way(run, now_us, turn=turn, step=step)
+    return (broken, False) if broken else (told, True)
+
+
+def _limit_in_the_way(run: Run, now_us: int, *, turn: bool, step: str | None) -> tuple[Event, ...]:
     """The events of a limit that what is about to start would break; `()` where it may start."""
     ahead = replace(run, turns=run.turns + turn)
     broken = [it for it in measure(ahead, now_us=now_us) if it.is_broken and it.limit.on_exceed != "warn"]
