@@ -1,5 +1,6 @@
 """Every event type goes through JSON unchanged, and what the log holds stays readable."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -51,6 +52,21 @@ def test_every_event_comes_back_from_its_json_as_it_was(name: str) -> None:
 def test_lines_that_the_log_holds_stay_readable(name: str, data: bytes, event: Any) -> None:
     assert e.decode_data(name, data) == event
     assert e.encode_data(event) == data
+
+
+GOLDEN = [line.split("\t") for line in (Path(__file__).parent / "golden_events.tsv").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(("name", "data"), GOLDEN, ids=[name for name, _ in GOLDEN])
+def test_every_type_has_a_line_with_all_its_fields_that_stays_readable_byte_for_byte(name: str, data: str) -> None:
+    event = e.decode_data(name, data.encode())
+
+    assert isinstance(event, e.EVENT_TYPES[name])
+    assert e.encode_data(event) == data.encode()
+
+
+def test_no_type_is_without_its_line() -> None:
+    assert {name for name, _ in GOLDEN} == set(e.EVENT_TYPES)
 
 
 def test_a_field_that_a_later_version_adds_is_ignored() -> None:
