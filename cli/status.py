@@ -7,7 +7,8 @@ import click
 from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
-from runfold.snapshot import Report, Snapshot, Stats
+from runfold.report import Report
+from runfold.snapshot import Snapshot, Stats
 from runfold.state import RESTING, Tests
 
 BAR_CHARACTERS = 32

@@ -9,7 +9,8 @@ from eventstore.sqlite3_module import sqlite3
 from projections.view import RunCache, View, decode_run, encode_run
 from runfold.envelope import Recorded, time_us
 from runfold.errors import BadRequest
-from runfold.snapshot import Snapshot, duration_us, snapshot
+from runfold.report import duration_us
+from runfold.snapshot import Snapshot, snapshot
 from runfold.state import Run, Status
 
 LIMIT_MAX = 200
