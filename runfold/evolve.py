@@ -112,7 +112,7 @@ _SAID_AT_OPENING = tuple(
     name for name in RunQueued.__struct_fields__ if name in Run.__struct_fields__ and name != "completion"
 )
 # The bulk of every log: their data need not even be decoded.
-_CHANGING_NOTHING = frozenset({"subprocess_output", "message", "reasoning", "file_read", "command_executed"})
+_CHANGING_NOTHING = frozenset({"subprocess_output", "message", "reasoning", "file_read"})
 _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 
 

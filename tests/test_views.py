@@ -538,7 +538,6 @@ UNDECODED = {
     "message": b'{"text": "hello"}',
     "reasoning": b'{"text": "hm"}',
     "file_read": b'{"path": "a.py"}',
-    "command_executed": b'{"command": "ls"}',
 }
 
 
