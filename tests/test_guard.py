@@ -1,5 +1,8 @@
 """Every method of every route stands behind the same door; a route that nobody listed here fails."""
 
+import subprocess
+import sys
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -224,3 +227,29 @@ async def test_a_token_logs_a_browser_in_with_its_own_role(served: Served) -> No
 
 def _real(path: str) -> str:
     return path.replace("{run_id}", "r_" + "a" * 26)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_page_that_stands_where_no_dashboard_is_built(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
+        cwd=root, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert {f"api/static/{path.name}" for path in (root / "api" / "static").iterdir()} <= names
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "data/"))]
+
+
+async def test_the_page_runs_only_scripts_of_this_server(served: Served) -> None:
+    for path in ("/", "/app.js"):
+        response = await served.client.get(path)
+        policy = dict(
+            part.strip().partition(" ")[::2] for part in response.headers["Content-Security-Policy"].split(";")
+        )
+        assert policy["default-src"] == "'none'"
+        assert policy.get("script-src", "'self'") == "'self'"
+        assert "unsafe" not in response.headers["Content-Security-Policy"]
