@@ -1,0 +1,101 @@
+"""Measures SSE beside a plain aiohttp handler that writes the very same bytes, in one run; prints ratios.
+
+Run with `python bench/sse.py`. Every figure is the median of three interleaved rounds. The plain handler writes bytes
+that are ready, 64 KiB a write: what is left beside it is reading the log and encoding.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+import uuid
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from api.app import make_app
+from api.frames import CHUNK_BYTES
+from eventstore.ledger import Ledger
+from eventstore.sqlite import SqliteLog
+from projections.service import ViewService
+from runfold.commands import Complete, Observe, OpenReported
+from runfold.events import FileWritten, RunQueued
+
+ROUNDS = 3
+EVENTS = 100_000
+TOKEN = "bench-token"
+RUN = "r_" + "a" * 26
+
+
+async def _serve(stack: AsyncExitStack, app: web.Application) -> str:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    return f"http://{host}:{port}"
+
+
+async def _take(session: aiohttp.ClientSession, url: str, keep: bytearray | None = None) -> tuple[float, int]:
+    started, size = time.perf_counter(), 0
+    async with session.get(url) as response:
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if keep is not None:
+                keep += piece
+    return time.perf_counter() - started, size
+
+
+async def main() -> None:
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
+        log = await SqliteLog.open(folder)
+        stack.push_async_callback(log.close)
+        views = await ViewService.open(folder)
+        stack.push_async_callback(views.close)
+        ledger = Ledger(log)
+        who = {"actor": "user:bench", "tenant": "default"}
+        commands = [OpenReported(queued=RunQueued(driver="reported"))]
+        commands += [
+            Observe(events=tuple(FileWritten(path=f"src/{n + i}.py", bytes=n + i) for i in range(400)))
+            for n in range(0, EVENTS, 400)
+        ]
+        for command in [*commands, Complete(reason_code="REPORTED")]:
+            await ledger.execute(RUN, command, command_id=str(uuid.uuid4()), **who)
+        app = make_app(
+            log=log, ledger=ledger, views=views, data=folder, token=TOKEN, allowed_hosts=frozenset({"127.0.0.1"})
+        )
+        ours = await _serve(stack, app) + f"/api/runs/{RUN}/stream"
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}, read_bufsize=2**20)
+        )
+        ready = bytearray()
+        await _take(session, ours, ready)
+
+        async def plain(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for start in range(0, len(ready), CHUNK_BYTES):
+                await response.write(ready[start : start + CHUNK_BYTES])
+            return response
+
+        bare = web.Application()
+        bare.router.add_get("/", plain)
+        beside = await _serve(stack, bare)
+        rates: dict[str, list[float]] = {"plain": [], "resume": []}
+        for _ in range(ROUNDS):
+            for name, url in (("plain", beside), ("resume", ours)):
+                seconds, size = await _take(session, url)
+                assert size == len(ready)
+                rates[name].append(size / seconds / 1e6)
+        middle = {name: statistics.median(values) for name, values in rates.items()}
+        print(f"resume of {EVENTS:,} events, {len(ready) / 1e6:.1f} MB, {ROUNDS} rounds")
+        for name, values in rates.items():
+            ratio = middle[name] / middle["plain"]
+            print(f"{name:8} {middle[name]:8.1f} MB/s  (min {min(values):.1f}, max {max(values):.1f})  {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
