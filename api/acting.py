@@ -98,7 +98,7 @@ async def post_external(request: web.Request) -> web.Response:
     command_id = command_id_of(request)
     run_id = run_id_of(uuid.UUID(command_id))
     executed = await _execute(request, run_id, commands.OpenReported(queued=queued), command_id)
-    return await _snapshot_response(request, executed, status=201)
+    return await snapshot_response(request, executed, status=201)
 
 
 async def post_events(request: web.Request) -> web.Response:
@@ -172,7 +172,7 @@ async def _control(request: web.Request, body: ControlBody) -> web.Response:
         )
     command = _command_of(body)
     executed = await _execute(request, run_id, command, command_id_of(request))
-    return await _snapshot_response(request, executed, status=202)
+    return await snapshot_response(request, executed, status=202)
 
 
 def _command_of(body: ControlBody) -> commands.Command:
@@ -231,7 +231,7 @@ async def _execute(request: web.Request, run_id: str, command: commands.Command,
     )
 
 
-async def _snapshot_response(request: web.Request, executed: Executed, *, status: int) -> web.Response:
+async def snapshot_response(request: web.Request, executed: Executed, *, status: int) -> web.Response:
     """The run right after the command: sent again, the command gets that answer again, wherever the run is now."""
     run, position = executed.run, max((event.position for event in executed.events), default=None)
     if executed.duplicate or position is None:

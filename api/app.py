@@ -1,14 +1,14 @@
 """The HTTP application: the table of everything it answers, and the wiring round it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from api import acting, dashboard, pages, reading, sse
+from api import acting, dashboard, launching, pages, reading, sse
 from api.answers import json_response
 from api.following import Streaming
 from api.guard import make_guard
@@ -24,6 +24,7 @@ from projections.runs import RunList
 from projections.service import ViewService
 from runfold.envelope import _Envelope as Envelope
 from runfold.snapshot import Snapshot
+from runfold.workflows import Registry
 
 BODY_BYTES_MAX = 1024 * 1024
 ROUTES: web.AppKey[Mapping[web.AbstractRoute, Route]] = web.AppKey("routes", Mapping)
@@ -54,6 +55,36 @@ TABLE: tuple[Route, ...] = (
         summary="The runs, newest first",
         query=reading.RunsQuery,
         answer=RunList,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs",
+        operation="start_run",
+        handler=launching.post_run,
+        summary="Queue a run of a registered workflow",
+        needs="operator",
+        body=launching.LaunchBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/continuous",
+        operation="start_continuous_run",
+        handler=launching.post_run,
+        summary="Queue an agent loop of a registered workflow",
+        needs="operator",
+        body=launching.ContinuousBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows",
+        operation="list_workflows",
+        handler=launching.get_workflows,
+        summary="The registered workflows with their parameters",
+        answer=launching.WorkflowList,
     ),
     Route(
         method="POST",
@@ -266,6 +297,7 @@ def make_app(
     tokens: Mapping[str, Scope] | None = None,
     renew: Renew | None = None,
     streaming: Streaming | None = None,
+    registry: Callable[[], Registry] = Registry,
 ) -> web.Application:
     """`token` is the admin of all tenants; `tokens` maps sha256 hex digests of others to their scopes."""
     admin = {hashlib.sha256(token.encode()).hexdigest(): Scope(tenant="*", role="admin", actor="user:admin")}
@@ -282,6 +314,7 @@ def make_app(
         sessions=sessions,
         renew=renew,
         streaming=streaming or Streaming(),
+        registry=registry,
     )
     app[ROUTES] = routes
     routes.update(register(app, TABLE))

@@ -15,6 +15,7 @@ from eventstore.ledger import Ledger
 from projections.service import ViewService
 from runfold.errors import NotFound
 from runfold.state import Run
+from runfold.workflows import Registry
 
 Renew = Callable[[Run], Awaitable[None]]
 
@@ -31,6 +32,7 @@ class Service:
     renew: Renew | None = None
     streaming: Streaming = field(default_factory=Streaming)
     frames: Frames = field(default_factory=Frames)
+    registry: Callable[[], Registry] = Registry
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down, so that streams end at once."""
 

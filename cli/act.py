@@ -43,10 +43,11 @@ def cancel(context: click.Context, *, run_text: str, reason: str) -> None:
 @click.command()
 @run_argument
 @reason_option
+@click.option("--now", is_flag=True, help="Stop its processes where they are, not at the turn's end.")
 @click.pass_context
-def pause(context: click.Context, *, run_text: str, reason: str) -> None:
+def pause(context: click.Context, *, run_text: str, reason: str, now: bool) -> None:
     """Pause a run when its present turn ends."""
-    run_id = _act(context, run_text, "pause", reason)
+    run_id = _act(context, run_text, "pause", reason, now=now)
     next_command(f"runfold resume {run_id}")
 
 
@@ -55,9 +56,36 @@ def pause(context: click.Context, *, run_text: str, reason: str) -> None:
 @reason_option
 @click.pass_context
 def resume(context: click.Context, *, run_text: str, reason: str) -> None:
-    """Let a paused or stopped run go on."""
+    """Let a paused or stopped run go on; one that was started by hand goes on here."""
+    settings = settings_of(context)
+    with open_runs(settings) as runs:
+        run = find_run(runs, run_text)
+        is_here = not isinstance(runs, RemoteRuns) and run.driver == "here" and not run.worker
+    if is_here and run.status in ("paused", "stopped", "queued"):
+        context.exit(asyncio.run(_resume_here(settings, run.id, reason)))
     run_id = _act(context, run_text, "resume", reason)
     next_command(f"runfold watch {run_id}")
+
+
+async def _resume_here(settings: Settings, run_id: str, reason: str) -> int:
+    from cli.run import local_actor
+    from cli.workflow_file import read_registry
+    from eventstore.ledger import Ledger
+    from eventstore.sqlite import SqliteLog
+    from runner.here import resume_here
+    from runner.launch import launch_here, order_of_run
+    from runner.terminal import is_terminal
+
+    log = await SqliteLog.open(settings.data)
+    try:
+        order = await order_of_run(log, run_id)
+        workflow = read_registry(Path(order.cwd) if order.cwd else None).workflows.get(order.workflow or "")
+        launch = launch_here(order, workflow, shown=True, tty=is_terminal(1))
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        run = await ledger.state(run_id)
+        return await resume_here(ledger, log, run, launch, data=settings.data, actor=local_actor(), reason=reason)
+    finally:
+        await log.close()
 
 
 @click.command()
@@ -72,7 +100,7 @@ def recover(context: click.Context) -> None:
     talk(f"{len(found)} recovered" if found else "nothing to recover")
 
 
-def _act(context: click.Context, run_text: str, action: Action, reason: str) -> str:
+def _act(context: click.Context, run_text: str, action: Action, reason: str, *, now: bool = False) -> str:
     settings = settings_of(context)
     status: str | None
     with open_runs(settings) as runs:
@@ -80,7 +108,8 @@ def _act(context: click.Context, run_text: str, action: Action, reason: str) -> 
         if isinstance(runs, RemoteRuns):
             status = runs.control(run.id, action, reason=reason).status
         else:
-            status = asyncio.run(_execute(settings, run.id, COMMANDS[action](reason=reason), run.tenant))
+            command = Pause(reason=reason, now=True) if now else COMMANDS[action](reason=reason)
+            status = asyncio.run(_execute(settings, run.id, command, run.tenant))
     talk(f"run {run.id} is {status}")
     return run.id
 

@@ -12,7 +12,9 @@ from runfold.errors import RunfoldError
 # Name → module, attribute, one line of help; so that `--help` and completion import no command.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("cli.up", "up", "Serve the API and the dashboard from the data folder"),
-    "run": ("cli.run", "run", "Run a command here and record it"),
+    "init": ("cli.init", "init", "Write a runfold.toml for the agents found here"),
+    "check": ("cli.check", "check", "Validate runfold.toml"),
+    "run": ("cli.run", "run", "Run a command or a workflow here and record it"),
     "ps": ("cli.ps", "ps", "List runs, newest first"),
     "status": ("cli.status", "status", "Show where a run stands"),
     "watch": ("cli.watch", "watch", "Follow a run's events until it rests"),

@@ -17,14 +17,17 @@ from cli.reading import settings_of
 from cli.screen import talk
 from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
+from cli.workflow_file import watched_registry
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.runs import active_runs
 from projections.service import ViewService
 from runfold.errors import RunfoldError, Unavailable
 from runfold.redact import secrets_of
+from runner.claims import Claims
 from runner.recover import recover
 from runner.reported import Reporters
+from runner.worker import SLOTS, Worker
 
 SHUTDOWN_SECONDS = 2.0  # Streams never end by themselves; their clients come back to the next server.
 SWEEP_SECONDS = 1.0
@@ -34,17 +37,18 @@ TOKEN_FILE = "token"  # noqa: S105 The name of a file.
 @click.command()
 @click.option("--port", type=int, help="The port to listen on; 0 takes any free one.")
 @click.option("--host", help="The address to listen on.")
+@click.option("--workers", type=click.IntRange(0, 64), default=SLOTS, help=f"Runs driven at once; {SLOTS} by default.")
 @click.pass_context
-def up(context: click.Context, *, port: int | None, host: str | None) -> None:
-    """Serve the API and the dashboard from the data folder."""
+def up(context: click.Context, *, port: int | None, host: str | None, workers: int) -> None:
+    """Serve the API and the dashboard from the data folder, and drive its queued runs."""
     settings = settings_of(context, port=port, host=host)
     configure_logging(settings.log_level)
     settings.data.mkdir(parents=True, exist_ok=True)
     with server_lock(settings.data) as lock:
-        asyncio.run(_serve(settings, lock))
+        asyncio.run(_serve(settings, lock, workers))
 
 
-async def _serve(settings: Settings, lock: int) -> None:
+async def _serve(settings: Settings, lock: int, workers: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -58,6 +62,7 @@ async def _serve(settings: Settings, lock: int) -> None:
         stack.push_async_callback(views.close)
         reporters = Reporters(ledger)
         await _end_overdue(log, ledger, views, reporters, settings.data)
+        registry = watched_registry()
         app = make_app(
             log=log,
             ledger=ledger,
@@ -66,6 +71,7 @@ async def _serve(settings: Settings, lock: int) -> None:
             token=local_token(settings.data),
             allowed_hosts=_allowed_hosts(settings.host),
             renew=reporters.renew,
+            registry=registry,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
@@ -74,9 +80,12 @@ async def _serve(settings: Settings, lock: int) -> None:
         write_lock(lock, Server(pid=os.getpid(), url=url))
         click.echo(f"{url}/login?code={make_login_code(app)}")
         talk(f"serving {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
+        claims = await Claims.open(settings.data)
+        stack.callback(claims.close)
+        worker = Worker(ledger, log, views, claims, data=settings.data, registry=registry, slots=workers)
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(_sweep(log, ledger, views, reporters, settings.data))
-            await stop.wait()
+            await worker.work(stop)
             logger.info("stopping")
             sweeping.cancel()
 

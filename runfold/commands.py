@@ -92,7 +92,10 @@ class Observe(_Command, frozen=True):
 
 
 class Pause(_Command, frozen=True):
+    """At the turn's end; `now`: the turn is stopped where it is."""
+
     reason: str = ""
+    now: bool = False
 
 
 class Paused(_Command, frozen=True):

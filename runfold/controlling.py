@@ -21,15 +21,15 @@ from runfold.state import Run
 
 
 def pause(run: Run, command: Pause) -> tuple[Event, ...]:
-    if run.status in ("pausing", "paused"):
+    if run.status == "paused" or (run.status == "pausing" and not (command.now and run.turn_open)):
         return ()
-    if run.status not in ("queued", "running"):
+    if run.status not in ("queued", "running", "pausing"):
         _refuse(run, "paused")
     if run.status == "queued":
         return (RunPaused(reason=command.reason), *give_back(run))
     if _is_alone(run):
-        return (PauseRequested(reason=command.reason), RunPaused(reason=command.reason))
-    return (PauseRequested(reason=command.reason),)
+        return (PauseRequested(reason=command.reason, now=command.now), RunPaused(reason=command.reason))
+    return (PauseRequested(reason=command.reason, now=command.now),)
 
 
 def paused(run: Run, command: Paused, now_us: int) -> tuple[Event, ...]:

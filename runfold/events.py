@@ -144,6 +144,7 @@ class RunStarted(_Event, frozen=True):
 
 class PauseRequested(_Event, frozen=True):
     reason: str = ""
+    now: bool = False
 
 
 class RunPaused(_Event, frozen=True):

@@ -32,13 +32,22 @@ _SIGNS = (
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The values to hide, longest first, so that a secret that contains another goes as a whole."""
+    """The values to hide, longest first, so that a secret that contains another goes as a whole.
+
+    A value that JSON writes otherwise is hidden as JSON writes it too: agents print their output in JSON.
+    """
     values = {
         value
         for name, value in environment.items()
         if len(value) >= SECRET_CHARACTERS_MIN and _SECRET_NAME.search(name)
     }
-    return tuple(sorted(values, key=lambda value: (-len(value), value)))
+    written = {form for value in values for form in _json_forms(value)}
+    return tuple(sorted(values | written, key=lambda value: (-len(value), value)))
+
+
+def _json_forms(value: str) -> set[str]:
+    plain, ascii_only = json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]
+    return {form for text in (plain, ascii_only) for form in (text, text.replace("/", "\\/"))}
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ what was asked the `run_queued` that a worker can carry out from the log alone.
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -16,6 +16,7 @@ from runfold.events import Json, RunQueued
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 FORMATS = ("codex", "claude", "gemini", "opencode", "plain")
+_T = TypeVar("_T")
 TURNS_MAX = 10_000
 TIMEOUT_SECONDS_MAX = 7 * 86_400.0
 VALUE_CHARACTERS_MAX = 4_000  # One argument of a command line; longer things go into the prompt or a file.
@@ -46,7 +47,10 @@ class CompletionRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`environment` lists the variables that pass to the command; None passes the usual harmless ones."""
+    """`environment` lists the variables that pass to the command beside the usual harmless ones.
+
+    In `prompt` and in the prompt file `{turn}`, `{file:PATH}` and the parameters are filled in anew for each turn.
+    """
 
     command: tuple[str, ...]
     name: str = ""
@@ -62,7 +66,7 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     completion: CompletionRules = CompletionRules()
     watch_logs: tuple[str, ...] = ()
     workspace: str = "."
-    environment: tuple[str, ...] | None = None
+    environment: tuple[str, ...] = ()
     resume: tuple[str, ...] | None = None
     limits: dict[str, Json] = {}
     labels: dict[str, str] = {}
@@ -70,7 +74,15 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     on_lost: Literal["fail", "resume"] = "fail"
 
 
-Workflows = dict[str, Workflow]
+Workflows: TypeAlias = dict[str, Workflow]
+
+
+class Registry(msgspec.Struct, frozen=True, kw_only=True):
+    """The workflows of one file, and the folder that their workspaces start from; `file` is empty where none is."""
+
+    workflows: Workflows = {}
+    folder: str = "."
+    file: str = ""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,14 +123,18 @@ def find_workflow(workflows: Workflows, name: str) -> Workflow:
 def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
     """The order for one run; `folder` is where the workflow's file is. Raises BadRequest for wrong parameters."""
     model = asked.model if asked.model is not None else workflow.model
-    values = _values(workflow, asked.payload)
+    values = values_of(workflow, asked.payload)
     known = {**values, **({"model": model} if model is not None else {})}
-    command = tuple(_fill(word, known) for word in workflow.command)
+    command = tuple(fill(word, known) for word in workflow.command)
     if left := [name for word in command for name in _PLACEHOLDER.findall(word) if name == "model"]:
         raise BadRequest(
             f"workflow `{workflow.name}` needs a {left[0]}", hint="`--model NAME`, or `model` in its table"
         )
-    prompt = asked.prompt if asked.prompt is not None else workflow.prompt
+    prompt = asked.prompt
+    if prompt is not None and prompt.startswith("-") and any("{prompt}" in word for word in command):
+        raise BadRequest("the prompt begins with `-`", hint="it stands in the command line, where that is an option")
+    if prompt is None and workflow.prompt is not None:
+        prompt = fill(workflow.prompt, values)
     rules = asked.completion if asked.completion is not None else workflow.completion
     max_turns = workflow.max_turns if asked.max_turns is None else asked.max_turns
     if not 1 <= max_turns <= TURNS_MAX:
@@ -131,7 +147,7 @@ def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
         labels={**workflow.labels, **asked.labels},
         command=command,
         cwd=folder if workflow.workspace == "." else f"{folder}/{workflow.workspace}",
-        prompt=None if prompt is None else _fill(prompt, values),
+        prompt=prompt,
         format=workflow.format,
         model=model,
         limits={**workflow.limits, **asked.limits},
@@ -146,15 +162,29 @@ def _workflow(file: str, text: str, name: str, table: Any) -> Workflow:
     path = ("workflow", name)
     if re.fullmatch(NAME_PATTERN.strip("^$"), name) is None:
         raise _invalid(file, text, path, "is not a name", hint="letters, digits, `_`, `.` and `-`, at most 64")
-    try:
-        workflow: Workflow = msgspec.structs.replace(msgspec.convert(table, Workflow), name=name)
-    except msgspec.ValidationError as error:
-        where, said = _located(str(error))
-        hint = f"known are {', '.join(field for field in Workflow.__struct_fields__ if field != 'name')}"
-        raise _invalid(file, text, (*path, *where), said, hint=hint if "unknown field" in said else "") from error
+    if not isinstance(table, dict):
+        raise _invalid(file, text, path, "is not a table", hint="write `[workflow.NAME]`")
+    rest = cast("dict[str, Any]", table)
+    given: object = rest.get("parameters", {})
+    parameters: dict[str, Parameter] = {}
+    # One by one, because a converter of the whole does not say which of them is wrong.
+    for each, value in (cast("dict[str, Any]", given) if isinstance(given, dict) else {}).items():
+        parameters[each] = _converted(file, text, (*path, "parameters", each), value, Parameter)
+    workflow = _converted(file, text, path, rest if not parameters else {**rest, "parameters": {}}, Workflow)
+    workflow = msgspec.structs.replace(workflow, name=name, parameters=parameters)
     for key, said, hint in _wrong(workflow):
         raise _invalid(file, text, (*path, *key.split(".")), said, hint=hint)
     return workflow
+
+
+def _converted(file: str, text: str, path: tuple[str, ...], value: Any, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        where, said = _located(str(error))
+        known = ", ".join(name for name in getattr(kind, "__struct_fields__", ()) if name != "name")
+        hint = f"known are {known}" if "unknown field" in said else ""
+        raise _invalid(file, text, (*path, *where), said, hint=hint) from error
 
 
 def _wrong(workflow: Workflow) -> list[tuple[str, str, str]]:
@@ -190,7 +220,7 @@ def _wrong(workflow: Workflow) -> list[tuple[str, str, str]]:
     return found
 
 
-def _values(workflow: Workflow, payload: Json) -> dict[str, str]:
+def values_of(workflow: Workflow, payload: Json) -> dict[str, str]:
     """The parameters as text, from the payload or their defaults."""
     if not workflow.parameters:
         return {}
@@ -216,6 +246,8 @@ def _misfit(parameter: Parameter, value: Any) -> str:
         return f"is not a {parameter.type}"
     if isinstance(value, str) and (len(value) > VALUE_CHARACTERS_MAX or "\0" in value):
         return f"is longer than {VALUE_CHARACTERS_MAX} characters, or has a zero byte"
+    if isinstance(value, str) and _OWN_NAMES & set(_PLACEHOLDER.findall(value)):
+        return "holds a placeholder of runfold's own"
     if isinstance(value, str) and value.startswith("-") and not parameter.choices:
         # A value that looks like an option would be taken for one.
         return "begins with `-`"
@@ -229,7 +261,8 @@ def _hint_of(parameter: Parameter) -> str:
     return f"{parameter.description or 'it'} ({parameter.type}){choices}"
 
 
-def _fill(text: str, values: Mapping[str, str]) -> str:
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """The text with its holes filled, in one pass: what fills a hole is never looked at again."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 

@@ -5,26 +5,34 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from eventstore.leases import LEASE_SECONDS, Lease, Leases
 from runner import machine
 
+P = ParamSpec("P")
+T = TypeVar("T")
 RENEW_SECONDS = LEASE_SECONDS / 3
 
 
 class Claims:
     """This process's leases; every call is one short thread hop."""
 
-    def __init__(self, leases: Leases) -> None:
-        self._leases = leases
+    def __init__(self, leases: Leases, renew_seconds: float) -> None:
+        self._leases, self._renew_seconds = leases, renew_seconds
+        self._turn = asyncio.Lock()
         self.worker = f"{machine.host()}:{os.getpid()}"
 
     @classmethod
-    async def open(cls, data: Path) -> "Claims":
-        return cls(await asyncio.to_thread(Leases.open, data))
+    async def open(cls, data: Path, *, renew_seconds: float = RENEW_SECONDS) -> "Claims":
+        return cls(await asyncio.to_thread(Leases.open, data), renew_seconds)
 
     def close(self) -> None:
         self._leases.close()
+
+    async def _hop(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async with self._turn:
+            return await asyncio.to_thread(function, *args, **kwargs)
 
     async def take(self, run_id: str, tenant: str, claim: int) -> None:
         lease = Lease(
@@ -37,10 +45,10 @@ class Claims:
             pid=os.getpid(),
             pid_started_at=machine.process_started_at(os.getpid()),
         )
-        await asyncio.to_thread(self._leases.take, lease)
+        await self._hop(self._leases.take, lease)
 
     async def release(self, run_id: str, claim: int) -> None:
-        await asyncio.shield(asyncio.to_thread(self._leases.release, run_id, claim))
+        await asyncio.shield(self._hop(self._leases.release, run_id, claim))
 
     @contextlib.asynccontextmanager
     async def renewing(self, run_id: str, claim: Callable[[], int], lost: Callable[[], None]) -> AsyncGenerator[None]:
@@ -48,9 +56,9 @@ class Claims:
 
         async def renew() -> None:
             while True:
-                await asyncio.sleep(RENEW_SECONDS)
+                await asyncio.sleep(self._renew_seconds)
                 held = claim()
-                if held and not await asyncio.to_thread(self._leases.renew, run_id, held) and claim() == held:
+                if held and not await self._hop(self._leases.renew, run_id, held) and claim() == held:
                     lost()
 
         async with background(renew()):

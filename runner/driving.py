@@ -7,10 +7,10 @@ again between turns (`_settle`): there is no second channel, and what was asked 
 import asyncio
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Executed, Ledger
@@ -32,10 +32,9 @@ from runfold.errors import AlreadyFinal, BadRequest, Fenced, NotAllowed, Refused
 from runfold.events import (
     Event,
     Failure,
+    Json,
     LimitExceeded,
     PauseRequested,
-    TurnCancelled,
-    TurnCompleted,
     TurnFailed,
     TurnStarted,
     Unknown,
@@ -44,15 +43,23 @@ from runfold.events import (
 from runfold.state import Run
 from runner import machine
 from runner.claims import Claims, background
-from runner.launch import Launch
+from runner.launch import Launch, counted_before
 from runner.listener import Listener
+from runner.logs import WatchedLogs
 from runner.output import Output
+from runner.response import keep_response
 from runner.turn import Turn, TurnEnd
-from runner.verdict import failure_of, seen_complete
+from runner.verdict import judge, turn_ended
 
 PAUSE_DEADLINE_SECONDS = 600.0  # A turn that ends later than this is stopped where it is.
+TICK_SECONDS = 1.0
+LOOK_SECONDS = 0.5  # How often watched logs are looked at.
 UNAVAILABLE_TRIES = 10
-SETTLE_TRIES = 5
+SETTLE_TRIES = 8
+_HEEDED = frozenset(
+    {"cancel_requested", "limit_exceeded", "pause_requested", "run_resumed", "claim_lost"}
+    | {"run_failed", "run_cancelled", "run_completed", "run_stopped"}
+)
 
 
 class Driving:
@@ -70,16 +77,25 @@ class Driving:
         tenant: str,
         claim: int,
         waits: bool = False,
+        resumes: bool = False,
     ) -> None:
-        """`waits`: stay with a paused run, and claim it again when it goes on."""
+        """`waits`: stay with a paused run, and claim it again when it goes on.
+
+        `resumes`: a turn was cut short, so the next one goes on with the agent's own session where there is one.
+        """
         self._ledger, self._log, self._claims, self._launch = ledger, log, claims, launch
-        self._folder = data / "runs" / run_id
+        self._data, self._folder = data, data / "runs" / run_id
         self.run_id, self._tenant, self._claim, self._waits = run_id, tenant, claim, waits
         self._turn: Turn | None = None
         self._limit: LimitExceeded | None = None
         self._is_fenced = False
         self._is_handed_over = False
+        self._is_cancelled = False
+        self._has_response = False
+        self._counted: dict[str, Json] = {}
+        self._pause_at: float | None = None
         self._failed_turns = 0
+        self._resumes = resumes
         self._moved = asyncio.Event()
         self.interrupted = ""
         """What interrupted the run, in words."""
@@ -88,13 +104,14 @@ class Driving:
     async def drive(self, *, after: int) -> Run:
         """Go on from a claimed run until it rests, or is given back; `after` is a position before anything asked."""
         renewing = self._claims.renewing(self.run_id, lambda: self._claim, self._fence)
-        try:
-            async with renewing, background(self._follow(after)):
-                while await self._settle() and await self._run_turn():
-                    pass
-            return await self._ledger.state(self.run_id)
-        finally:
+        async with renewing, background(self._follow(after)), background(self._tick()):
+            while await self._settle() and await self._run_turn():
+                pass
+        run = await self._ledger.state(self.run_id)
+        # A claim that could not be ended keeps its lease: when that runs out, the run is somebody else's to end.
+        if run.is_resting or not run.worker or run.claim != self._claim:
             await self._give_back()
+        return run
 
     def interrupt(self, what: str) -> None:
         """Stop the run, resumable; asked twice, without the grace."""
@@ -138,7 +155,7 @@ class Driving:
 
     @property
     def _is_ending(self) -> bool:
-        return bool(self._is_fenced or self._is_handed_over or self.interrupted or self._limit)
+        return bool(self._is_fenced or self._is_handed_over or self._is_cancelled or self.interrupted or self._limit)
 
     async def _give_back(self) -> None:
         claim, self._claim = self._claim, 0
@@ -149,42 +166,46 @@ class Driving:
 
     async def _follow(self, position: int) -> None:
         """Act on what others ask of the run: its own stream is the only control channel."""
-        deadline: asyncio.TimerHandle | None = None
         async for page in self._log.tail(after=position, stream=self.run_id):
             for recorded in page.events:
-                event = recorded.event()
-                await self._obey(recorded.type, event)
-                if deadline is not None:
-                    deadline.cancel()
-                    deadline = None
-                if isinstance(event, PauseRequested) and not self._pauses_at_once(event):
-                    deadline = asyncio.get_running_loop().call_later(PAUSE_DEADLINE_SECONDS, self._stop_turn)
+                if recorded.type in _HEEDED:
+                    await self._obey(recorded.type, recorded.event())
             self._moved.set()
 
     async def _obey(self, type_name: str, event: Event | Unknown | None) -> None:
         if type_name == "cancel_requested":
+            self._is_cancelled = True
             self._end_turn()
-        elif isinstance(event, LimitExceeded) and event.on_exceed != "warn":
-            self._limit = event
-            self._end_turn()
-        elif type_name in ("claim_lost", "run_failed", "run_cancelled", "run_completed", "run_stopped"):
-            self._fence()
-        elif isinstance(event, PauseRequested) and self._pauses_at_once(event):
-            self._stop_turn()
-            with contextlib.suppress(Refused):
-                await self.execute(Paused(claim=self._claim, reason="its processes are stopped"))
+        elif isinstance(event, LimitExceeded):
+            if event.on_exceed != "warn":
+                self._limit = event
+                self._end_turn()
+        elif isinstance(event, PauseRequested):
+            # The end of a run's only turn would be no pause at all.
+            self._pause_at = time.monotonic()
+            if not event.now and self._launch.max_turns > 1:
+                self._pause_at += PAUSE_DEADLINE_SECONDS
+            await self._stop_when_due()
         elif type_name == "run_resumed":
-            self._limit = None
+            self._limit = self._pause_at = None
             if self._turn is not None:
                 self._turn.send(b"C")
+        else:
+            self._fence()
 
-    def _pauses_at_once(self, event: PauseRequested) -> bool:
-        # The end of a run's only turn would be no pause at all.
-        return self._turn is not None and self._launch.max_turns == 1
+    async def _tick(self) -> None:
+        """Keep what has a time: nothing waits for ever for a turn's end."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            await self._stop_when_due()
 
-    def _stop_turn(self) -> None:
-        if self._turn is not None:
+    async def _stop_when_due(self) -> None:
+        """Stop the turn's processes where they are; between turns the run pauses by itself."""
+        if self._turn is not None and self._pause_at is not None and time.monotonic() >= self._pause_at:
+            self._pause_at = None
             self._turn.send(b"S")
+            with contextlib.suppress(Refused):
+                await self.execute(Paused(claim=self._claim, reason="its processes are stopped"))
 
     # One turn.
 
@@ -193,15 +214,27 @@ class Driving:
         run = await self._ledger.state(self.run_id)
         number = run.turn + 1
         try:
-            plan, digest = await asyncio.to_thread(self._launch.plan, run, number)
-            listener = Listener()
+            if self._resumes:
+                self._counted = await counted_before(self._log, self.run_id)
+            plan, digest = await asyncio.to_thread(self._launch.plan, run, number, resumes=self._resumes)
+            logs = WatchedLogs(Path(plan.cwd or "."), self._launch.watch_logs, plan.secrets)
+            listener = Listener(
+                format_name=self._launch.format,
+                pattern=self._launch.completion.pattern,
+                model=self._launch.model,
+                counted=self._counted,
+            )
             turn = Turn.open(plan, run_id=self.run_id, path=self._folder / "output.log", listener=listener)
         except OSError as error:
             await self._fail(f"turn {number} cannot be started: {error.strerror or error}: {error.filename}")
             return True
         try:
             started = TurnStarted(turn=number, pid=turn.pid, prompt_sha256=digest)
-            await self.execute(StartTurn(claim=self._claim, started=started))
+            executed = await self.execute(StartTurn(claim=self._claim, started=started))
+            if not executed.run.turn_open:
+                # A limit was in the way.
+                await turn.abandon()
+                return True
         except BaseException as error:
             await asyncio.shield(turn.abandon())
             if isinstance(error, Fenced | AlreadyFinal):
@@ -210,16 +243,26 @@ class Driving:
                 # Somebody was quicker with a wish of his own: look again.
                 return True
             raise
-        self._turn = turn
+        self._turn, self._resumes = turn, False
+        # What was asked between the record and this moment found no turn to act on.
         if self._is_ending:
             turn.end()
         try:
-            self.last = await turn.run(self._observe)
+            await self._stop_when_due()
+            async with background(self._watch(logs)):
+                self.last = await turn.run(self._observe)
+            await self._observe(logs.look())
+            self._counted = self.last.heard.counted
         finally:
             self._turn = None
         return True
 
-    async def _observe(self, events: Sequence[Event | Unknown], output: Output) -> None:
+    async def _watch(self, logs: WatchedLogs) -> None:
+        while self._launch.watch_logs:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._observe(logs.look())
+
+    async def _observe(self, events: Sequence[Event | Unknown], output: Output | None = None) -> None:
         if not events or self._is_fenced:
             return
         try:
@@ -228,7 +271,7 @@ class Driving:
             self._fence()
         except (BadRequest, Refused, TooLarge) as error:
             if len(events) == 1:
-                if event_type(events[0]) != "telemetry_rejected":
+                if output is not None and event_type(events[0]) != "telemetry_rejected":
                     output.reject(error.message, event_type(events[0]))
                 return
             # One bad report must not take its neighbours with it.
@@ -242,13 +285,14 @@ class Driving:
 
         Another's wish may come between the look and the word, so a refusal means: look again.
         """
-        for _ in range(SETTLE_TRIES):
+        refused = 0
+        while refused < SETTLE_TRIES:
             run = await self._ledger.state(self.run_id)
             if self._is_fenced or run.is_resting:
                 return False
             try:
                 if run.turn_open and self.last is not None:
-                    ended = self._ended(run, self.last)
+                    ended = turn_ended(run, self.last, cut_short=self._is_ending)
                     run = (await self.execute(EndTurn(claim=self._claim, ended=ended))).run
                     self._failed_turns = self._failed_turns + 1 if isinstance(ended, TurnFailed) else 0
                 if run.is_resting:
@@ -259,12 +303,17 @@ class Driving:
                     await self._wait_moved()
                 elif command is None:
                     return True
+                elif isinstance(command, Complete | Fail | Stop | Cancelled) and not self._has_response:
+                    self._has_response = True
+                    if (message := self.last.heard.final_message if self.last is not None else None) is not None:
+                        stored = await asyncio.to_thread(keep_response, self._data, self.run_id, message)
+                        await self._observe([stored])
                 elif not (await self.execute(command)).run.worker:
                     return await self._wait_resumed()
             except Fenced:
                 self._is_fenced = True
             except (NotAllowed, AlreadyFinal):
-                continue
+                refused += 1
         return False
 
     def _verdict(self, run: Run) -> Command | None:
@@ -285,7 +334,10 @@ class Driving:
             if run.on_lost == "resume":
                 return ReleaseClaim(claim=claim, reason="its worker stops")
             return Stop(claim=claim, reason_code="USER_INTERRUPT", message="its server was stopped")
-        if end is not None and (judged := self._judge(run, end)) is not None:
+        if (
+            end is not None
+            and (judged := judge(self._launch, run, end, claim, failed_turns=self._failed_turns)) is not None
+        ):
             return judged
         if run.status == "pausing":
             return Paused(claim=claim)
@@ -293,49 +345,6 @@ class Driving:
             boot_id = machine.boot_id() or None
             return Start(claim=claim, worker=self._claims.worker, pid=os.getpid(), boot_id=boot_id)
         return None
-
-    def _judge(self, run: Run, end: TurnEnd) -> Command | None:
-        """What the last turn means for the run."""
-        launch, claim, code = self._launch, self._claim, end.report.exit_code
-        completion = seen_complete(launch.completion, end, launch.cwd)
-        if completion is not None and completion.rule == "stop_file":
-            return Complete(claim=claim, reason_code="STOP_FILE", exit_code=code, completion=completion)
-        error = failure_of(end, launch.argv)
-        if error is not None and (completion is None or completion.rule != "exit_code"):
-            if self._failed_turns <= launch.turn_retries:
-                return None
-            return Fail(claim=claim, reason_code=error.code, error=error)
-        if completion is not None:
-            return Complete(claim=claim, reason_code="COMPLETION_DETECTED", exit_code=code, completion=completion)
-        if run.turns < launch.max_turns:
-            return None
-        if launch.completion.is_empty:
-            return Complete(claim=claim, reason_code="EXIT_ZERO", exit_code=code)
-        return Stop(
-            claim=claim,
-            reason_code="MAX_TURNS_REACHED",
-            condition="turns",
-            threshold=launch.max_turns,
-            actual=run.turns,
-        )
-
-    def _ended(self, run: Run, end: TurnEnd) -> TurnCompleted | TurnFailed | TurnCancelled:
-        report = end.report
-        common: dict[str, Any] = {
-            "turn": run.turn,
-            "exit_code": report.exit_code,
-            "signal": report.signal_name,
-            "duration_ms": end.duration_ms,
-            "output_bytes": end.output_bytes,
-            "output_sha256": end.output_sha256,
-            "agent_session_id": end.heard.session_id,
-        }
-        if run.status in ("cancelling", "stopping") or self._is_ending:
-            return TurnCancelled(**common, receipt=report.receipt)
-        error = failure_of(end, ())
-        if error is None:
-            return TurnCompleted(**common)
-        return TurnFailed(**common, error=error)
 
     async def _fail(self, message: str) -> None:
         error = Failure(code="SYS_LAUNCH_FAILED", message=message)

@@ -14,7 +14,7 @@ import msgspec
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
-from runfold.commands import StartHere
+from runfold.commands import Claim, Command, Resume, StartHere
 from runfold.envelope import run_id_of
 from runfold.events import RunQueued
 from runfold.redact import redact, secrets_of
@@ -54,7 +54,7 @@ async def run_here(
         cwd=str(Path.cwd()),
         grace_seconds=grace_seconds,
     )
-    launch = launch_here(order, tuple(argv), tty=tty and terminal.is_terminal(1))
+    launch = launch_here(order, None, shown=True, tty=tty and terminal.is_terminal(1))
     return await drive_here(ledger, log, order, launch, data=data, tenant=tenant, actor=actor, quiet=quiet, start=start)
 
 
@@ -110,7 +110,45 @@ async def drive_here(
                 start(run_id)
             return await _drive(driving, after=opened.events[-1].position, quiet=quiet)
     finally:
-        await claims.release(run_id, FIRST_CLAIM)
+        claims.close()
+
+
+async def resume_here(
+    ledger: Ledger,
+    log: EventLog,
+    run: Run,
+    launch: Launch,
+    *,
+    data: Path,
+    actor: str = "system",
+    reason: str = "",
+    quiet: bool = False,
+) -> int:
+    """Take a run that rests over and drive it here; its next turn goes on with the agent's own session."""
+    claims = await Claims.open(data)
+    claim = run.claim + 1
+    try:
+        driving = Driving(
+            ledger,
+            log,
+            claims,
+            launch,
+            data=data,
+            run_id=run.run_id,
+            tenant=run.tenant,
+            claim=claim,
+            waits=terminal.is_terminal(0),
+            resumes=run.started,
+        )
+        with _signals(driving):
+            await claims.take(run.run_id, run.tenant, claim)
+            command: Command = Resume(reason=reason, driver="here", worker=claims.worker, host=machine.host())
+            if run.status == "queued":
+                command = Claim(worker=claims.worker, host=machine.host())
+            executed = await driving.execute(command, actor=actor)
+            await claims.take(run.run_id, run.tenant, claim)
+            return await _drive(driving, after=executed.events[-1].position, quiet=quiet)
+    finally:
         claims.close()
 
 

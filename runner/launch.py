@@ -12,15 +12,18 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.contract import EventLog
 from runfold.errors import InvalidSetting, NotAllowed
-from runfold.events import RunQueued
+from runfold.events import Json, RunQueued, TokenUsage
 from runfold.redact import REDACTED, secrets_of
 from runfold.state import Run
-from runfold.workflows import CompletionRules, Workflow
+from runfold.workflows import CompletionRules, Workflow, fill, values_of
+from runner.formats.choosing import FORMATS, format_of
+from runner.formats.usage import counted_of
 from runner.turn import TurnPlan
 
 FILE_BYTES_MAX = 64 * 1024  # Of a file in a prompt; its end, because logs grow there.
-_FILE = re.compile(r"\{file:([^{}\n]{1,400})\}")
+_HOLE = re.compile(r"\{(?:file:([^{}\n]{1,400})|([A-Za-z_][A-Za-z0-9_]*))\}")
 _PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TMPDIR", "TZ"),
     *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "SSL_CERT_FILE", "VIRTUAL_ENV"),
@@ -33,8 +36,12 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...]
     cwd: str | None = None
     prompt: str | None = None
+    """Word for word; `template` and `prompt_file` have holes."""
+    template: str | None = None
     prompt_file: str | None = None
+    values: Mapping[str, str] = {}
     format: str | None = None
+    model: str | None = None
     max_turns: int = 1
     turn_timeout_seconds: float | None = None
     turn_retries: int = 0
@@ -59,7 +66,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
             environment=self.environment,
             secrets=self.secrets,
             cwd=self.cwd,
-            stdin=None if prompt is None and self.inherits_stdin else stdin,
+            stdin=None if prompt is None and self.inherits_stdin and not self._wants_stdin_closed else stdin,
             grace_seconds=self.grace_seconds,
             timeout_seconds=self.turn_timeout_seconds,
             shown=self.shown,
@@ -69,76 +76,90 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     def _prompt(self, turn: int) -> str | None:
         folder = Path(self.cwd or ".")
-        text = self.prompt
-        if text is None and self.prompt_file is not None:
-            text = (folder / self.prompt_file).read_text(encoding="utf-8", errors="replace")
+        text = self.template
+        if self.prompt is not None or (text is None and self.prompt_file is None):
+            return self.prompt
         if text is None:
-            return None
-        return _FILE.sub(lambda match: _end_of(folder / match[1]), text.replace("{turn}", str(turn)))
+            text = (folder / str(self.prompt_file)).read_text(encoding="utf-8", errors="replace")
+        values = {**self.values, "turn": str(turn)}
+        # One pass: what a caller gave is never looked at for further holes.
+        return _HOLE.sub(lambda hole: _end_of(folder / hole[1]) if hole[1] else values.get(hole[2], hole[0]), text)
 
     def _resumed(self, session: str) -> tuple[str, ...]:
-        """The argv that goes on with the agent's own session, where the workflow or the format says how."""
+        """The argv that goes on with the agent's own session: as the workflow says, or as the agent is known to."""
         if self.resume is not None:
             return (*self.argv, *(word.replace("{session}", session) for word in self.resume))
-        match self.format:
-            case "claude" | "gemini":
-                return (*self.argv, "--resume", session)
-            case "opencode":
-                return (*self.argv, "--session", session)
-            case "codex":
-                return (*self.argv[:-1], "resume", session, self.argv[-1])
-            case _:
-                return self.argv
+        known = FORMATS if self.format is None else (format_of(self.format),)
+        return next((found for each in known if (found := each.resume_argv(self.argv, session))), self.argv)
+
+    @property
+    def _wants_stdin_closed(self) -> bool:
+        return self.format is not None and format_of(self.format).waits_for_stdin
 
 
-def launch_here(order: RunQueued, argv: tuple[str, ...], *, tty: bool) -> Launch:
-    """A command in this terminal: our own environment, input and output. `argv` is as typed, before redaction."""
-    return Launch(
-        argv=argv,
-        environment=os.environ,
-        secrets=secrets_of(os.environ),
-        cwd=order.cwd,
-        prompt=order.prompt,
-        format=order.format,
-        max_turns=order.max_turns,
-        completion=rules_of(order),
-        grace_seconds=order.grace_seconds,
-        inherits_stdin=True,
-        shown=True,
-        tty=tty,
-    )
+def launch_here(order: RunQueued, workflow: Workflow | None, *, shown: bool, tty: bool) -> Launch:
+    """A command or a workflow in this terminal: our own input and output, and for a command all our environment.
+
+    `shown` False: nobody sees it. Raises InvalidSetting, NotAllowed.
+    """
+    launch = launch_of(order, workflow)
+    return msgspec.structs.replace(launch, inherits_stdin=shown, shown=shown, tty=tty)
 
 
-def launch_of(order: RunQueued, workflow: Workflow | None, *, prompt: str | None = None) -> Launch:
+def launch_of(order: RunQueued, workflow: Workflow | None) -> Launch:
     """A recorded order, carried out from the log. Raises InvalidSetting, NotAllowed."""
     if order.workflow is not None and workflow is None:
         raise InvalidSetting(
-            f"workflow `{order.workflow}` is not in the runfold.toml of this server",
-            hint="put it back, or cancel the run",
+            f"workflow `{order.workflow}` is not in the runfold.toml here", hint="put it back, or cancel the run"
         )
     if any(REDACTED in word for word in order.command):
         raise NotAllowed(
             "the command holds a secret that was not recorded", hint="start it again with `runfold run -- COMMAND`"
         )
-    rules = workflow if workflow is not None else Workflow(command=order.command)
-    passed = (*_PASSED, *rules.environment) if rules.environment is not None else None
-    environment = {name: os.environ[name] for name in passed if name in os.environ} if passed else dict(os.environ)
+    # A command that was started by hand has all of the environment, as it had then.
+    workflow = workflow or Workflow(command=order.command, environment=tuple(os.environ))
+    values = values_of(workflow, order.payload)
+    # The recorded prompt of a template is for readers; the template itself is filled anew for each turn.
+    is_template = workflow.prompt is not None and order.prompt == fill(workflow.prompt, values)
+    passed = {*_PASSED, *workflow.environment}
     return Launch(
         argv=order.command,
-        environment=environment,
+        environment={name: value for name, value in os.environ.items() if name in passed},
         secrets=secrets_of(os.environ),
         cwd=order.cwd,
-        prompt=order.prompt if prompt is None else prompt,
-        prompt_file=rules.prompt_file,
+        prompt=None if is_template else order.prompt,
+        template=workflow.prompt if is_template else None,
+        prompt_file=workflow.prompt_file,
+        values=values,
         format=order.format,
+        model=order.model,
         max_turns=order.max_turns,
-        turn_timeout_seconds=rules.turn_timeout_seconds,
-        turn_retries=rules.turn_retries,
+        turn_timeout_seconds=workflow.turn_timeout_seconds,
+        turn_retries=workflow.turn_retries,
         completion=rules_of(order),
-        watch_logs=rules.watch_logs,
-        resume=rules.resume,
+        watch_logs=workflow.watch_logs,
+        resume=workflow.resume,
         grace_seconds=order.grace_seconds,
     )
+
+
+async def order_of_run(log: EventLog, run_id: str) -> RunQueued:
+    """The order that opened a run. Raises InvalidSetting where it was redacted."""
+    async for page in log.read(stream=run_id):
+        opened = page.events[0].event() if page.events else None
+        if isinstance(opened, RunQueued):
+            return opened
+        break
+    raise InvalidSetting(f"the order of run `{run_id}` can no longer be read", hint="start it again")
+
+
+async def counted_before(log: EventLog, run_id: str) -> dict[str, Json]:
+    """The raw counters that earlier turns left, so that a session that goes on is not counted twice."""
+    found: list[TokenUsage] = []
+    async for page in log.read(stream=run_id):
+        usages = (recorded.event() for recorded in page.events if recorded.type == "token_usage")
+        found += [event for event in usages if isinstance(event, TokenUsage)]
+    return counted_of(found)
 
 
 def rules_of(order: RunQueued) -> CompletionRules:

@@ -4,18 +4,39 @@ Called from the threads that carry the streams, one call at a time; quick for ou
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from runfold.events import Completion, Event, Failure, TelemetryRejected, Unknown
+from runfold.events import (
+    CommandExecuted,
+    Completion,
+    Event,
+    Failure,
+    Json,
+    TelemetryRejected,
+    TestRunCompleted,
+    TestRunStarted,
+    TokenUsage,
+    Unknown,
+)
 from runfold.telemetry import parse_line
+from runner.formats.choosing import LINES_LOOKED_AT_MAX, format_of, parser_of, recognise
+from runner.formats.contract import Parser
+from runner.patterns import searcher
+from runner.prices import priced
+from runner.tested import TestResults, has_marks, results_in
 
+FIRST_BYTES_MAX = 256 * 1024  # Of the lines that are kept until the format is recognised.
 _MARKS = (b'"runfold"', b'"__cody_event__"')
+_PLAIN = "plain"
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """What the program itself has said of its turn; `format` is empty where it speaks no format that we know."""
+    """What the program itself has said of its turn.
+
+    `format` is empty where it speaks none that says how it ended; `counted` is for the next turn's parser.
+    """
 
     format: str = ""
     succeeded: bool | None = None
@@ -23,28 +44,123 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     final_message: str | None = None
     error: Failure | None = None
     completion: Completion | None = None
+    counted: dict[str, Json] = {}
 
 
 class Listener:
-    """One turn's."""
+    """One turn's. `pattern` completes the run where a line of the final message, or of plain output, matches it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        format_name: str | None = None,
+        pattern: str | None = None,
+        model: str | None = None,
+        counted: Mapping[str, Json] | None = None,
+    ) -> None:
         self._lock = threading.Lock()
+        self._search = searcher(pattern) if pattern else None
+        self._matched: str | None = None
+        self._model, self._counted = model, dict(counted or {})
+        self._name = format_name
+        self._parser: Parser | None = None
+        self._first: list[str] = []
+        self._first_bytes = 0
+        self._results = TestResults()
+        self._reports_tests = False
+        if format_name is not None:
+            self._choose(format_name)
 
     def wants(self, lines: bytes, stream: str) -> bool:
         """Whether to cut these lines up and call `line` for each of them."""
-        return any(mark in lines for mark in _MARKS)
+        if stream != "stderr":
+            if self._parser is not None:
+                return True
+            if self._search is not None and self._matched is None:
+                self._matched = self._search(lines)
+            if self._name is None:
+                return True
+        return has_marks(lines, _MARKS) or has_marks(lines)
 
     def line(self, text: str, stream: str) -> Sequence[Event | Unknown]:
         with self._lock:
-            parsed = parse_line(text)
-            if isinstance(parsed, TelemetryRejected):
-                return (parsed,)
-            return parsed or ()
+            if stream != "stderr" and self._parser is not None:
+                return self._completed(self._parser.line(text))
+            events = self._plain(text)
+            if stream != "stderr" and self._name is None:
+                events += self._recognise(text)
+            return events
 
     def finish(self) -> Sequence[Event | Unknown]:
         """What is only known once the program has ended."""
-        return ()
+        with self._lock:
+            if self._parser is not None:
+                events = self._completed(self._parser.end())
+                message = self._parser.final_message
+                if self._search is not None and message is not None:
+                    self._matched = self._search(message.encode())
+                return events
+            ended = self._results.end()
+            return [ended] if ended is not None and not self._reports_tests else []
 
     def heard(self) -> Heard:
-        return Heard()
+        line, parser = self._matched, self._parser
+        completion = None if line is None else Completion(detected=True, rule="pattern", line=line)
+        if parser is None:
+            return Heard(completion=completion, counted=self._counted)
+        return Heard(
+            format=self._name or "" if format_of(self._name or _PLAIN).says_end else "",
+            succeeded=parser.succeeded,
+            session_id=parser.session_id,
+            final_message=parser.final_message,
+            error=parser.error,
+            completion=completion,
+            counted=parser.counted,
+        )
+
+    def _choose(self, name: str) -> None:
+        self._name = name
+        if name != _PLAIN:
+            # What the lines show is the agent's packing, in which the prompt may stand too.
+            self._matched = None
+            self._parser = parser_of(name, counted=self._counted)
+
+    def _recognise(self, text: str) -> list[Event | Unknown]:
+        """Look at one more of the first lines; once the format is clear, its parser hears them all."""
+        self._first.append(text)
+        self._first_bytes += len(text)
+        # Earlier lines were looked at when they came.
+        name = recognise([text])
+        if name != _PLAIN:
+            self._choose(name)
+        elif len(self._first) >= LINES_LOOKED_AT_MAX or self._first_bytes > FIRST_BYTES_MAX:
+            self._name = _PLAIN
+        if self._name is None:
+            return []
+        first, self._first = self._first, []
+        return [event for line in first for event in self._completed(self._parser.line(line))] if self._parser else []
+
+    def _plain(self, text: str) -> list[Event | Unknown]:
+        parsed = parse_line(text)
+        if isinstance(parsed, TelemetryRejected):
+            return [parsed]
+        if parsed is not None:
+            self._reports_tests = self._reports_tests or any(
+                isinstance(event, TestRunStarted | TestRunCompleted) for event in parsed
+            )
+            return list(parsed)
+        found = self._results.line(text)
+        # A program that counts its tests itself needs nobody to count them again.
+        return [found] if found is not None and not self._reports_tests else []
+
+    def _completed(self, events: Iterable[Event | Unknown]) -> list[Event | Unknown]:
+        """The agent's events with what they do not say themselves: prices, and the tests that a command ran."""
+        heard: list[Event | Unknown] = []
+        for event in events:
+            if isinstance(event, TokenUsage):
+                model = (self._parser.model if self._parser else None) or self._model
+                event = priced(event, model=model, provider=format_of(self._name or _PLAIN).provider)
+            heard.append(event)
+            if isinstance(event, CommandExecuted) and (result := results_in(event.output_tail)) is not None:
+                heard.append(msgspec.structs.replace(result, command=event.command))
+        return heard

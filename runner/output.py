@@ -105,7 +105,7 @@ class _Lines:
         if len(self._rest) > LINE_BYTES_MAX:
             self.skipped += not self._is_overlong
             self._rest, self._is_overlong = b"", True
-        if not self._listener.wants(lines, self._name):
+        if not lines or not self._listener.wants(lines, self._name):
             return []
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines[:-1].split(b"\n")]
 

@@ -90,14 +90,17 @@ class KeptProcess:
         os.close(self._control)
         if text:
             return msgspec.json.decode(text, type=Report)
-        return await asyncio.to_thread(self._sweep)
+        # The keeper itself was killed: what carries the run's marker has nobody else to end it.
+        receipt = await asyncio.to_thread(end_leftovers, self._run_id)
+        return Report(signal=int(signal.SIGKILL), receipt=receipt)
 
-    def _sweep(self) -> Report:
-        """The keeper itself was killed: what carries the run's marker has nobody else to end it."""
-        ending = keeper.Ending(None, self._run_id, 0.0)
-        while not ending.step():
-            time.sleep(keeper.POLL_SECONDS)
-        return Report(signal=int(signal.SIGKILL), receipt=msgspec.json.decode(ending.receipt(), type=Receipt))
+
+def end_leftovers(run_id: str) -> Receipt:
+    """End at once whatever carries the run's marker; blocks for at most the time that a kill may take."""
+    ending = keeper.Ending(None, run_id, 0.0)
+    while not ending.step():
+        time.sleep(keeper.POLL_SECONDS)
+    return msgspec.json.decode(ending.receipt(), type=Receipt)
 
 
 async def _read_whole(source: int) -> bytes:

@@ -11,6 +11,7 @@ from eventstore.ledger import Ledger
 from runfold.commands import LoseClaim
 from runfold.errors import NotFound, Refused
 from runner.lost import lost_leases
+from runner.process import end_leftovers
 
 
 async def recover(ledger: Ledger, log: EventLog, *, data: Path, now: Callable[[], int] = monotonic_us) -> list[str]:
@@ -30,6 +31,9 @@ async def recover(ledger: Ledger, log: EventLog, *, data: Path, now: Callable[[]
 
 async def _lose(ledger: Ledger, log: EventLog, leases: Leases, lease: Lease) -> bool:
     is_lost = False
+    # Its keeper ends what it kept; this is for what a killed keeper left. First of all, because the run's next turn
+    # carries the same marker.
+    await asyncio.to_thread(end_leftovers, lease.run_id)
     try:
         # A worker that died between its lease and its first append has left no run to fail.
         if await log.last(lease.run_id) is not None:

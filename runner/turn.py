@@ -62,13 +62,13 @@ class Turn:
         """Start the keeper, which waits; `run` starts the command. Raises OSError."""
         streams = Streams.open(tty=plan.tty, shown=plan.shown)
         try:
-            output = Output(path, plan.secrets, listener)
             process = _start(plan, streams, run_id)
         except BaseException:
             streams.close()
             raise
         finally:
             streams.close_writers()
+        output = Output(path, plan.secrets, listener)
         return cls(plan, process, streams, output, listener)
 
     def send(self, order: Literal[b"S", b"C"]) -> None:

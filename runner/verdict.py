@@ -1,13 +1,56 @@
-"""What the end of a turn means: whether it failed and why, and whether it says that the work is done."""
+"""What the end of a turn means: for the turn, whether it failed and why; for its run, whether and how that ends."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from runfold.events import Completion, Failure
+from runfold.commands import Command, Complete, Fail, Stop
+from runfold.events import Completion, Failure, TurnCancelled, TurnCompleted, TurnFailed
 from runfold.reasons import reason_status
+from runfold.state import Run
 from runfold.workflows import CompletionRules
+from runner.launch import Launch
 from runner.turn import TurnEnd
+
+
+def judge(launch: Launch, run: Run, end: TurnEnd, claim: int, *, failed_turns: int) -> Command | None:
+    """How the run ends after this turn; None where another turn is to come."""
+    code = end.report.exit_code
+    completion = seen_complete(launch.completion, end, launch.cwd)
+    if completion is not None and completion.rule == "stop_file":
+        return Complete(claim=claim, reason_code="STOP_FILE", exit_code=code, completion=completion)
+    error = failure_of(end, launch.argv)
+    if error is not None and (completion is None or completion.rule != "exit_code"):
+        if failed_turns <= launch.turn_retries:
+            return None
+        return Fail(claim=claim, reason_code=error.code, error=error)
+    if completion is not None:
+        return Complete(claim=claim, reason_code="COMPLETION_DETECTED", exit_code=code, completion=completion)
+    if run.turns < launch.max_turns:
+        return None
+    if launch.completion.is_empty:
+        return Complete(claim=claim, reason_code="EXIT_ZERO", exit_code=code)
+    most, made = launch.max_turns, run.turns
+    return Stop(claim=claim, reason_code="MAX_TURNS_REACHED", condition="turns", threshold=most, actual=made)
+
+
+def turn_ended(run: Run, end: TurnEnd, *, cut_short: bool) -> TurnCompleted | TurnFailed | TurnCancelled:
+    """The event of the turn's end; what was asked for decides, never how the command happened to exit."""
+    report = end.report
+    common: dict[str, Any] = {
+        "turn": run.turn,
+        "exit_code": report.exit_code,
+        "signal": report.signal_name,
+        "duration_ms": end.duration_ms,
+        "output_bytes": end.output_bytes,
+        "output_sha256": end.output_sha256,
+        "agent_session_id": end.heard.session_id,
+    }
+    if cut_short or run.status in ("cancelling", "stopping"):
+        return TurnCancelled(**common, receipt=report.receipt)
+    error = failure_of(end, ())
+    return TurnCompleted(**common) if error is None else TurnFailed(**common, error=error)
 
 
 def failure_of(end: TurnEnd, argv: Sequence[str]) -> Failure | None:

@@ -16,12 +16,14 @@ from api.app import TABLE
 from eventstore.reading import open_reader
 from projections.past import At, run_at
 from runfold.snapshot import snapshot
+from runfold.workflows import Registry, Workflow
 from tests.served import OTHER, Served, note, serving
 
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as server:
+    registry = Registry(workflows={"w": Workflow(command=("true",), name="w")})
+    async with serving(tmp_path, registry=lambda: registry) as server:
         yield server
 
 
@@ -102,6 +104,8 @@ async def test_the_same_key_and_body_open_one_run(served: Served) -> None:
 
 COMMANDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     # The body that is sent twice, and bodies that differ from it, the last ones as little as can be.
+    ("POST", "/api/runs"): [{"workflow": "w"}, {"workflow": "w", "title": "b"}],
+    ("POST", "/api/runs/continuous"): [{"workflow": "w"}, {"workflow": "w", "prompt": "b"}],
     ("POST", "/api/runs/external"): [{"title": "a"}, {}, {"title": "b"}],
     ("POST", "/api/runs/{run_id}/events"): [
         {"events": [note(1)]},

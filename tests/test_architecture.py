@@ -20,7 +20,7 @@ THIRD_PARTY = {
     "runfold": {"msgspec"},
     "eventstore": {"msgspec", "aiosqlite", "pysqlite3", "structlog"},
     "projections": {"msgspec", "aiosqlite", "structlog"},
-    "runner": {"msgspec", "structlog"},
+    "runner": {"msgspec", "structlog", "re2", "watchfiles", "genai_prices"},
     "api": {"msgspec", "aiohttp", "structlog"},
     "cli": {"msgspec", "aiohttp", "structlog", "click", "platformdirs"},
 }

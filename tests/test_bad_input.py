@@ -149,7 +149,7 @@ async def test_unknown_paths_and_methods_are_problems_too(served: Served) -> Non
     not_that = await served.ask("PUT", "/api/runs")
 
     assert (nowhere.status, not_that.status) == (404, 405)
-    assert not_that.headers["Allow"] == "GET, HEAD"
+    assert not_that.headers["Allow"] == "GET, HEAD, POST"
     await _is_problem(nowhere)
     await _is_problem(not_that)
 

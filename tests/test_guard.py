@@ -25,6 +25,9 @@ OPEN = {
 }
 GUARDED = {
     ("GET", "/api/runs"): "viewer",
+    ("POST", "/api/runs"): "operator",
+    ("POST", "/api/runs/continuous"): "operator",
+    ("GET", "/api/workflows"): "viewer",
     ("POST", "/api/runs/external"): "operator",
     ("GET", "/api/runs/{run_id}"): "viewer",
     ("DELETE", "/api/runs/{run_id}"): "operator",

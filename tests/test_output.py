@@ -1,6 +1,7 @@
 """Output is whole in its file, unchanged on its way, and sampled in the log."""
 
 import hashlib
+import json
 import os
 import threading
 from pathlib import Path
@@ -95,3 +96,10 @@ def test_a_secret_that_ends_as_it_begins_is_hidden_at_a_cut() -> None:
     out = redactor.feed(b"abcdefga") + redactor.feed(b" next") + redactor.finish()
 
     assert out == b"[redacted] next"
+
+
+def test_a_secret_is_hidden_as_json_writes_it_too() -> None:
+    found = secrets_of({"API_KEY": 'a"b\\c/d\nüé123'})
+
+    for text in (json.dumps('a"b\\c/d\nüé123'), json.dumps('a"b\\c/d\nüé123', ensure_ascii=False).replace("/", "\\/")):
+        assert redact(text, found) == '"[redacted]"'

@@ -1,13 +1,16 @@
 """A command run as a recorded run behaves as if it were run alone, and its record is whole."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import uuid
 from pathlib import Path
 
@@ -40,14 +43,14 @@ def drive(data: Path, *argv: str, **more: str) -> subprocess.CompletedProcess[by
     )
 
 
-def begin(data: Path, *argv: str) -> tuple[subprocess.Popen[bytes], str]:
+def begin(data: Path, *argv: str, **more: str) -> tuple[subprocess.Popen[bytes], str]:
     """Start a run and wait until it is recorded."""
     read, write = os.pipe()
     process = subprocess.Popen(
         command_line(data, *argv),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env=environment(RUN_ID_FD=str(write)),
+        env=environment(RUN_ID_FD=str(write), **more),
         pass_fds=(write,),
     )
     os.close(write)
@@ -220,3 +223,60 @@ async def test_a_failed_command_tells_its_turn_failed(tmp_path: Path) -> None:
     (ended,) = (r.event() for r in await history(tmp_path) if r.type == "turn_failed")
     assert isinstance(ended, TurnFailed)
     assert ended.exit_code == 4
+
+
+async def test_a_second_interrupt_does_not_wait_for_the_grace(tmp_path: Path) -> None:
+    program = "trap '' INT TERM; echo up; while :; do sleep 0.01; done"
+    process, _ = begin(tmp_path, "sh", "-c", program, GRACE_SECONDS="3600")
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(process.communicate, timeout=30)
+
+    # Which of two pending signals is handled first is not ours to say.
+    assert process.returncode in (130, 143)
+    assert (await history(tmp_path))[-1].type == "run_stopped"
+
+
+async def test_a_new_size_of_our_terminal_reaches_the_command(tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])\n"
+        "print('up', flush=True)\n"
+        "signal.sigwait([signal.SIGWINCH])\n"
+        "print(tuple(os.get_terminal_size(1)), flush=True)"
+    )
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command_line(tmp_path, sys.executable, "-c", program),
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    shown = await asyncio.to_thread(os.read, master, 4096)
+
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    process.send_signal(signal.SIGWINCH)
+    await asyncio.to_thread(process.wait, 30)
+    shown += os.read(master, 4096)
+    os.close(slave)
+    os.close(master)
+
+    assert shown == b"up\r\n(77, 33)\r\n"
+
+
+async def test_a_run_that_times_out_exits_with_124(tmp_path: Path) -> None:
+    (tmp_path / "runfold.toml").write_text("[workflow.w]\ncommand = ['sleep', '1000']\nturn_timeout_seconds = 0.2\n")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "runfold", "--data", str(tmp_path / "data"), "run", "--workflow", "w"],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+    assert done.returncode == 124

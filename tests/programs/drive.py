@@ -21,8 +21,9 @@ async def main() -> int:
                 os.write(number, run_id.encode() + b"\n")
                 os.close(number)
 
+        grace = float(os.environ.get("GRACE_SECONDS", "0.3"))
         return await run_here(
-            Ledger(log), log, data=data, argv=sys.argv[2:], actor="user:test", grace_seconds=0.3, start=tell
+            Ledger(log), log, data=data, argv=sys.argv[2:], actor="user:test", grace_seconds=grace, start=tell
         )
     finally:
         await log.close()

@@ -31,7 +31,8 @@ export interface paths {
         /** The runs, newest first */
         get: operations["list_runs"];
         put?: never;
-        post?: never;
+        /** Queue a run of a registered workflow */
+        post: operations["start_run"];
         delete?: never;
         options?: never;
         head?: never;
@@ -159,6 +160,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/continuous": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Queue an agent loop of a registered workflow */
+        post: operations["start_continuous_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/external": {
         parameters: {
             query?: never;
@@ -185,6 +203,23 @@ export interface paths {
         };
         /** The events of all runs, live */
         get: operations["stream_all"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/workflows": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The registered workflows with their parameters */
+        get: operations["list_workflows"];
         put?: never;
         post?: never;
         delete?: never;
@@ -308,6 +343,42 @@ export interface components {
             /** @default null */
             rule: string | null;
         };
+        /**
+         * CompletionRules
+         * @description Any one that is fulfilled at a turn's end completes the run; with none, the last turn does.
+         */
+        CompletionRules: {
+            /** @default null */
+            exit_code: number | null;
+            /** @default false */
+            format_end: boolean;
+            /** @default null */
+            pattern: string | null;
+            /** @default null */
+            stop_file: string | null;
+        };
+        /** ContinuousBody */
+        ContinuousBody: {
+            /** @default null */
+            completion: components["schemas"]["CompletionRules"] | null;
+            /** @default {} */
+            labels: {
+                [key: string]: string;
+            };
+            /** @default {} */
+            limits: Record<string, never>;
+            /** @default null */
+            max_turns: number | null;
+            /** @default null */
+            model: string | null;
+            /** @default null */
+            payload: unknown;
+            /** @default null */
+            prompt: string | null;
+            /** @default  */
+            title: string;
+            workflow: string;
+        };
         /** ControlBody */
         ControlBody: {
             /** @enum {unknown} */
@@ -411,6 +482,20 @@ export interface components {
             next_cursor: string | null;
             total: number;
         };
+        /** LaunchBody */
+        LaunchBody: {
+            /** @default {} */
+            labels: {
+                [key: string]: string;
+            };
+            /** @default {} */
+            limits: Record<string, never>;
+            /** @default null */
+            payload: unknown;
+            /** @default  */
+            title: string;
+            workflow: string;
+        };
         /**
          * LimitSpent
          * @description A limit and how much of it is used; time in seconds, cost in dollars, rates as shares.
@@ -427,6 +512,23 @@ export interface components {
             parent_run_id: string | null;
             resumed_from: string | null;
             retry_of: string | null;
+        };
+        /**
+         * Parameter
+         * @description A typed hole in the command or the prompt; without a default it has to be given.
+         */
+        Parameter: {
+            /** @default [] */
+            choices: (string | number)[];
+            /** @default null */
+            default: string | number | boolean | null;
+            /** @default  */
+            description: string;
+            /**
+             * @default string
+             * @enum {unknown}
+             */
+            type: "boolean" | "integer" | "number" | "string";
         };
         /**
          * Problem
@@ -623,6 +725,29 @@ export interface components {
             reason_code: string;
             to: string | null;
         };
+        /**
+         * WorkflowItem
+         * @description A registered workflow as it may be asked for.
+         */
+        WorkflowItem: {
+            completion: components["schemas"]["CompletionRules"];
+            description: string;
+            format: string | null;
+            limits: Record<string, never>;
+            max_turns: number;
+            model: string | null;
+            name: string;
+            parameters: {
+                [key: string]: components["schemas"]["Parameter"];
+            };
+        };
+        /** WorkflowList */
+        WorkflowList: {
+            items: components["schemas"]["WorkflowItem"][];
+            /** @default null */
+            next_cursor: string | null;
+            total: number;
+        };
     };
     responses: never;
     parameters: never;
@@ -690,6 +815,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RunList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LaunchBody"];
+            };
+        };
+        responses: {
+            /** @description Queue a run of a registered workflow */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -1015,6 +1173,39 @@ export interface operations {
             };
         };
     };
+    start_continuous_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ContinuousBody"];
+            };
+        };
+        responses: {
+            /** @description Queue an agent loop of a registered workflow */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     open_reported_run: {
         parameters: {
             query?: never;
@@ -1072,6 +1263,35 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": string;
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_workflows: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The registered workflows with their parameters */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkflowList"];
                 };
             };
             /** @description What went wrong, and what to do next */

@@ -1,0 +1,78 @@
+"""What may be started over HTTP: registered workflows, with typed parameters, and nothing else; 202 at once."""
+
+import uuid
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from api.acting import Text, command_id_of, snapshot_response
+from api.answers import json_response
+from api.guard import SCOPE
+from api.routes import BODY
+from api.service import SERVICE
+from runfold.commands import Queue
+from runfold.envelope import run_id_of
+from runfold.events import Json
+from runfold.workflows import TURNS_MAX, Asked, CompletionRules, Parameter, find_workflow, order_of
+
+Prompt = Annotated[str, msgspec.Meta(max_length=256 * 1024)]
+Turns = Annotated[int, msgspec.Meta(ge=1, le=TURNS_MAX)]
+
+
+class LaunchBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    workflow: Text
+    payload: Json = None
+    title: Text = ""
+    labels: dict[str, str] = {}
+    limits: dict[str, Json] = {}
+
+
+class ContinuousBody(LaunchBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    prompt: Prompt | None = None
+    model: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,199}$")] | None = None
+    max_turns: Turns | None = None
+    completion: CompletionRules | None = None
+
+
+class WorkflowItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered workflow as it may be asked for."""
+
+    name: str
+    description: str
+    parameters: dict[str, Parameter]
+    format: str | None
+    model: str | None
+    max_turns: int
+    completion: CompletionRules
+    limits: dict[str, Json]
+
+
+class WorkflowList(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[WorkflowItem, ...]
+    total: int
+    next_cursor: str | None = None
+
+
+async def post_run(request: web.Request) -> web.Response:
+    """Queue one run of a workflow; a worker takes it, and the answer never waits for that."""
+    body: LaunchBody = request[BODY]
+    asked = Asked(**{name: getattr(body, name) for name in body.__struct_fields__ if name != "workflow"})
+    service, scope = request.app[SERVICE], request[SCOPE]
+    registry = service.registry()
+    order = order_of(find_workflow(registry.workflows, body.workflow), asked, folder=registry.folder)
+    command_id = command_id_of(request)
+    run_id = run_id_of(uuid.UUID(command_id))
+    executed = await service.ledger.execute(
+        run_id, Queue(queued=order), command_id=command_id, actor=scope.actor, tenant=scope.tenant
+    )
+    return await snapshot_response(request, executed, status=202)
+
+
+async def get_workflows(request: web.Request) -> web.Response:
+    workflows = request.app[SERVICE].registry().workflows
+    items = tuple(
+        WorkflowItem(**{name: getattr(workflow, name) for name in WorkflowItem.__struct_fields__})
+        for _, workflow in sorted(workflows.items())
+    )
+    return json_response(WorkflowList(items=items, total=len(items)))

@@ -1,0 +1,165 @@
+"""Takes queued runs and drives them, as many at once as it has slots, until it is told to stop.
+
+It learns of them by reading the log, like everybody: what waits at the start from the views, what comes later from the
+tail. A claim is a conditional append, so of several workers exactly one wins.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from eventstore.contract import EventLog
+from eventstore.ledger import Ledger
+from projections.runs import RunFilter, list_runs
+from projections.service import ViewService
+from runfold.commands import Claim, Fail
+from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError
+from runfold.events import Failure
+from runfold.state import Run
+from runfold.workflows import Registry
+from runner import machine
+from runner.claims import Claims
+from runner.driving import Driving
+from runner.launch import launch_of, order_of_run
+
+SLOTS = 4
+QUEUED_PAGE = 200
+_QUEUES = frozenset({"run_queued", "run_resumed", "run_requeued", "claim_released"})
+
+logger = structlog.get_logger()
+
+
+class Worker:
+    def __init__(
+        self,
+        ledger: Ledger,
+        log: EventLog,
+        views: ViewService,
+        claims: Claims,
+        *,
+        data: Path,
+        registry: Callable[[], Registry],
+        slots: int = SLOTS,
+    ) -> None:
+        """`registry` is asked for each run, so that a corrected runfold.toml counts at once."""
+        self._ledger, self._log, self._views, self._claims = ledger, log, views, claims
+        self._data, self._registry, self._slots = data, registry, slots
+        self._waiting: dict[str, None] = {}
+        self._drivings: set[Driving] = set()
+        self._moved = asyncio.Event()
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Until `stop`: then nothing new is taken, and what runs is handed over or stopped within its grace."""
+        position = (await self._log.bounds()).last
+        await self._look_up()
+        async with asyncio.TaskGroup() as group:
+            beside = [
+                group.create_task(self._follow(position)),
+                group.create_task(self._wake_at(stop)),
+            ]
+            while not stop.is_set():
+                while self._waiting and len(self._drivings) < self._slots and not stop.is_set():
+                    run_id = next(iter(self._waiting))
+                    del self._waiting[run_id]
+                    taken = await self._take(run_id)
+                    if taken is not None:
+                        self._drivings.add(taken[0])
+                        group.create_task(self._drive(*taken))
+                await self._moved.wait()
+                self._moved.clear()
+            for driving in self._drivings:
+                driving.hand_over()
+            for task in beside:
+                task.cancel()
+
+    async def _look_up(self) -> None:
+        cursor: str | None = None
+        while True:
+            wanted = RunFilter(tenant=None, status=("queued",), order="asc", limit=QUEUED_PAGE, cursor=cursor)
+            page, _ = await self._views.query(list_runs, wanted)
+            self._waiting.update(dict.fromkeys(item.id for item in page.items if item.driver == "queue"))
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def _follow(self, position: int) -> None:
+        async for page in self._log.tail(after=position):
+            for recorded in page.events:
+                if recorded.type in _QUEUES:
+                    self._waiting[recorded.run_id] = None
+                elif recorded.type == "run_claimed":
+                    self._waiting.pop(recorded.run_id, None)
+            self._moved.set()
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._moved.set()
+
+    async def _take(self, run_id: str) -> tuple[Driving, int] | None:
+        """Claim the run, at the position that is answered; None where it is not, or no longer, a worker's to take."""
+        try:
+            run = await self._ledger.state(run_id)
+            if run.status != "queued" or run.driver != "queue" or run.worker:
+                return None
+            # The lease comes first, and once more when the claim is won: another may have tried meanwhile.
+            await self._claims.take(run_id, run.tenant, run.claim + 1)
+            executed = await self._ledger.execute(
+                run_id,
+                Claim(worker=self._claims.worker, host=machine.host()),
+                command_id=str(uuid.uuid4()),
+                actor=f"worker:{self._claims.worker}",
+                tenant=run.tenant,
+            )
+            await self._claims.take(run_id, run.tenant, executed.run.claim)
+        except (Refused, NotFound):
+            return None
+        driving = await self._driving(executed.run)
+        return None if driving is None else (driving, executed.events[-1].position)
+
+    async def _driving(self, run: Run) -> Driving | None:
+        try:
+            order = await order_of_run(self._log, run.run_id)
+            workflow = self._registry().workflows.get(order.workflow) if order.workflow is not None else None
+            launch = launch_of(order, workflow)
+        except (InvalidSetting, NotAllowed) as error:
+            failure = Failure(code="SYS_MANIFEST_INVALID", message=f"{error.message}; {error.hint}")
+            await self._fail(run, failure)
+            return None
+        return Driving(
+            self._ledger,
+            self._log,
+            self._claims,
+            launch,
+            data=self._data,
+            run_id=run.run_id,
+            tenant=run.tenant,
+            claim=run.claim,
+            resumes=run.started,
+        )
+
+    async def _drive(self, driving: Driving, position: int) -> None:
+        try:
+            run = await driving.drive(after=position)
+            logger.info("run driven", run_id=run.run_id, status=run.status, reason_code=run.reason_code)
+        except RunfoldError as error:
+            # The log takes nothing more, or the run is somebody else's: its next worker goes on from the record.
+            logger.error("run given up", run_id=driving.run_id, error=error.message)
+        finally:
+            self._drivings.discard(driving)
+            self._moved.set()
+
+    async def _fail(self, run: Run, error: Failure) -> None:
+        try:
+            await self._ledger.execute(
+                run.run_id,
+                Fail(claim=run.claim, reason_code=error.code, error=error),
+                command_id=str(uuid.uuid4()),
+                actor=f"worker:{self._claims.worker}",
+                tenant=run.tenant,
+            )
+        except Refused as refused:
+            logger.warning("run taken away", run_id=run.run_id, error=refused.message)
+        await self._claims.release(run.run_id, run.claim)

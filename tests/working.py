@@ -1,0 +1,88 @@
+"""A real worker on a real log, with workflows given as text."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eventstore.ledger import Ledger
+from eventstore.sqlite import SqliteLog
+from projections.service import ViewService
+from runfold.commands import Command, Queue
+from runfold.envelope import Recorded, run_id_of
+from runfold.state import Run
+from runfold.workflows import Asked, Registry, order_of, parse_workflows
+from runner.claims import Claims
+from runner.worker import Worker
+
+PATIENCE_SECONDS = 60.0
+RESTS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
+
+
+@dataclass
+class Working:
+    log: SqliteLog
+    ledger: Ledger
+    registry: Registry
+    stop: asyncio.Event
+    data: Path
+
+    async def queue(self, name: str, **asked: Any) -> str:
+        identity = uuid.uuid4()
+        order = order_of(self.registry.workflows[name], Asked(**asked), folder=self.registry.folder)
+        await self.execute(run_id_of(identity), Queue(queued=order), str(identity))
+        return run_id_of(identity)
+
+    async def execute(self, run_id: str, command: Command, command_id: str = "") -> Run:
+        executed = await self.ledger.execute(
+            run_id, command, command_id=command_id or str(uuid.uuid4()), actor="user:test", tenant="default"
+        )
+        return executed.run
+
+    async def wait(self, run_id: str, is_it: Callable[[Recorded], bool], *, after: int = 0) -> Recorded:
+        """The run's first event after a position that is the one."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for page in self.log.tail(after=after, stream=run_id):
+                for recorded in page.events:
+                    if is_it(recorded):
+                        return recorded
+        raise AssertionError("a tail has no end")
+
+    async def wait_type(self, run_id: str, *types: str, after: int = 0) -> Recorded:
+        return await self.wait(run_id, lambda recorded: recorded.type in types, after=after)
+
+    async def wait_rest(self, run_id: str) -> Run:
+        await self.wait_type(run_id, *RESTS)
+        return await self.ledger.state(run_id)
+
+    async def events(self, run_id: str) -> list[Recorded]:
+        return [recorded async for page in self.log.read(stream=run_id) for recorded in page.events]
+
+    async def types(self, run_id: str) -> list[str]:
+        return [recorded.type for recorded in await self.events(run_id) if recorded.type != "subprocess_output"]
+
+
+@asynccontextmanager
+async def working(folder: Path, toml: str, *, slots: int = 2, workers: int = 1) -> AsyncIterator[Working]:
+    """`folder` is where the workflows work; the data is in `folder/data`."""
+    data = folder / "data"
+    registry = Registry(workflows=parse_workflows(toml), folder=str(folder))
+    log = await SqliteLog.open(data)
+    views = await ViewService.open(data)
+    ledger, claims, stop = Ledger(log), await Claims.open(data), asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                worker = Worker(ledger, log, views, claims, data=data, registry=lambda: registry, slots=slots)
+                group.create_task(worker.work(stop))
+            try:
+                yield Working(log, ledger, registry, stop, data)
+            finally:
+                stop.set()
+    finally:
+        claims.close()
+        await views.close()
+        await log.close()
