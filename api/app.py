@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from api import acting, dashboard, launching, pages, reading, sse
+from api import acting, dashboard, files, launching, pages, reading, sse
 from api.answers import json_response
 from api.following import Streaming
 from api.guard import make_guard
@@ -153,6 +153,27 @@ TABLE: tuple[Route, ...] = (
         summary="The run's status transitions",
         query=reading.ViewQuery,
         answer=History,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/output",
+        operation="get_output",
+        handler=files.get_output,
+        summary="What the run's commands wrote, whole, in ranges, or its last lines",
+        query=files.OutputQuery,
+        media_type="text/plain",
+    ),
+    Route(
+        method="PUT",
+        path="/api/runs/{run_id}/artifacts/{name}",
+        operation="store_artifact",
+        handler=files.put_artifact,
+        summary="Keep a file of the run: the body is its bytes",
+        needs="operator",
+        query=files.ArtifactQuery,
+        answer=files.ArtifactAnswer,
+        status=201,
+        streamed=True,
     ),
     Route(
         method="GET",

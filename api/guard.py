@@ -31,7 +31,8 @@ def make_guard(
         check_origin(request, linked=route is not None and route.linked)
         if route is None or route.needs != "open":
             request[SCOPE] = scope_of(request, sessions)
-        if request.body_exists and request.content_type != "application/json":
+        is_json = request.content_type == "application/json" or (route is not None and route.streamed)
+        if request.body_exists and not is_json:
             raise UnsupportedMedia(
                 f"`{request.content_type}` is not taken here", hint="send JSON with `Content-Type: application/json`"
             )

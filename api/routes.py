@@ -23,7 +23,8 @@ class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Route:
     """`linked`: a browser may follow a link of another site to it. `media_type` is of the answer.
 
-    What is not `described` is no part of the API: the dashboard's own files.
+    What is `streamed` comes as bytes of any kind, which the handler reads itself. What is not `described` is no part
+    of the API: the dashboard's own files.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Route:
     media_type: str = "application/json"
     linked: bool = False
     described: bool = True
+    streamed: bool = False
 
 
 def register(app: web.Application, routes: Iterable[Route]) -> dict[web.AbstractRoute, Route]:
@@ -53,7 +55,7 @@ def register(app: web.Application, routes: Iterable[Route]) -> dict[web.Abstract
 
 def _decoding(route: Route) -> RequestHandler:
     async def decoded(request: web.Request) -> web.StreamResponse:
-        content = await request.read()
+        content = b"" if route.streamed else await request.read()
         if route.body is not None:
             request[BODY] = decode_body(content or b"{}", route.body)
         request[QUERY] = decode_query(request, route.query)

@@ -4,12 +4,53 @@ import hashlib
 import os
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runfold.errors import BadRequest, NotFound, Unavailable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Incoming:
+    """A blob that arrives in parts. It has its name only when `keep` returns; `discard` leaves nothing."""
+
+    def __init__(self, data: Path) -> None:
+        """Raises Unavailable where the folder cannot be written."""
+        self._data = data
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+        with _storing(data / "blobs"):
+            _make_folder(data / "blobs")
+            handle, self._temporary = tempfile.mkstemp(dir=data / "blobs", prefix=".new-")
+            self._file = os.fdopen(handle, "wb")
+
+    def write(self, chunk: bytes) -> None:
+        with _storing(self._data / "blobs"):
+            self._file.write(chunk)
+        self._digest.update(chunk)
+        self.size_bytes += len(chunk)
+
+    def keep(self) -> str:
+        """The sha256 under which the content is on the disk now; the same content again changes nothing."""
+        sha256 = self._digest.hexdigest()
+        path = _path(self._data, sha256)
+        with _storing(path.parent):
+            _make_folder(path.parent)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._temporary, path)
+            _sync_folder(path.parent)
+        return sha256
+
+    def discard(self) -> None:
+        """What was not kept goes; after `keep` there is nothing left to go."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            os.unlink(self._temporary)
 
 
 def put(data: Path, content: bytes) -> str:
@@ -33,6 +74,14 @@ def put(data: Path, content: bytes) -> str:
     return sha256
 
 
+def path_of(data: Path, sha256: str) -> Path:
+    """Where a blob is kept. Raises NotFound when it is absent."""
+    path = _path(data, sha256)
+    if not path.is_file():
+        raise NotFound(f"blob `{sha256}` is not stored")
+    return path
+
+
 def get(data: Path, sha256: str) -> bytes:
     """The content of a blob. Raises NotFound when it is absent or no longer matches its name."""
     try:
@@ -42,6 +91,17 @@ def get(data: Path, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise NotFound(f"blob `{sha256}` is damaged", hint="run `runfold verify`; restore it from a backup")
     return content
+
+
+@contextmanager
+def _storing(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            f"a blob cannot be stored in `{folder}`: {error.strerror}",
+            hint="free or repair the disk, or make the folder writable; then try again",
+        ) from error
 
 
 def _path(data: Path, sha256: str) -> Path:

@@ -59,6 +59,11 @@ class Served:
     async def report(self, run_id: str, *events: dict[str, Any], **kwargs: Any) -> Any:
         return await self.ask("POST", f"/api/runs/{run_id}/events", json={"events": events}, **kwargs)
 
+    async def events(self, run_id: str) -> list[dict[str, Any]]:
+        """The run's first events, as the API gives them."""
+        answer = await self.ask("GET", f"/api/runs/{run_id}/events?limit=200")
+        return list((await answer.json())["items"])
+
     async def control(self, run_id: str, action: str, **body: Any) -> Any:
         return await self.ask("POST", f"/api/runs/{run_id}/control", json={"action": action, **body})
 

@@ -124,7 +124,9 @@ COMMANDS: dict[tuple[str, str], list[dict[str, Any]]] = {
 
 
 def test_every_route_that_commands_is_in_the_table_of_keys() -> None:
-    acting = {(route.method, route.path) for route in TABLE if route.needs != "open" and route.method != "GET"}
+    # Bytes of any kind are tested where their routes are.
+    routes = [route for route in TABLE if route.needs != "open" and route.method != "GET" and not route.streamed]
+    acting = {(route.method, route.path) for route in routes}
 
     assert acting - {("POST", "/api/runs/{run_id}/heartbeat")} == set(COMMANDS)
 

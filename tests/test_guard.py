@@ -36,6 +36,8 @@ GUARDED = {
     ("POST", "/api/runs/{run_id}/events"): "operator",
     ("GET", "/api/runs/{run_id}/history"): "viewer",
     ("GET", "/api/runs/{run_id}/stream"): "viewer",
+    ("GET", "/api/runs/{run_id}/output"): "viewer",
+    ("PUT", "/api/runs/{run_id}/artifacts/{name}"): "operator",
     ("POST", "/api/runs/{run_id}/heartbeat"): "operator",
     ("POST", "/api/runs/{run_id}/control"): "operator",
     ("GET", "/api/stream"): "viewer",
@@ -131,11 +133,12 @@ async def test_a_viewer_looks_and_touches_nothing(served: Served) -> None:
             continue
         response = await served.ask(
             method,
-            path.replace("{run_id}", run_id),
+            path.replace("{run_id}", run_id).replace("{name}", "a"),
             token=VIEWER,
             **({} if method in ("GET", "HEAD") else {"json": {}}),
         )
-        assert response.status == (200 if role == "viewer" else 403), (method, path)
+        # What is not there is said to whoever may look.
+        assert response.status in ((200, 404) if role == "viewer" else (403,)), (method, path)
 
 
 async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(served: Served) -> None:

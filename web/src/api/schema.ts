@@ -57,6 +57,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{run_id}/artifacts/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Keep a file of the run: the body is its bytes */
+        put: operations["store_artifact"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{run_id}/control": {
         parameters: {
             query?: never;
@@ -118,6 +135,23 @@ export interface paths {
         };
         /** The run's status transitions */
         get: operations["get_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/output": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the run's commands wrote, whole, in ranges, or its last lines */
+        get: operations["get_output"];
         put?: never;
         post?: never;
         delete?: never;
@@ -325,6 +359,14 @@ export interface components {
             tenant: string;
             type: string;
             version: number;
+        };
+        /** ArtifactAnswer */
+        ArtifactAnswer: {
+            artifact_id: string;
+            name: string;
+            position: number;
+            sha256: string;
+            size_bytes: number;
         };
         /** CancelBody */
         CancelBody: {
@@ -930,6 +972,41 @@ export interface operations {
             };
         };
     };
+    store_artifact: {
+        parameters: {
+            query?: {
+                media_type?: string;
+                step?: string | null;
+            };
+            header?: never;
+            path: {
+                name: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Keep a file of the run: the body is its bytes */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ArtifactAnswer"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     control_run: {
         parameters: {
             query?: never;
@@ -1088,6 +1165,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["History"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_output: {
+        parameters: {
+            query?: {
+                tail?: number | null;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the run's commands wrote, whole, in ranges, or its last lines */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
                 };
             };
             /** @description What went wrong, and what to do next */

@@ -1,0 +1,138 @@
+"""The files of a run: its whole output as it was written, and the artifacts that come with it."""
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from api.acting import command_id_of
+from api.answers import json_response
+from api.guard import SCOPE
+from api.routes import QUERY
+from api.service import SERVICE, known_run
+from eventstore import blobs
+from runfold.commands import Observe
+from runfold.errors import BadRequest, NotFound, TooLarge
+from runfold.events import ArtifactStored
+
+ARTIFACT_BYTES_MAX = 1024**3
+NAME_CHARACTERS_MAX = 255
+TAIL_LINES_MAX = 10_000
+TAIL_BYTES_MAX = 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+# What an agent wrote must never act in the dashboard's origin, whatever it says it is.
+_HARMLESS = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
+
+
+class OutputQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`tail`: only the last lines, at most a megabyte of them."""
+
+    tail: Annotated[int, msgspec.Meta(ge=1, le=TAIL_LINES_MAX)] | None = None
+
+
+class ArtifactQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    step: str | None = None
+    media_type: Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]{1,100}/[\w.+-]{1,100}$")] = "application/octet-stream"
+
+
+class ArtifactAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    artifact_id: str
+    name: str
+    sha256: str
+    size_bytes: int
+    position: int
+
+
+async def get_output(request: web.Request) -> web.StreamResponse:
+    """`output.log` as text, with ranges; `Runfold-Offset` says where in the file a tail begins."""
+    service, run_id = request.app[SERVICE], request.match_info["run_id"]
+    run = await known_run(service, run_id, request[SCOPE].tenant)
+    query: OutputQuery = request[QUERY]
+    path = service.data / "runs" / run.run_id / "output.log"
+    headers = {**_HARMLESS, "Content-Type": "text/plain; charset=utf-8"}
+    if not path.is_file():
+        raise NotFound(
+            f"no output of run `{run_id}` is kept here", hint="it wrote none, it was cleaned, or another machine has it"
+        )
+    if query.tail is None:
+        return web.FileResponse(path, headers=headers)
+    content, offset = await asyncio.to_thread(_tail, path, query.tail)
+    return web.Response(body=content, headers={**headers, "Runfold-Offset": str(offset)})
+
+
+async def put_artifact(request: web.Request) -> web.Response:
+    """Take the bytes as they come, keep them as a blob, and then say in the run's log that they are there."""
+    service, run_id = request.app[SERVICE], request.match_info["run_id"]
+    query: ArtifactQuery = request[QUERY]
+    run = await known_run(service, run_id, request[SCOPE].tenant)
+    name = request.match_info["name"]
+    if not 0 < len(name) <= NAME_CHARACTERS_MAX or not name.isprintable():
+        raise BadRequest("that is no name for an artifact", hint=f"1 to {NAME_CHARACTERS_MAX} printable characters")
+    if (request.content_length or 0) > ARTIFACT_BYTES_MAX:
+        raise _too_large(name)
+    command_id = command_id_of(request)
+    incoming = await asyncio.to_thread(blobs.Incoming, service.data)
+    try:
+        async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+            if incoming.size_bytes + len(chunk) > ARTIFACT_BYTES_MAX:
+                raise _too_large(name)
+            await asyncio.to_thread(incoming.write, chunk)
+        sha256 = await asyncio.to_thread(incoming.keep)
+    finally:
+        await asyncio.to_thread(incoming.discard)
+    stored = ArtifactStored(
+        artifact_id=str(uuid.uuid5(uuid.UUID(command_id), name)),
+        name=name,
+        sha256=sha256,
+        media_type=query.media_type,
+        size_bytes=incoming.size_bytes,
+        step=query.step,
+    )
+    executed = await service.ledger.execute(
+        run.run_id,
+        Observe(events=(stored,)),
+        command_id=command_id,
+        actor=request[SCOPE].actor,
+        tenant=request[SCOPE].tenant,
+    )
+    answer = ArtifactAnswer(
+        artifact_id=stored.artifact_id,
+        name=name,
+        sha256=sha256,
+        size_bytes=incoming.size_bytes,
+        position=executed.events[-1].position,
+    )
+    location = f"/api/runs/{run_id}/artifacts/{stored.artifact_id}"
+    return json_response(answer, status=201, headers={"Location": location})
+
+
+def artifact_response(data: Path, sha256: str, *, name: str, media_type: str) -> web.StreamResponse:
+    """The bytes of an artifact as a download, with ranges. Raises NotFound."""
+    disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    headers = {**_HARMLESS, "Content-Type": media_type, "Content-Disposition": disposition}
+    return web.FileResponse(blobs.path_of(data, sha256), headers=headers)
+
+
+def _tail(path: Path, lines: int) -> tuple[bytes, int]:
+    """The last lines of a file and where they begin; of a line that is too long, its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        start = max(0, size - TAIL_BYTES_MAX)
+        file.seek(start)
+        content = file.read(size - start)
+    place = len(content) - content.endswith(b"\n")
+    for _ in range(lines):
+        place = content.rfind(b"\n", 0, place)
+        if place < 0:
+            return content, start
+    return content[place + 1 :], start + place + 1
+
+
+def _too_large(name: str) -> TooLarge:
+    return TooLarge(
+        f"artifact `{name}` has more than {ARTIFACT_BYTES_MAX} bytes", hint="store it elsewhere and report its address"
+    )
