@@ -235,9 +235,9 @@ TABLE: tuple[Route, ...] = (
         path="/readyz",
         operation="readyz",
         handler=pages.get_readyz,
-        summary="The log can be read",
+        summary="The log can be read; views that stay behind are listed with their remedy",
         needs="open",
-        answer=pages.Health,
+        answer=pages.Readiness,
     ),
     Route(
         method="GET",

@@ -11,6 +11,8 @@ from api.problems import CSP_PAGE
 from api.routes import BODY, QUERY
 from api.service import SERVICE
 from api.sessions import SESSION_SECONDS, Scope
+from projections.health import public_error, troubles_of
+from projections.views import read_checkpoints
 from runfold.errors import Unauthorized, Unavailable
 
 _STATIC = Path(__file__).parent / "static"
@@ -18,6 +20,21 @@ _STATIC = Path(__file__).parent / "static"
 
 class Health(msgspec.Struct, frozen=True):
     status: str
+
+
+class ViewTrouble(msgspec.Struct, frozen=True):
+    view: str
+    state: str
+    position: int
+    error: str
+    remedy: str
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """`degraded` serves, and what a listed view shows stays as it was at its position until the remedy."""
+
+    status: str
+    views: list[ViewTrouble]
 
 
 class LoginQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +55,12 @@ async def get_readyz(request: web.Request) -> web.Response:
     if service.closing.is_set():
         raise Unavailable("the server is closing", hint="try again in a second")
     await service.log.bounds()
-    return json_response(Health("ready"))
+    checkpoints, _ = await service.views.query(read_checkpoints)
+    views = [
+        ViewTrouble(trouble.view, trouble.state, trouble.position, public_error(trouble), trouble.remedy)
+        for trouble in troubles_of(checkpoints)
+    ]
+    return json_response(Readiness("degraded" if views else "ready", views))
 
 
 async def get_page(_request: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from cli.folder import FolderRuns, open_folder
+from cli.folder import FolderRuns, open_folder, prepare_folder
 from cli.lines import event_line
 from cli.reading import settings_of
 from cli.runs import find_run
@@ -35,7 +35,7 @@ PYTHON = (sys.executable, "-P")  # Nothing is imported from the current folder b
 def demo(context: click.Context, *, fast: bool, leave: bool) -> None:
     """Drive a small run and show it live."""
     settings = settings_of(context)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    prepare_folder(settings.data)
     with _server(settings) as server:
         code = _drive(settings, fast=fast)
         if server is not None and is_terminal() and not leave:
@@ -124,7 +124,9 @@ def _runfold(settings: Settings, *arguments: str) -> list[str]:
 def _environment() -> dict[str, str]:
     """Ours, and where our packages are, whatever the folder that a child starts in."""
     paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    # What the demo shows is on this machine, whatever server is used otherwise.
+    ours = {name: value for name, value in os.environ.items() if name != "RUNFOLD_URL"}
+    return {**ours, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _port(settings: Settings) -> int:

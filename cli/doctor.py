@@ -9,11 +9,16 @@ import click
 import msgspec
 
 import runfold
+from cli.folder import check_log
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour
 from cli.server_lock import running_server
 from cli.settings import ENVIRONMENT, Settings
+from eventstore.reading import LOG_FILE
 from eventstore.sqlite3_module import SQLITE_VERSION, is_affected, sqlite3
+from projections.health import troubles_of
+from projections.views import Views
+from runfold.errors import RunfoldError
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +36,8 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     """Show settings, platform and what is wrong with them; exit 1 where something is."""
     settings = settings_of(context)
     rows = [(name, _shown(settings, name), settings.sources[name]) for name in ENVIRONMENT]
-    findings = [_version(), _python(), _sqlite(), _platform(), _data_folder(settings.data), _server(settings.data)]
+    findings = [_version(), _python(), _sqlite(), _platform(), _data_folder(settings.data)]
+    findings += [*_log(settings.data), _server(settings.data)]
     problems = any(finding.level == "problem" for finding in findings)
     if as_json:
         listed = [{"name": name, "value": value, "source": source} for name, value, source in rows]
@@ -84,6 +90,29 @@ def _data_folder(data: Path) -> Finding:
     size = (data / "log.db").stat().st_size if (data / "log.db").exists() else None
     held = "no log yet" if size is None else f"log of {size / 1_048_576:.1f} MiB"
     return Finding(name="data", level="ok", text=f"`{data}` can be written, {held}")
+
+
+def _log(data: Path) -> list[Finding]:
+    """Whether the log is one that we read, and whether every view follows it."""
+    if not (data / LOG_FILE).exists():
+        return []
+    try:
+        check_log(data)
+        views = Views.open(data)
+        try:
+            freshness, checkpoints = views.refresh(), views.checkpoints()
+        finally:
+            views.close()
+    except RunfoldError as error:
+        return [Finding(name="log", level="problem", text=f"{error.message}; {error.hint}")]
+    except (OSError, sqlite3.Error) as error:
+        return [Finding(name="log", level="problem", text=f"it cannot be read: {error}")]
+    troubles = troubles_of(checkpoints)
+    if troubles:
+        return [Finding(name="views", level="problem", text=f"{item.sentence}; {item.remedy}") for item in troubles]
+    state = "behind the log" if freshness.stale else "as new as the log"
+    text = f"{state}, at position {freshness.position}"
+    return [Finding(name="views", level="note" if freshness.stale else "ok", text=text)]
 
 
 def _server(data: Path) -> Finding:

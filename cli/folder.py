@@ -1,8 +1,10 @@
 """The runs of a data folder on this machine, read from its views and its log; no server needed."""
 
+import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from cli.runs import EventPage
 from cli.screen import talk
@@ -12,7 +14,7 @@ from projections.history import Transition, run_history
 from projections.runs import RunFilter, RunList, find_run_ids, get_run, list_runs
 from projections.views import Views
 from runfold.envelope import Recorded
-from runfold.errors import NotAllowed, NotFound
+from runfold.errors import InvalidSetting, NotAllowed, NotFound
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
 
@@ -93,13 +95,46 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
             f"there are no runs in `{settings.data}` yet",
             hint="`runfold run -- COMMAND` records one; `runfold doctor` says where runs are kept",
         )
+    check_log(settings.data)
     views = Views.open(settings.data)
     try:
         if views.refresh().stale:
-            talk("note: the views are behind the log, what follows may be old; `runfold rebuild` folds them anew")
+            talk(f"note: what follows may be old: {_why_stale(views)}")
         yield FolderRuns(settings, views)
     finally:
         views.close()
+
+
+def prepare_folder(data: Path) -> None:
+    """Make the data folder where there is none. Raises InvalidSetting, BadRequest, before anything in it is changed."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSetting(
+            f"the data folder `{data}` cannot be made: {error.strerror}",
+            hint="choose another with --data or RUNFOLD_DATA; nothing was changed",
+        ) from error
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise InvalidSetting(
+            f"the data folder `{data}` cannot be written",
+            hint="make it writable, or choose another with --data; nothing was changed",
+        )
+    check_log(data)
+
+
+def check_log(data: Path) -> None:
+    """Refuse a log that is another program's or a newer runfold's. Raises BadRequest."""
+    with suppress(NotFound):
+        open_reader(data).close()
+
+
+def _why_stale(views: Views) -> str:
+    from projections.health import troubles_of
+
+    troubles = troubles_of(views.checkpoints())
+    if troubles:
+        return f"{troubles[0].sentence}; {troubles[0].remedy}"
+    return "another process is still folding the log into the views, or the data folder cannot be written"
 
 
 def need_folder(settings: Settings, command: str) -> None:

@@ -106,6 +106,11 @@ def main() -> None:
         # Whoever read us has seen enough. Python would complain again while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        # What the disk or the system refuses is told in its own words, and is no mistake of ours.
+        named = f": `{error.filename}`" if error.filename else ""
+        _say(f"{_lower(error.strerror or str(error))}{named}", "`runfold doctor` says what is wrong here")
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import click
 import msgspec
 
+from cli.folder import prepare_folder
 from cli.main import Usage
 from cli.reading import settings_of
 from cli.screen import next_command, talk
 from cli.settings import Settings
+from runfold.errors import NotAllowed
 from runfold.events import RunQueued
 from runfold.redact import secrets_of
 from runfold.workflows import TURNS_MAX, Asked, CompletionRules, find_workflow, order_of
@@ -45,6 +47,12 @@ def run(context: click.Context, /, *, workflow: str | None, command: tuple[str, 
         said = "both a workflow and a command are given" if command else "there is no command to run"
         raise Usage(said, hint="`runfold run -- COMMAND…` or `runfold run --workflow NAME`")
     settings = settings_of(context)
+    if settings.url:
+        raise NotAllowed(
+            "`runfold run` records in a data folder, and RUNFOLD_URL names a server",
+            hint="unset RUNFOLD_URL to record here; over HTTP a program reports with `POST /api/runs/external`",
+        )
+    prepare_folder(settings.data)
     asked = _asked(options)
     if options["detach"]:
         _detach(settings, workflow, asked)

@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 
 from api.app import make_app, make_login_code
+from cli.folder import prepare_folder
 from cli.logging import configure_logging
 from cli.reading import settings_of
 from cli.screen import talk
@@ -43,7 +44,7 @@ def up(context: click.Context, *, port: int | None, host: str | None, workers: i
     """Serve the API and the dashboard from the data folder, and drive its queued runs."""
     settings = settings_of(context, port=port, host=host)
     configure_logging(settings.log_level)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    prepare_folder(settings.data)
     with server_lock(settings.data) as lock:
         asyncio.run(_serve(settings, lock, workers))
 
@@ -114,12 +115,17 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> str:
         await web.TCPSite(runner, settings.host, settings.port).start()
     except OSError as error:
         raise Unavailable(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            f"cannot listen on {settings.host}:{settings.port}: {_why(error)}",
             hint="`runfold up --port 0` takes any free port",
         ) from error
     port: int = runner.addresses[0][1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{port}"
+
+
+def _why(error: OSError) -> str:
+    """The system's own words; asyncio's repeat the address."""
+    return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 def _allowed_hosts(host: str) -> frozenset[str]:

@@ -266,6 +266,6 @@ def test_views_of_another_version_name_the_command_that_folds_them_anew(tmp_path
     before = runfold(tmp_path, "ps", "--json")
     rebuilt = runfold(tmp_path, "rebuild")
 
-    assert "`runfold rebuild` folds them anew" in before.stderr
+    assert "`runfold rebuild` folds the views anew" in before.stderr
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert read(tmp_path, "ps")["total"] == 2

@@ -303,7 +303,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The log can be read */
+        /** The log can be read; views that stay behind are listed with their remedy */
         get: operations["readyz"];
         put?: never;
         post?: never;
@@ -593,6 +593,14 @@ export interface components {
             type: string;
         };
         /**
+         * Readiness
+         * @description `degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
+         */
+        Readiness: {
+            status: string;
+            views: components["schemas"]["ViewTrouble"][];
+        };
+        /**
          * Receipt
          * @description What ending a process tree found and did.
          */
@@ -766,6 +774,14 @@ export interface components {
             position: number;
             reason_code: string;
             to: string | null;
+        };
+        /** ViewTrouble */
+        ViewTrouble: {
+            error: string;
+            position: number;
+            remedy: string;
+            state: string;
+            view: string;
         };
         /**
          * WorkflowItem
@@ -1482,13 +1498,13 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The log can be read */
+            /** @description The log can be read; views that stay behind are listed with their remedy */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Health"];
+                    "application/json": components["schemas"]["Readiness"];
                 };
             };
             /** @description What went wrong, and what to do next */
