@@ -1,6 +1,7 @@
 """What every reading command shares: its settings, where runs are read, how a run is typed, how JSON is printed."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stderr
+from io import StringIO
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import msgspec
 from cli.runs import Runs
 from cli.settings import Settings, load_settings
 from projections.runs import RunFilter
+from runfold.errors import RunfoldError
 
 COMPLETED_RUNS = 50
 
@@ -40,8 +42,12 @@ class RunId(click.ParamType[str]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
-        with open_runs(settings_of(ctx)) as runs:
-            items = runs.list_runs(RunFilter(tenant=None, limit=COMPLETED_RUNS)).items
+        try:
+            # A person is in the midst of a line there: whatever there is to say would stand in it.
+            with redirect_stderr(StringIO()), open_runs(settings_of(ctx)) as runs:
+                items = runs.list_runs(RunFilter(tenant=None, limit=COMPLETED_RUNS)).items
+        except (RunfoldError, OSError):
+            return []
         return [CompletionItem(item.id, help=item.title) for item in items if item.id.startswith(incomplete)]
 
 

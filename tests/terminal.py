@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def record(data: Path, program: str = "print('hello')") -> subprocess.CompletedP
 
 
 @contextmanager
-def started(data: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def started(data: Path, *arguments: str) -> Generator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "runfold", *arguments]
     with subprocess.Popen(
         command,
@@ -64,3 +64,45 @@ def started(data: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 def first_line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+class Screen:
+    """A program on a terminal of its own; what it shows is read as it comes."""
+
+    def __init__(self, command: list[str], environ: dict[str, str]) -> None:
+        self._master, slave = os.openpty()
+        self.shown = ""
+        try:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            )
+        finally:
+            os.close(slave)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Read until the text is shown; an end without it is a failure."""
+        while text not in self.shown:
+            assert self._read(), f"`{text}` was not shown:\n{self.shown}"
+
+    def end(self) -> int:
+        """Read to the end and give the exit code."""
+        while self._read():
+            pass
+        return self._process.wait(30)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(30)
+        os.close(self._master)
+
+    def _read(self) -> bool:
+        try:
+            content = os.read(self._master, 65536)
+        except OSError:  # Linux says so where nobody holds the other side any more.
+            return False
+        self.shown += content.decode(errors="replace")
+        return bool(content)
