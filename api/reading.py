@@ -38,7 +38,7 @@ class ViewQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class RunQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`at`: the run as it was at a position, or at a time (RFC 3339) by the clock of the log."""
+    """`at`: the run as it was at a position, at its own event `v7`, or at a time (RFC 3339) by the clock of the log."""
 
     at: str | None = None
 

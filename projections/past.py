@@ -1,5 +1,6 @@
 """A run as it was: the fold of what the log held at a position or at a time, by the same rules as the run of now."""
 
+import re
 from collections.abc import Sequence
 from contextlib import aclosing
 
@@ -14,31 +15,36 @@ from runfold.evolve import fold
 from runfold.state import Run, new_run
 
 _POSITION_MAX = 2**53
+_NUMBER = re.compile(r"(v?)([0-9]{1,16})", re.ASCII)
 
 
 class At(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment of the log, both ends included; without either it is now. A time is when the log recorded an event."""
+    """A moment of a run, its event included; with nothing given it is now. A time is when the log recorded an event."""
 
     position: int | None = None
+    version: int | None = None
     recorded_at_us: int | None = None
 
     def holds(self, event: Recorded) -> bool:
-        return (self.position is None or event.position <= self.position) and (
-            self.recorded_at_us is None or event.recorded_at_us <= self.recorded_at_us
+        return (
+            (self.position is None or event.position <= self.position)
+            and (self.version is None or event.version <= self.version)
+            and (self.recorded_at_us is None or event.recorded_at_us <= self.recorded_at_us)
         )
 
 
 def parse_at(text: str) -> At:
-    """A position, or an RFC 3339 time with its zone. Raises BadRequest."""
-    if text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= _POSITION_MAX:
-        return At(position=int(text))
+    """A position, `v` and the number of an event of the run, or an RFC 3339 time with its zone. Raises BadRequest."""
+    number = _NUMBER.fullmatch(text)
+    if number is not None and int(number[2]) <= _POSITION_MAX:
+        return At(version=int(number[2])) if number[1] else At(position=int(number[2]))
     try:
         # In an address an unescaped `+` arrives as a space.
         return At(recorded_at_us=time_us(text.replace(" ", "+")))
     except (ValueError, OverflowError):
         raise BadRequest(
-            f"`{ascii(text[:80])[1:-1]}` is neither a position nor a time",
-            hint="for example 1234, or 2026-01-31T12:00:00Z with its zone",
+            f"`{ascii(text[:80])[1:-1]}` is no position, no `v` and a number, and no time",
+            hint="for example 1234, v7, or 2026-01-31T12:00:00Z with its zone",
         ) from None
 
 

@@ -167,7 +167,7 @@ async def test_a_run_is_shown_as_it_was_at_a_position_and_at_a_time(served: Serv
     await served.control(run_id, "resume")
     await served.control(run_id, "complete")
 
-    for at in (str(paused["position"]), between):
+    for at in (str(paused["position"]), f"v{paused['version']}", between):
         for path in ("", "/status"):
             response = await served.ask("GET", f"/api/runs/{run_id}{path}", params={"at": at})
             assert await response.json() == paused, at

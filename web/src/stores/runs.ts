@@ -50,6 +50,7 @@ export const useRuns = defineStore("runs", () => {
   );
 
   let latest = 0;
+  let latestOne = 0;
   let due: ReturnType<typeof setTimeout> | undefined;
 
   function query() {
@@ -84,9 +85,25 @@ export const useRuns = defineStore("runs", () => {
     }
   }
 
-  async function loadOne(id: string): Promise<void> {
-    const run = await attempt(() => answered(api.GET("/api/runs/{run_id}", { params: { path: { run_id: id } } })));
-    if (run) currentRun.value = run;
+  /** The run as it is, or as it was at one of its events. */
+  async function loadOne(id: string, version: number | null = null): Promise<void> {
+    const mine = ++latestOne;
+    const params = { path: { run_id: id }, query: version === null ? {} : { at: `v${version}` } };
+    const run = await attempt(() => answered(api.GET("/api/runs/{run_id}", { params })));
+    if (run && mine === latestOne) currentRun.value = run;
+  }
+
+  type Action = "pause" | "resume" | "cancel";
+
+  /** Put a wish to a run; the answer is the run after it. */
+  async function control(id: string, action: Action, reason = ""): Promise<boolean> {
+    const headers = { "Idempotency-Key": crypto.randomUUID() };
+    const params = { path: { run_id: id } };
+    const run = await attempt(() =>
+      answered(api.POST("/api/runs/{run_id}/control", { params, headers, body: { action, reason } as never })),
+    );
+    if (run && currentRun.value?.id === id) currentRun.value = run;
+    return run !== undefined;
   }
 
   /** Bring rows on screen up to date without adding, removing or moving any. */
@@ -108,15 +125,15 @@ export const useRuns = defineStore("runs", () => {
     }, SETTLE_MS);
   }
 
-  function heard(event: LiveEvent): void {
-    if (currentRun.value?.id === event.run_id) soon(() => void loadOne(event.run_id));
-    else soon(() => void refreshRows());
+  /** Something happened to a run of the list. */
+  function heard(_event: LiveEvent): void {
+    soon(() => void refreshRows());
   }
 
   const hasUnfinished = computed(() => runs.value.some((run) => !isResting(run.status)));
 
   return {
     runs, currentRun, currentRunSteps, filters, pagination, isLoading, error, waiting, isFiltered, hasUnfinished,
-    load, loadOne, refreshRows, heard,
+    load, loadOne, control, refreshRows, heard, soon,
   };
 });

@@ -1,0 +1,158 @@
+"""One run as a person sees it: now, and as it was."""
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from tests.dashboard.screen import Screen
+from tests.served import note
+
+pytestmark = pytest.mark.slow
+
+
+async def open_run(screen: Screen, **body: object) -> str:
+    run_id = await screen.served.open_run(title="nightly build", labels={"branch": "main"}, **body)
+    await screen.served.report(run_id, note(1), note(2))
+    return run_id
+
+
+async def test_the_header_says_how_the_run_stands_and_why(screen: Screen) -> None:
+    run_id = await open_run(screen, units_total=8, unit_name="frame")
+    await screen.served.report(
+        run_id,
+        {"type": "unit_started", "data": {"unit": "f1", "index": 0}},
+        {"type": "unit_approved", "data": {"unit": "f1"}},
+        {"type": "token_usage", "data": {"input_tokens": 1200, "output_tokens": 34, "cost_micros": 420000}},
+    )
+
+    await screen.show(f"/runs/{run_id}")
+
+    page = screen.page
+    await expect(page.get_by_role("heading", name="nightly build")).to_be_visible()
+    await expect(page.locator("header.head")).to_contain_text("Running")
+    await expect(page.get_by_text("1 of 8 frames")).to_be_visible()
+    await expect(page.locator("dl.facts")).to_contain_text("$0.42")
+    await expect(page.locator("dl.facts")).to_contain_text("1,234")
+    assert "[running] nightly build" in await page.title()
+
+
+async def test_an_error_is_shown_first_with_its_trace_folded(screen: Screen) -> None:
+    run_id = await open_run(screen)
+    await screen.served.control(
+        run_id,
+        "fail",
+        reason_code="SYS_WRITE_ERROR",
+        error={"code": "SYS_WRITE_ERROR", "message": "disk full", "stack_trace": "line 1\nline 2"},
+    )
+
+    await screen.show(f"/runs/{run_id}")
+
+    await expect(screen.page.get_by_role("alert")).to_contain_text("disk full")
+    await expect(screen.page.locator("section.error pre")).to_be_hidden()
+    await screen.page.get_by_text("Stack trace").click()
+    await expect(screen.page.locator("section.error pre")).to_be_visible()
+
+
+async def test_events_appear_as_they_happen_and_open_in_place(screen: Screen) -> None:
+    run_id = await open_run(screen)
+    await screen.show(f"/runs/{run_id}?tab=events")
+    await expect(screen.page.locator("li[id^=e]")).to_have_count(4)
+
+    await screen.served.report(run_id, note(3))
+    await expect(screen.page.locator("#e5")).to_contain_text("message 3")
+    await screen.page.locator("#e5 button").first.click()
+
+    await expect(screen.page.locator("#e5 .whole")).to_contain_text("recorded_at")
+
+
+async def test_output_is_shown_as_text_with_its_colours(screen: Screen, tmp_path: Path) -> None:
+    run_id = await open_run(screen)
+    folder = tmp_path / "runs" / run_id
+    folder.mkdir(parents=True)
+    with (folder / "output.log").open("wb") as output:
+        output.write(b"".join(b"line %d\n" % number for number in range(3_000)))
+        output.write(b"\x1b[31mred\x1b[0m <img src=x onerror=alert(1)>\n")
+
+    await screen.show(f"/runs/{run_id}?tab=logs")
+
+    last = screen.page.get_by_text("<img src=x onerror=alert(1)>")
+    await expect(last).to_be_visible()
+    await expect(screen.page.locator(".ink-red")).to_have_text("red")
+    await screen.page.get_by_label("Search").fill("line 2999")
+    await expect(screen.page.locator(".line")).to_have_count(1)
+
+
+async def test_the_past_is_shown_at_every_event_and_has_an_address(screen: Screen) -> None:
+    run_id = await open_run(screen)
+    await screen.served.control(run_id, "pause")
+    await screen.served.control(run_id, "resume")
+    await screen.served.control(run_id, "complete")
+    last = (await (await screen.served.ask("GET", f"/api/runs/{run_id}")).json())["version"]
+    await screen.show(f"/runs/{run_id}")
+    await expect(screen.page.locator("header.head")).to_contain_text("Completed")
+
+    await screen.page.get_by_role("button", name="One event back").click()
+    await screen.page.get_by_role("button", name="One event back").click()
+
+    await expect(screen.page.get_by_text(f"Viewing the past: event {last - 2} of {last}")).to_be_visible()
+    await expect(screen.page.locator("header.head")).to_contain_text("Paused")
+    await screen.page.reload()
+    await expect(screen.page.locator("header.head")).to_contain_text("Paused")
+    await expect(screen.page.locator("li[id^=e]")).to_have_count(last - 2)
+    await screen.page.get_by_role("button", name="Back to now").click()
+    await expect(screen.page.locator("header.head")).to_contain_text("Completed")
+
+
+async def test_a_run_is_cancelled_only_after_a_question(screen: Screen) -> None:
+    run_id = await open_run(screen)
+    await screen.show(f"/runs/{run_id}")
+
+    await screen.page.get_by_role("button", name="Cancel").click()
+    dialog = screen.page.get_by_role("alertdialog")
+    await expect(dialog).to_be_visible()
+    await screen.page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    assert (await (await screen.served.ask("GET", f"/api/runs/{run_id}")).json())["status"] == "running"
+    await screen.page.get_by_role("button", name="Cancel").click()
+    await dialog.get_by_label("Reason").fill("not needed")
+    await dialog.get_by_role("button", name="Cancel the run").click()
+
+    await expect(screen.page.locator("header.head")).to_contain_text("Cancelled")
+    events = await screen.served.events(run_id)
+    assert [event["data"]["reason"] for event in events if event["type"] == "cancel_requested"] == ["not needed"]
+
+
+async def test_pause_and_resume_are_one_click(screen: Screen) -> None:
+    run_id = await open_run(screen)
+    await screen.show(f"/runs/{run_id}")
+
+    await screen.page.get_by_role("button", name="Pause").click()
+    await expect(screen.page.locator("header.head")).to_contain_text("Paused")
+    await screen.page.get_by_role("button", name="Resume").click()
+
+    await expect(screen.page.locator("header.head")).to_contain_text("Running")
+
+
+async def test_a_run_that_is_not_there_is_said_to_be_so(screen: Screen) -> None:
+    await screen.show("/runs/r_" + "a" * 26)
+
+    await expect(screen.page.get_by_role("alert")).to_contain_text("is not known")
+    # The browser itself tells of a 404.
+    screen.problems.clear()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("tab", ["events", "history", "data", "logs"])
+async def test_the_page_of_a_run_can_be_used_by_everyone(screen: Screen, tmp_path: Path, scheme: str, tab: str) -> None:
+    run_id = await open_run(screen, payload={"a": [1, None, True, "text"]})
+    folder = tmp_path / "runs" / run_id
+    folder.mkdir(parents=True)
+    (folder / "output.log").write_bytes(b"\x1b[32mgreen\x1b[0m and \x1b[35mmagenta\x1b[0m\n")
+    await screen.served.control(run_id, "fail", error={"code": "SYS_A", "message": "m"})
+    await screen.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+
+    await screen.show(f"/runs/{run_id}?tab={tab}")
+    await expect(screen.page.get_by_role("tabpanel")).to_be_visible()
+
+    assert await screen.faults() == []
