@@ -22,6 +22,7 @@ from eventstore.ledger import Ledger
 from projections.history import Transition
 from projections.runs import RunList
 from projections.service import ViewService
+from runfold import reporting
 from runfold.envelope import _Envelope as Envelope
 from runfold.snapshot import Snapshot
 from runfold.workflows import Registry
@@ -93,7 +94,7 @@ TABLE: tuple[Route, ...] = (
         handler=acting.post_external,
         summary="Open a run that the caller drives",
         needs="operator",
-        body=acting.ExternalBody,
+        body=reporting.ExternalBody,
         answer=Snapshot,
         status=201,
     ),
@@ -142,8 +143,8 @@ TABLE: tuple[Route, ...] = (
         handler=acting.post_events,
         summary="Report what happened, all or nothing",
         needs="operator",
-        body=acting.EventsBody,
-        answer=acting.EventsAnswer,
+        body=reporting.EventsBody,
+        answer=reporting.EventsAnswer,
     ),
     Route(
         method="GET",
@@ -200,7 +201,7 @@ TABLE: tuple[Route, ...] = (
         handler=acting.post_heartbeat,
         summary="Say that the reporter is still there",
         needs="operator",
-        answer=acting.HeartbeatAnswer,
+        answer=reporting.HeartbeatAnswer,
     ),
     Route(
         method="POST",
@@ -209,7 +210,7 @@ TABLE: tuple[Route, ...] = (
         handler=acting.post_control,
         summary="Pause, resume, cancel; of reported runs also their end",
         needs="operator",
-        body=acting.ControlBody,
+        body=reporting.ControlBody,
         answer=Snapshot,
         status=202,
     ),

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from api.acting import Text, command_id_of, snapshot_response
+from api.acting import command_id_of, snapshot_response
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY
@@ -14,6 +14,7 @@ from api.service import SERVICE
 from runfold.commands import Queue
 from runfold.envelope import run_id_of
 from runfold.events import Json
+from runfold.reporting import Text
 from runfold.workflows import TURNS_MAX, Asked, CompletionRules, Parameter, find_workflow, order_of
 
 Prompt = Annotated[str, msgspec.Meta(max_length=256 * 1024)]
