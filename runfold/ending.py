@@ -1,5 +1,7 @@
 """How a run ends, stops or loses its worker, and whose word it takes."""
 
+from msgspec.structs import replace
+
 from runfold.closing import close_all, close_at_limit, close_cancelled
 from runfold.commands import Complete, Fail, LoseClaim, ReleaseClaim, Stop
 from runfold.errors import BadRequest, Fenced, NotAllowed
@@ -68,6 +70,8 @@ def fail(run: Run, command: Fail) -> tuple[Event, ...]:
     code, error = command.reason_code, command.error
     if code == "EXIT_NONZERO" and run.last_agent_error is not None:
         code, error = run.last_agent_error.code, run.last_agent_error
+    if not error.code:
+        error = replace(error, code=code)
     return (*close_all(run, reason="the run failed"), RunFailed(reason_code=code, error=error))
 
 

@@ -371,7 +371,7 @@ export interface components {
         /** CancelBody */
         CancelBody: {
             /** @default  */
-            reason: string;
+            reason?: string;
         };
         /**
          * Completion
@@ -379,11 +379,11 @@ export interface components {
          */
         Completion: {
             /** @default false */
-            detected: boolean;
+            detected?: boolean;
             /** @default null */
-            line: string | null;
+            line?: string | null;
             /** @default null */
-            rule: string | null;
+            rule?: string | null;
         };
         /**
          * CompletionRules
@@ -391,34 +391,34 @@ export interface components {
          */
         CompletionRules: {
             /** @default null */
-            exit_code: number | null;
+            exit_code?: number | null;
             /** @default false */
-            format_end: boolean;
+            format_end?: boolean;
             /** @default null */
-            pattern: string | null;
+            pattern?: string | null;
             /** @default null */
-            stop_file: string | null;
+            stop_file?: string | null;
         };
         /** ContinuousBody */
         ContinuousBody: {
             /** @default null */
-            completion: components["schemas"]["CompletionRules"] | null;
+            completion?: components["schemas"]["CompletionRules"] | null;
             /** @default {} */
-            labels: {
+            labels?: {
                 [key: string]: string;
             };
             /** @default {} */
-            limits: Record<string, never>;
+            limits?: Record<string, never>;
             /** @default null */
-            max_turns: number | null;
+            max_turns?: number | null;
             /** @default null */
-            model: string | null;
+            model?: string | null;
             /** @default null */
-            payload: unknown;
+            payload?: unknown;
             /** @default null */
-            prompt: string | null;
+            prompt?: string | null;
             /** @default  */
-            title: string;
+            title?: string;
             workflow: string;
         };
         /** ControlBody */
@@ -426,17 +426,17 @@ export interface components {
             /** @enum {unknown} */
             action: "cancel" | "cancelled" | "complete" | "fail" | "pause" | "paused" | "resume" | "stop";
             /** @default null */
-            error: components["schemas"]["Failure"] | null;
+            error?: components["schemas"]["Failure"] | null;
             /** @default {} */
-            limits: Record<string, never>;
+            limits?: Record<string, never>;
             /** @default  */
-            message: string;
+            message?: string;
             /** @default  */
-            reason: string;
+            reason?: string;
             /** @default null */
-            reason_code: string | null;
+            reason_code?: string | null;
             /** @default null */
-            receipt: components["schemas"]["Receipt"] | null;
+            receipt?: components["schemas"]["Receipt"] | null;
         };
         /** EventList */
         EventList: {
@@ -458,29 +458,29 @@ export interface components {
         /** ExternalBody */
         ExternalBody: {
             /** @default {} */
-            context: Record<string, never>;
+            context?: Record<string, never>;
             /** @default {} */
-            labels: {
+            labels?: {
                 [key: string]: string;
             };
             /** @default null */
-            lease_seconds: number | null;
+            lease_seconds?: number | null;
             /** @default {} */
-            limits: Record<string, never>;
+            limits?: Record<string, never>;
             /** @default null */
-            parent_run_id: string | null;
+            parent_run_id?: string | null;
             /** @default null */
-            payload: unknown;
+            payload?: unknown;
             /** @default [] */
-            steps: components["schemas"]["StepSpec"][];
+            steps?: components["schemas"]["StepSpec"][];
             /** @default  */
-            title: string;
+            title?: string;
             /** @default unit */
-            unit_name: string;
+            unit_name?: string;
             /** @default null */
-            units_total: number | null;
+            units_total?: number | null;
             /** @default null */
-            workflow: string | null;
+            workflow?: string | null;
         };
         /**
          * Failure
@@ -488,20 +488,20 @@ export interface components {
          */
         Failure: {
             /** @default  */
-            code: string;
+            code?: string;
             /** @default null */
-            diagnostic_path: string | null;
+            diagnostic_path?: string | null;
             /** @default  */
-            message: string;
+            message?: string;
             /** @default false */
-            retryable: boolean;
+            retryable?: boolean;
             /** @default null */
-            stack_trace: string | null;
+            stack_trace?: string | null;
             /**
              * @default system
              * @enum {unknown}
              */
-            type: "agent" | "audit" | "dependency" | "system";
+            type?: "agent" | "audit" | "dependency" | "system";
         };
         /** Health */
         Health: {
@@ -521,21 +521,21 @@ export interface components {
         History: {
             items: components["schemas"]["Transition"][];
             /** @default null */
-            next_cursor: string | null;
+            next_cursor?: string | null;
             total: number;
         };
         /** LaunchBody */
         LaunchBody: {
             /** @default {} */
-            labels: {
+            labels?: {
                 [key: string]: string;
             };
             /** @default {} */
-            limits: Record<string, never>;
+            limits?: Record<string, never>;
             /** @default null */
-            payload: unknown;
+            payload?: unknown;
             /** @default  */
-            title: string;
+            title?: string;
             workflow: string;
         };
         /**
@@ -561,16 +561,16 @@ export interface components {
          */
         Parameter: {
             /** @default [] */
-            choices: (string | number)[];
+            choices?: (string | number)[];
             /** @default null */
-            default: string | number | boolean | null;
+            default?: string | number | boolean | null;
             /** @default  */
-            description: string;
+            description?: string;
             /**
              * @default string
              * @enum {unknown}
              */
-            type: "boolean" | "integer" | "number" | "string";
+            type?: "boolean" | "integer" | "number" | "string";
         };
         /**
          * Problem
@@ -581,13 +581,13 @@ export interface components {
             code: string;
             detail: string;
             /** @default null */
-            earliest: number | null;
+            earliest?: number | null;
             /** @default  */
-            hint: string;
+            hint?: string;
             /** @default null */
-            run_id: string | null;
+            run_id?: string | null;
             /** @default null */
-            snapshot: string | null;
+            snapshot?: string | null;
             status: number;
             title: string;
             type: string;
@@ -606,13 +606,13 @@ export interface components {
          */
         Receipt: {
             /** @default 0 */
-            found: number;
+            found?: number;
             /** @default [] */
-            signals: string[];
+            signals?: string[];
             /** @default [] */
-            survivors: number[];
+            survivors?: number[];
             /** @default 0 */
-            waited_ms: number;
+            waited_ms?: number;
         };
         /**
          * Report
@@ -631,10 +631,10 @@ export interface components {
         /** ReportedEvent */
         ReportedEvent: {
             /** @default null */
-            at: string | null;
+            at?: string | null;
             data?: unknown;
             /** @default null */
-            id: string | null;
+            id?: string | null;
             type: string;
         };
         /**
@@ -705,30 +705,30 @@ export interface components {
          */
         StepSpec: {
             /** @default null */
-            approval: string | null;
+            approval?: string | null;
             /** @default 1 */
-            attempts_max: number;
+            attempts_max?: number;
             /** @default 0 */
-            backoff_seconds: number;
+            backoff_seconds?: number;
             /** @default [] */
-            command: string[];
+            command?: string[];
             id: string;
             /** @default [] */
-            inputs: string[];
+            inputs?: string[];
             /** @default {} */
-            limits: Record<string, never>;
+            limits?: Record<string, never>;
             /** @default [] */
-            needs: string[];
+            needs?: string[];
             /** @default [] */
-            outputs: string[];
+            outputs?: string[];
             /** @default null */
-            prompt: string | null;
+            prompt?: string | null;
             /** @default null */
-            skill: string | null;
+            skill?: string | null;
             /** @default null */
-            timeout_seconds: number | null;
+            timeout_seconds?: number | null;
             /** @default  */
-            title: string;
+            title?: string;
         };
         /**
          * StepsSummary
@@ -745,13 +745,13 @@ export interface components {
         /** Tests */
         Tests: {
             /** @default 0 */
-            failed: number;
+            failed?: number;
             /** @default 0 */
-            passed: number;
+            passed?: number;
             /** @default 0 */
-            runs: number;
+            runs?: number;
             /** @default 0 */
-            skipped: number;
+            skipped?: number;
         };
         /** TokenCounts */
         TokenCounts: {
@@ -803,7 +803,7 @@ export interface components {
         WorkflowList: {
             items: components["schemas"]["WorkflowItem"][];
             /** @default null */
-            next_cursor: string | null;
+            next_cursor?: string | null;
             total: number;
         };
     };
