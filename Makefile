@@ -27,6 +27,7 @@ bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 	$(BIN)/python -m bench.append
 	$(BIN)/python -m bench.fairness
 	$(BIN)/python bench/cli.py
+	$(BIN)/python -m bench.rebuild
 
 lock: $(VENV)/bin/python  ## pin every dependency with its hashes, from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from api import acting, dashboard, files, launching, pages, reading, sse
+from api import acting, dashboard, files, history_queries, launching, pages, reading, sse
 from api.answers import json_response
 from api.following import Streaming
 from api.guard import make_guard
@@ -214,6 +214,7 @@ TABLE: tuple[Route, ...] = (
         answer=Snapshot,
         status=202,
     ),
+    *history_queries.ROUTES,
     Route(
         method="GET",
         path="/api/openapi.json",

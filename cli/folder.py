@@ -10,6 +10,7 @@ from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
 from eventstore.reading import bounds, data_version, open_reader, read_page
+from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
 from projections.history import Transition, run_history
 from projections.runs import RunFilter, RunList, find_run_ids, get_run, list_runs
 from projections.views import Views
@@ -38,6 +39,12 @@ class FolderRuns:
 
     def history(self, run_id: str) -> list[Transition]:
         return run_history(self.views.connection, run_id)
+
+    def audit(self, wanted: AuditFilter) -> AuditList:
+        return find_audit(self.views.connection, wanted)
+
+    def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]:
+        return count_audit(self.views.connection, wanted, by=by)
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
         found: list[Recorded] = []

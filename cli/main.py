@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("cli.logs", "logs", "Print what a run's command wrote"),
     "events": ("cli.events", "events", "List a run's recorded events"),
     "history": ("cli.events", "history", "List a run's status changes"),
+    "audit": ("cli.audit", "audit", "List who did what when, over all runs"),
     "cancel": ("cli.act", "cancel", "Cancel a run"),
     "kill": ("cli.act", "cancel", "The same as cancel"),
     "pause": ("cli.act", "pause", "Pause a run at its next turn"),

@@ -13,6 +13,7 @@ import msgspec
 from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
+from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.history import Transition
 from projections.runs import LIMIT_MAX, RunFilter, RunList
 from runfold import errors
@@ -29,6 +30,10 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 class Transitions(msgspec.Struct, frozen=True):
     items: list[Transition]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    items: list[AuditCount]
 
 
 class Envelopes(msgspec.Struct, frozen=True):
@@ -53,12 +58,7 @@ class RemoteRuns:
         self._connection: http.client.HTTPConnection | None = None
 
     def list_runs(self, wanted: RunFilter) -> RunList:
-        query: dict[str, Any] = {
-            name: value
-            for name, value in msgspec.structs.asdict(wanted).items()
-            if name != "tenant" and value not in (None, (), 0)
-        }
-        return msgspec.json.decode(self._get("/api/runs", query), type=RunList)
+        return msgspec.json.decode(self._get("/api/runs", _query(wanted)), type=RunList)
 
     def get_run(self, run_id: str) -> Snapshot | None:
         try:
@@ -80,6 +80,12 @@ class RemoteRuns:
 
     def history(self, run_id: str) -> list[Transition]:
         return msgspec.json.decode(self._get(f"/api/runs/{run_id}/history"), type=Transitions).items
+
+    def audit(self, wanted: AuditFilter) -> AuditList:
+        return msgspec.json.decode(self._get("/api/audit", _query(wanted)), type=AuditList)
+
+    def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]:
+        return msgspec.json.decode(self._get("/api/audit/counts", {**_query(wanted), "by": by}), type=Counts).items
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
         items: list[Recorded] = []
@@ -170,6 +176,13 @@ class RemoteRuns:
             f"the server at {self._url} does not answer: {why}",
             hint="`runfold up` starts one there; without RUNFOLD_URL the data folder itself is read",
         )
+
+
+def _query(wanted: msgspec.Struct) -> dict[str, Any]:
+    """What of a filter is asked for; the tenant is the token's."""
+    given = {field.encode_name: getattr(wanted, field.name) for field in msgspec.structs.fields(wanted)}
+    given["class"] = given.pop("classes", ())
+    return {name: value for name, value in given.items() if name != "tenant" and value not in (None, (), 0)}
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.history import Transition
 from projections.runs import RunFilter, RunList
 from runfold.envelope import Recorded
@@ -33,6 +34,10 @@ class Runs(Protocol):
         ...
 
     def history(self, run_id: str) -> list[Transition]: ...
+
+    def audit(self, wanted: AuditFilter) -> AuditList: ...
+
+    def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]: ...
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage: ...
 

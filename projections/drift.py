@@ -8,10 +8,9 @@ from eventstore.faults import Fault
 from eventstore.reading import bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import OF_ANOTHER_KIND
-from projections.view import View
+from projections.view import View, fold_page
 from projections.views import VIEWS, Checkpoint, Views, read_checkpoints
-from runfold.envelope import SYSTEM_STREAM
-from runfold.errors import RunfoldError
+from runfold.errors import InvalidEvent, RunfoldError
 
 FAULTS_MAX = 20  # Of one table: whoever sees as many rebuilds.
 Progress = Callable[[str, int, int], None]
@@ -80,11 +79,11 @@ class Drift:
         while after < upto:
             page = read_page(self._log, after=after, upto=upto)
             fresh.execute("BEGIN")
-            for recorded in page.events:
-                if recorded.run_id != SYSTEM_STREAM:
-                    fold.apply(fresh, recorded)
+            parked = fold_page(fresh, {view.name: (view, fold)}, page.events)
             fold.write(fresh)
             fresh.execute("COMMIT")
+            if parked:
+                raise InvalidEvent(parked[view.name].error)
             after = page.scanned_to
             if on_progress is not None:
                 on_progress(view.name, after, upto)

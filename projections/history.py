@@ -3,7 +3,7 @@
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import RunCache, View, encode_run
+from projections.view import Decoded, RunCache, View, encode_run
 from runfold.envelope import Recorded, time_text
 from runfold.events import EVENT_CLASSES
 
@@ -67,18 +67,15 @@ MOVING_CLASSES = frozenset({"lifecycle", "audit"})
 
 class HistoryFold:
     def __init__(self) -> None:
-        from runfold.evolve import evolve_recorded
+        from runfold.evolve import evolve_decoded
 
-        self._after = evolve_recorded
+        self._after = evolve_decoded
         self._runs = RunCache("SELECT body, position FROM history_runs WHERE run_id = ?")
         self._rows: list[tuple[int, str, str, str | None, str | None, str, str, int]] = []
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
-        # Only lifecycle and audit facts move a status; the many others need not be folded twice.
-        if EVENT_CLASSES.get(recorded.type) not in MOVING_CLASSES:
-            return
+    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
         before = self._runs.get(connection, recorded)
-        after = self._after(before, recorded)
+        after = self._after(before, recorded, event)
         self._runs.put(after, recorded.position)
         if after.status != before.status:
             self._rows.append(
@@ -108,4 +105,12 @@ class HistoryFold:
         self._runs.clear()
 
 
-VIEW = View(name="history", revision=2, tables=("history", "history_runs"), ddl=_DDL, make_fold=HistoryFold)
+VIEW = View(
+    name="history",
+    revision=2,
+    tables=("history", "history_runs"),
+    ddl=_DDL,
+    make_fold=HistoryFold,
+    # Only lifecycle and audit facts move a status; the many others need not be folded twice.
+    wants=lambda type_name: EVENT_CLASSES.get(type_name) in MOVING_CLASSES,
+)

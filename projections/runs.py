@@ -6,7 +6,7 @@ from typing import Any, get_args
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import RunCache, View, decode_run, encode_run
+from projections.view import Decoded, RunCache, View, decode_run, encode_run
 from runfold.envelope import Recorded, time_us
 from runfold.errors import BadRequest
 from runfold.report import duration_us
@@ -229,14 +229,14 @@ def _bad(name: str, value: object, allowed: str) -> BadRequest:
 class RunsFold:
     def __init__(self) -> None:
         # Imported by who folds: most commands read rows that another process has written.
-        from runfold.evolve import evolve_recorded
+        from runfold.evolve import evolve_decoded
 
-        self._after = evolve_recorded
+        self._after = evolve_decoded
         self._runs = RunCache("SELECT body, position FROM runs WHERE run_id = ?")
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
         run = self._runs.get(connection, recorded)
-        self._runs.put(self._after(run, recorded), recorded.position)
+        self._runs.put(self._after(run, recorded, event), recorded.position)
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
@@ -267,4 +267,17 @@ class RunsFold:
         self._runs.clear()
 
 
-VIEW = View(name="runs", revision=3, tables=("runs",), ddl=_DDL, make_fold=RunsFold)
+def _reads(type_name: str) -> bool:
+    from runfold.evolve import CHANGING_NOTHING
+
+    return type_name not in CHANGING_NOTHING
+
+
+VIEW = View(
+    name="runs",
+    revision=3,
+    tables=("runs",),
+    ddl=_DDL,
+    make_fold=RunsFold,
+    reads=_reads,
+)

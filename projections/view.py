@@ -1,16 +1,20 @@
 """What a view is: a name, a revision, its tables, and a fold that gathers a page in memory and then writes it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from runfold.envelope import Recorded
+from runfold.envelope import SYSTEM_STREAM, Recorded
+from runfold.errors import InvalidEvent
+from runfold.events import Event, Unknown
 from runfold.state import Run, new_run
 
-CACHED_RUNS_MAX = 4_096  # More than the 500 runs that one page can touch, few enough for some tens of megabytes.
+CACHED_RUNS_MAX = 4_096  # More than the runs that one page can touch, few enough for some tens of megabytes.
+Decoded: TypeAlias = Event | Unknown | None
+"""What happened; None where the data was redacted or cannot be read any more, or where no view reads it."""
 
 encode_run = msgspec.json.Encoder().encode
 decode_run = msgspec.json.Decoder(Run).decode
@@ -19,7 +23,7 @@ decode_run = msgspec.json.Decoder(Run).decode
 class Fold(Protocol):
     """One process's folded state of one view: it belongs to the checkpoint that this process wrote last."""
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
         """Fold one event in memory. Where it raises, the event has left no trace."""
         ...
 
@@ -32,6 +36,10 @@ class Fold(Protocol):
         ...
 
 
+def every_type(_: str) -> bool:
+    return True
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """`revision` goes up with every change of the tables or of what the fold makes of an event."""
 
@@ -40,11 +48,65 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     tables: tuple[str, ...]
     ddl: tuple[str, ...]
     make_fold: Callable[[], Fold]
+    wants: Callable[[str], bool] = every_type
+    """Whether the fold takes events of this type: of the others it does not even hear."""
+    reads: Callable[[str], bool] = every_type
+    """Whether it looks into their data: what nobody looks into is not decoded."""
+    system: bool = False
+    """Whether it takes the events of the system stream too."""
 
     @property
     def fingerprint(self) -> str:
         """What made the rows, word for word: a digest of it would cost every reading command the loading of OpenSSL."""
         return "\n".join((f"{self.name} {self.revision}", *self.ddl))
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """A fold refused an event: its view stands after `last`, and None is where it stood before the page."""
+
+    last: Recorded | None
+    error: str
+
+
+def fold_page(
+    connection: sqlite3.Connection, folds: Mapping[str, tuple[View, Fold]], events: Iterable[Recorded]
+) -> dict[str, Parked]:
+    """Give every event to the folds that want it, decoded once for all; the answer names those that broke."""
+    parked: dict[str, Parked] = {}
+    takers: dict[tuple[str, bool], tuple[list[tuple[str, Fold]], bool]] = {}
+    last: Recorded | None = None
+    for recorded in events:
+        kind = (recorded.type, recorded.run_id == SYSTEM_STREAM)
+        known = takers.get(kind)
+        if known is None:
+            known = takers[kind] = _takers(folds, *kind)
+        wanted, is_read = known
+        if wanted:
+            event: Decoded = None
+            if is_read:
+                try:
+                    event = recorded.event()
+                except InvalidEvent:
+                    event = None
+            for name, fold in wanted:
+                if name in parked:
+                    continue
+                try:
+                    fold.apply(connection, recorded, event)
+                except sqlite3.Error:
+                    raise
+                except Exception as error:  # Whatever a fold raises stops its own view only.
+                    text = f"event {recorded.position} of `{recorded.run_id}`: {type(error).__name__}: {error}"
+                    parked[name] = Parked(last, text)
+        last = recorded
+    return parked
+
+
+def _takers(
+    folds: Mapping[str, tuple[View, Fold]], type_name: str, is_system: bool
+) -> tuple[list[tuple[str, Fold]], bool]:
+    wanted = [(view, fold) for view, fold in folds.values() if view.wants(type_name) and (view.system or not is_system)]
+    return [(view.name, fold) for view, fold in wanted], any(view.reads(type_name) for view, _ in wanted)
 
 
 class RunCache:

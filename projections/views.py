@@ -15,12 +15,11 @@ import msgspec
 from eventstore.contract import PAGE_EVENTS, Bounds, Page
 from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
-from projections import history, runs
-from projections.view import Fold, View
-from runfold.envelope import SYSTEM_STREAM
+from projections import audit, history, runs
+from projections.view import Fold, View, fold_page
 from runfold.errors import Contended, Diverged, InvalidSetting, NotFound
 
-VIEWS: tuple[View, ...] = (runs.VIEW, history.VIEW)
+VIEWS: tuple[View, ...] = (runs.VIEW, history.VIEW, audit.VIEW)
 CURRENT_FILE = "CURRENT"
 LOCK_FILE = "views.lock"
 REBUILD_LOCK_FILE = "rebuild.lock"
@@ -190,6 +189,7 @@ class Views:
     def _fold(self, views: list[View], before: dict[str, Checkpoint], page: Page, log_id: str) -> None:
         with self._transaction():
             now = self.checkpoints()
+            folds: dict[str, tuple[View, Fold]] = {}
             for view in views:
                 # Compare-and-set: whoever moved this view meanwhile has folded these events already.
                 if now[view.name] != before[view.name]:
@@ -197,29 +197,22 @@ class Views:
                     continue
                 if self._written.get(view.name) != now[view.name].place:
                     self._forget(view)
-                after = self._fold_view(view, now[view.name], page, log_id)
-                self._folds[view.name].write(self.connection)
+                if view.name not in self._folds:
+                    self._folds[view.name] = view.make_fold()
+                folds[view.name] = (view, self._folds[view.name])
+            parked = fold_page(self.connection, folds, page.events)
+            for name, (view, fold) in folds.items():
+                fold.write(self.connection)
+                broke = parked.get(name)
+                last = page.events[-1] if broke is None else broke.last
+                reached = now[name].place if last is None else (log_id, last.position, last.hash)
+                after = (
+                    _checkpoint(view, reached)
+                    if broke is None
+                    else _checkpoint(view, reached, status="parked", error=broke.error[:ERROR_CHARS_MAX])
+                )
                 self._write_checkpoint(view, after)
-                self._written[view.name] = after.place
-
-    def _fold_view(self, view: View, before: Checkpoint, page: Page, log_id: str) -> Checkpoint:
-        """Where the view stands after the page: at its end, or parked before the first event that its fold refuses."""
-        if view.name not in self._folds:
-            self._folds[view.name] = view.make_fold()
-        apply, connection = self._folds[view.name].apply, self.connection
-        last = None
-        for recorded in page.events:
-            if recorded.run_id != SYSTEM_STREAM:
-                try:
-                    apply(connection, recorded)
-                except sqlite3.Error:
-                    raise
-                except Exception as error:  # Whatever a fold raises stops its own view only.
-                    text = f"event {recorded.position} of `{recorded.run_id}`: {type(error).__name__}: {error}"
-                    reached = before.place if last is None else (log_id, last.position, last.hash)
-                    return _checkpoint(view, reached, status="parked", error=text[:ERROR_CHARS_MAX])
-            last = recorded
-        return _checkpoint(view, before.place if last is None else (log_id, last.position, last.hash))
+                self._written[name] = after.place
 
     def _discard(self, views: list[View]) -> None:
         """These rows were folded from a log that is not this one, so the views begin anew."""

@@ -112,7 +112,7 @@ _SAID_AT_OPENING = tuple(
     name for name in RunQueued.__struct_fields__ if name in Run.__struct_fields__ and name != "completion"
 )
 # The bulk of every log: their data need not even be decoded.
-_CHANGING_NOTHING = frozenset({"subprocess_output", "message", "reasoning", "file_read"})
+CHANGING_NOTHING = frozenset({"subprocess_output", "message", "reasoning", "file_read"})
 _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 
 
@@ -134,14 +134,19 @@ def fold(run: Run, recordeds: Iterable[Recorded]) -> Run:
 
 def evolve_recorded(run: Run, recorded: Recorded) -> Run:
     """The run after a recorded event; one whose data cannot be read any more only counts."""
-    if run.version == 0:
-        run = replace(run, tenant=recorded.tenant)
     event = None
-    if recorded.type not in _CHANGING_NOTHING:
+    if recorded.type not in CHANGING_NOTHING:
         try:
             event = recorded.event()
         except InvalidEvent:
             event = None
+    return evolve_decoded(run, recorded, event)
+
+
+def evolve_decoded(run: Run, recorded: Recorded, event: Event | Unknown | None) -> Run:
+    """The same, where somebody has decoded the event already."""
+    if run.version == 0:
+        run = replace(run, tenant=recorded.tenant)
     return evolve(run, event, at_us=recorded.at_us)
 
 

@@ -40,6 +40,8 @@ GUARDED = {
     ("PUT", "/api/runs/{run_id}/artifacts/{name}"): "operator",
     ("POST", "/api/runs/{run_id}/heartbeat"): "operator",
     ("POST", "/api/runs/{run_id}/control"): "operator",
+    ("GET", "/api/audit"): "viewer",
+    ("GET", "/api/audit/counts"): "viewer",
     ("GET", "/api/stream"): "viewer",
     ("GET", "/api/openapi.json"): "viewer",
 }

@@ -18,7 +18,7 @@ from eventstore.sqlite3_module import sqlite3
 from projections.history import run_history
 from projections.runs import RunFilter, find_run_ids, get_run, list_runs, newest_run_id
 from projections.service import ViewService
-from projections.view import View, decode_run
+from projections.view import Decoded, View, decode_run
 from projections.views import VIEWS, Views, rebuild
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded, time_text
 from runfold.errors import BadRequest
@@ -46,7 +46,7 @@ from runfold.events import (
     encode_data,
     event_type,
 )
-from runfold.evolve import _CHANGING_NOTHING, evolve, fold
+from runfold.evolve import CHANGING_NOTHING, evolve, fold
 from runfold.snapshot import Snapshot
 from runfold.state import Run, new_run
 
@@ -305,7 +305,7 @@ async def test_a_folder_that_cannot_be_written_is_read_and_says_stale_when_behin
 class FailingFold:
     """Refuses one event for ever."""
 
-    def apply(self, connection: Any, recorded: Recorded) -> None:
+    def apply(self, connection: Any, recorded: Recorded, event: Decoded) -> None:
         if recorded.position == 3:
             raise ValueError("cannot take it")
 
@@ -541,7 +541,7 @@ UNDECODED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(_CHANGING_NOTHING))
+@pytest.mark.parametrize("name", sorted(CHANGING_NOTHING))
 def test_an_event_whose_data_the_fold_never_decodes_would_change_nothing(name: str) -> None:
     event = decode_data(name, UNDECODED[name])
     run = new_run("r_a")

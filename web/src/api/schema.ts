@@ -4,6 +4,40 @@
  */
 
 export interface paths {
+    "/api/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who did what when, newest first */
+        get: operations["list_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/audit/counts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How often, by actor, type, class, run, workflow, tenant, path or day */
+        get: operations["count_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/openapi.json": {
         parameters: {
             query?: never;
@@ -367,6 +401,47 @@ export interface components {
             position: number;
             sha256: string;
             size_bytes: number;
+        };
+        /** AuditCount */
+        AuditCount: {
+            count: number;
+            key: string | null;
+        };
+        /** AuditCounts */
+        AuditCounts: {
+            items: components["schemas"]["AuditCount"][];
+            /** @default null */
+            next_cursor: string | null;
+            total: number;
+        };
+        /**
+         * AuditItem
+         * @description One event. `run_id` is the run it is about, also where it stands on the system stream.
+         */
+        AuditItem: {
+            actor: string;
+            at: string;
+            cause: string | null;
+            class: string;
+            command: string | null;
+            id: string;
+            path: string | null;
+            position: number;
+            recorded_at: string;
+            run_id: string;
+            tenant: string;
+            text: string;
+            type: string;
+            workflow: string | null;
+        };
+        /**
+         * AuditList
+         * @description `total` is null where more match than are counted; `next_cursor` is null on the last page.
+         */
+        AuditList: {
+            items: components["schemas"]["AuditItem"][];
+            next_cursor: string | null;
+            total: number | null;
         };
         /** CancelBody */
         CancelBody: {
@@ -815,6 +890,97 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_audit: {
+        parameters: {
+            query?: {
+                actor?: string[];
+                cause?: string | null;
+                class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
+                command?: string | null;
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+                order?: "asc" | "desc";
+                path?: string | null;
+                q?: string | null;
+                run_id?: string | null;
+                since?: string | null;
+                type?: string[];
+                until?: string | null;
+                workflow?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Who did what when, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    count_audit: {
+        parameters: {
+            query?: {
+                actor?: string[];
+                by?: "actor" | "class" | "day" | "path" | "run_id" | "tenant" | "type" | "workflow";
+                cause?: string | null;
+                class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
+                command?: string | null;
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+                order?: "asc" | "desc";
+                path?: string | null;
+                q?: string | null;
+                run_id?: string | null;
+                since?: string | null;
+                type?: string[];
+                until?: string | null;
+                workflow?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How often, by actor, type, class, run, workflow, tenant, path or day */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditCounts"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_openapi: {
         parameters: {
             query?: never;

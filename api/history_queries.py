@@ -1,0 +1,84 @@
+"""What the history answers: who did what when, how often, and what caused what."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from api.answers import view_response
+from api.guard import SCOPE
+from api.reading import Limit, ViewQuery, query_views
+from api.routes import QUERY, Route
+from api.service import SERVICE
+from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
+from runfold.events import EventClass
+
+
+class AuditQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    actor: tuple[str, ...] = ()
+    type: tuple[str, ...] = ()
+    classes: tuple[EventClass, ...] = msgspec.field(default=(), name="class")
+    run_id: str | None = None
+    workflow: str | None = None
+    path: str | None = None
+    q: str | None = None
+    since: str | None = None
+    until: str | None = None
+    cause: str | None = None
+    command: str | None = None
+    order: Literal["asc", "desc"] = "desc"
+    limit: Annotated[int, Limit] = 50
+    cursor: str | None = None
+
+
+class AuditCountsQuery(AuditQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    by: Literal["actor", "type", "class", "run_id", "workflow", "tenant", "path", "day"] = "type"
+
+
+class AuditCounts(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[AuditCount]
+    total: int
+    next_cursor: str | None = None
+
+
+async def get_audit(request: web.Request) -> web.Response:
+    query: AuditQuery = request[QUERY]
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, find_audit, _wanted(request))
+    return view_response(found, freshness)
+
+
+async def get_audit_counts(request: web.Request) -> web.Response:
+    query: AuditCountsQuery = request[QUERY]
+    found, freshness = await query_views(
+        request.app[SERVICE], query.min_position, count_audit, _wanted(request), by=query.by
+    )
+    return view_response(AuditCounts(items=found, total=len(found)), freshness)
+
+
+def _wanted(request: web.Request) -> AuditFilter:
+    asked: dict[str, Any] = msgspec.structs.asdict(request[QUERY])
+    for name in ("by", "min_position"):
+        asked.pop(name, None)
+    return AuditFilter(tenant=request[SCOPE].tenant, **asked)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/audit",
+        operation="list_audit",
+        handler=get_audit,
+        summary="Who did what when, newest first",
+        query=AuditQuery,
+        answer=AuditList,
+    ),
+    Route(
+        method="GET",
+        path="/api/audit/counts",
+        operation="count_audit",
+        handler=get_audit_counts,
+        summary="How often, by actor, type, class, run, workflow, tenant, path or day",
+        query=AuditCountsQuery,
+        answer=AuditCounts,
+    ),
+)

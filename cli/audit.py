@@ -1,0 +1,100 @@
+"""`runfold audit`: who did what when, over all runs; to look at, to count, or to take away as a file."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli.export import write_csv, write_parquet
+from cli.reading import json_option, open_runs, print_json, settings_of
+from cli.runs import Runs, find_run
+from cli.screen import colour, plain, table, talk
+from projections.audit import GROUPS, LIMIT_MAX, AuditFilter, AuditItem
+from runfold.errors import BadRequest
+
+EXPORT_ROWS_MAX = 1_000_000  # More than a spreadsheet takes.
+
+
+@click.command()
+@click.argument("run_text", metavar="[RUN]", required=False)
+@click.option("--actor", multiple=True, help="`user:anna`, or a kind such as `user`; repeatable.")
+@click.option("--type", "types", multiple=True, help="An event type such as cancel_requested; repeatable.")
+@click.option(
+    "--class", "classes", multiple=True, type=click.Choice(("lifecycle", "activity", "usage", "audit")),
+    help="Repeatable.",
+)  # fmt: skip
+@click.option("--workflow", help="Only runs of this workflow.")
+@click.option("--path", help="A file, a folder ending in `/`, or a pattern such as 'src/*.py'.")
+@click.option("-q", "--text", "q", help="Only what says this.")
+@click.option("--since", help="Recorded at this time or later, such as 2026-01-31T12:00:00Z.")
+@click.option("--until", help="Recorded before this time.")
+@click.option("--cause", help="What the event with this id caused.")
+@click.option("--by", type=click.Choice(GROUPS), help="Count instead of listing.")
+@click.option("--limit", type=click.IntRange(1, EXPORT_ROWS_MAX), help="At most so many.  [default: 50; all of a file]")
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Into a file; `-` to print.")
+@click.option("--parquet", "parquet_file", type=click.Path(dir_okay=False, path_type=Path), help="Into a file.")
+@click.option("--jsonl", is_flag=True, help="Print one JSON object a line.")
+@json_option
+@click.pass_context
+def audit(
+    context: click.Context, /, *, run_text: str | None, types: tuple[str, ...], csv_file: Path | None,
+    parquet_file: Path | None, jsonl: bool, as_json: bool, by: str | None, limit: int | None, **filters: object,
+) -> None:  # fmt: skip
+    """List who did what when, newest first."""
+    if sum(map(bool, (csv_file, parquet_file, jsonl, as_json))) > 1:
+        raise BadRequest("more than one format is asked for", hint="give one of --json, --jsonl, --csv, --parquet")
+    is_whole = bool(csv_file or parquet_file or jsonl)
+    count = limit or (EXPORT_ROWS_MAX if is_whole else 50)
+    with open_runs(settings_of(context)) as runs:
+        run_id = None if run_text is None else find_run(runs, run_text).id
+        wanted = msgspec.convert(
+            {"tenant": None, "run_id": run_id, "type": types, "limit": min(count, LIMIT_MAX), **filters},
+            AuditFilter,
+        )
+        if by is not None:
+            _count(runs, wanted, by, as_json=as_json)
+            return
+        if as_json and count <= LIMIT_MAX:
+            print_json(runs.audit(wanted))
+            return
+        items = _items(runs, wanted, count)
+        if parquet_file is not None:
+            talk(f"{write_parquet(parquet_file, AuditItem, items)} rows in {parquet_file}")
+        elif csv_file is not None:
+            write_csv(csv_file, AuditItem, items)
+        elif jsonl:
+            for item in items:
+                sys.stdout.buffer.write(msgspec.json.encode(item) + b"\n")
+        elif as_json:
+            print_json({"items": list(items), "total": None, "next_cursor": None})
+        else:
+            _print(items)
+
+
+def _items(runs: Runs, wanted: AuditFilter, count: int) -> Iterator[AuditItem]:
+    left = count
+    while left > 0:
+        page = runs.audit(wanted)
+        yield from page.items[:left]
+        left -= len(page.items)
+        if page.next_cursor is None:
+            return
+        wanted = msgspec.structs.replace(wanted, cursor=page.next_cursor, limit=max(1, min(left, LIMIT_MAX)))
+
+
+def _count(runs: Runs, wanted: AuditFilter, by: str, *, as_json: bool) -> None:
+    counts = runs.audit_counts(wanted, by=by)
+    if as_json:
+        print_json({"items": counts, "total": len(counts), "next_cursor": None})
+        return
+    table(("COUNT", by.upper()), [(str(item.count), plain(item.key or "-", 80)) for item in counts])
+
+
+def _print(items: Iterator[AuditItem]) -> None:
+    for item in items:
+        what = " ".join(text for text in (item.path, plain(item.text, 100)) if text)
+        when = item.recorded_at[:19].replace("T", " ")
+        head = f"{item.position:>7}  {when}  {plain(item.actor, 24):<16} {item.run_id[:12]:<12}"
+        click.echo(f"{head}  {colour(f'{item.type:<20}', 'yellow' if item.event_class == 'audit' else None)} {what}")

@@ -1,0 +1,142 @@
+"""What the tests of the views share: a log of random runs of two tenants, and what it holds, read as another would."""
+
+import random
+import uuid
+from pathlib import Path
+
+from eventstore.reading import open_reader, read_page
+from eventstore.sqlite import SqliteLog
+from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
+from runfold.events import (
+    ApprovalGranted,
+    ApprovalRequested,
+    ArtifactStored,
+    CancelRequested,
+    CommandRefused,
+    Event,
+    EventRedacted,
+    FileRead,
+    FileWritten,
+    Message,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    StepCompleted,
+    StepFailed,
+    StepStarted,
+    SubprocessOutput,
+    TokenUsage,
+    ToolCalled,
+    ToolReturned,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+    Unknown,
+    encode_data,
+    event_type,
+)
+
+CREATED_US = 1_700_000_000_000_000
+ACTORS = ("user:anna", "user:bob", "worker:w1", "system")
+
+
+def new_event(
+    event: Event | Unknown, *, at_us: int, tenant: str, actor: str = "user:anna", cause: str | None = None
+) -> NewEvent:
+    return NewEvent(
+        id=str(uuid.uuid4()),
+        type=event_type(event),
+        data=encode_data(event),
+        at_us=at_us,
+        tenant=tenant,
+        actor=actor,
+        cause=cause,
+        command=str(uuid.uuid4()),
+    )
+
+
+def random_event(chance: random.Random) -> Event | Unknown:
+    path = f"src/{chance.choice('xyz')}{chance.choice(['.py', '[1].py', '/deep/a.txt'])}"
+    step, call, turn = chance.choice("ab"), chance.choice("cde"), chance.randrange(3)
+    return chance.choice(
+        [
+            RunStarted(worker="w1"),
+            RunPaused(reason="50% done"),
+            RunResumed(),
+            CancelRequested(reason="too dear"),
+            RunCancelled(),
+            RunStopped(reason_code="USER_INTERRUPT"),
+            RunCompleted(reason_code="EXIT_ZERO"),
+            RunFailed(reason_code="EXIT_NONZERO"),
+            TurnStarted(turn=turn, step=chance.choice([None, step])),
+            TurnCompleted(turn=turn),
+            TurnFailed(turn=turn),
+            StepStarted(step=step, attempt=chance.randrange(1, 3)),
+            StepCompleted(step=step, cache_hit=chance.random() < 0.5),
+            StepFailed(step=step),
+            ToolCalled(tool="edit", call_id=call),
+            ToolReturned(call_id=call),
+            FileWritten(path=path, bytes=9),
+            FileRead(path=path),
+            Message(text=f"hello 100% {step}"),
+            SubprocessOutput(text="line"),
+            ApprovalRequested(approval_id="ap", summary="may I"),
+            ApprovalGranted(approval_id="ap"),
+            ArtifactStored(artifact_id=call, name=f"{call}.txt", sha256="0" * 64, size_bytes=turn, step=step),
+            TokenUsage(
+                model=chance.choice([None, "m1", "m2"]),
+                provider=chance.choice([None, "p"]),
+                input_tokens=chance.randrange(99),
+                output_tokens=chance.randrange(9),
+                cost_micros=chance.choice([None, chance.randrange(9_999)]),
+            ),
+            Unknown(type="from_the_future", data=b'{"who":"knows"}'),  # pyright: ignore[reportArgumentType]
+        ]
+    )
+
+
+async def write_histories(
+    log: SqliteLog, chance: random.Random, *, appends: int, runs: int = 10, redactions: bool = False
+) -> None:
+    """Runs `r_000` … of tenant `default` where the number is even, else of `other`."""
+    at_us, ids = CREATED_US, dict[str, str]()
+    for _ in range(appends):
+        number = chance.randrange(runs)
+        run_id, tenant = f"r_{number:03}", ("default", "other")[number % 2]
+        last = await log.last(run_id)
+        events: list[Event | Unknown] = [random_event(chance) for _ in range(chance.randrange(1, 6))]
+        if last is None:
+            events.insert(0, RunQueued(title=f"run {number}", workflow=chance.choice(["build", "ship", None])))
+        elif redactions and chance.random() < 0.1:
+            events.append(EventRedacted(version=chance.randrange(1, last.version + 1)))
+        # Reporters' clocks go back now and then.
+        at_us += chance.randrange(-1_000, 50_000_000)
+        new = [
+            new_event(event, at_us=at_us, tenant=tenant, actor=chance.choice(ACTORS),
+                      cause=ids.get(run_id) if chance.random() < 0.3 else None)
+            for event in events
+        ]  # fmt: skip
+        ids[run_id] = new[-1].id
+        await log.append(run_id, new, expected=0 if last is None else last.position)
+        if chance.random() < 0.1:
+            refused = CommandRefused(run_id=run_id, refused="cancel", reason="it is over")
+            system = await log.last(SYSTEM_STREAM)
+            new_one = new_event(refused, at_us=at_us, tenant=tenant, actor="user:bob")
+            await log.append(SYSTEM_STREAM, [new_one], expected=0 if system is None else system.position)
+
+
+def all_events(data: Path) -> list[Recorded]:
+    """The whole log, the system stream too, in order."""
+    reader = open_reader(data)
+    try:
+        events: list[Recorded] = []
+        while page := read_page(reader, after=events[-1].position if events else 0).events:
+            events += page
+        return events
+    finally:
+        reader.close()
