@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from api import acting, dashboard, files, history_queries, launching, pages, reading, sse
+from api import acting, admin, dashboard, files, history_queries, launching, pages, reading, run_queries, sse
 from api.answers import json_response
 from api.following import Streaming
 from api.guard import make_guard
@@ -215,6 +215,8 @@ TABLE: tuple[Route, ...] = (
         status=202,
     ),
     *history_queries.ROUTES,
+    *run_queries.ROUTES,
+    *admin.ROUTES,
     Route(
         method="GET",
         path="/api/openapi.json",

@@ -9,11 +9,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from api.routes import Route
-from api.sessions import RANK, Scope, Sessions
+from api.sessions import Scope, Sessions
 from runfold.errors import BadRequest, Forbidden, Misdirected, Unauthorized, UnsupportedMedia
 
 COOKIE = "runfold_session"
 TENANT_HEADER = "Runfold-Tenant"
+NEEDED = {"root": "it needs an admin of all tenants"}
 SCOPE: web.RequestKey[Scope] = web.RequestKey("scope", Scope)
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
@@ -36,9 +37,10 @@ def make_guard(
             raise UnsupportedMedia(
                 f"`{request.content_type}` is not taken here", hint="send JSON with `Content-Type: application/json`"
             )
-        if route is not None and route.needs != "open" and RANK[request[SCOPE].role] < RANK[route.needs]:
+        if route is not None and route.needs != "open" and not request[SCOPE].may(route.needs):
             raise Forbidden(
-                f"role `{request[SCOPE].role}` may not {request.method} here", hint=f"it needs role `{route.needs}`"
+                f"role `{request[SCOPE].role}` may not {request.method} here",
+                hint=NEEDED.get(route.needs, f"it needs role `{route.needs}`"),
             )
         return await handler(request)
 
@@ -83,7 +85,7 @@ def acting_in(scope: Scope, tenant: str | None) -> Scope:
     if tenant is not None and not _TENANT.fullmatch(tenant):
         raise BadRequest(f"`{TENANT_HEADER}` is not a tenant's name", hint="letters, digits, `-`, `_` and `.`")
     if scope.tenant == "*":
-        return msgspec.structs.replace(scope, tenant=tenant or "default")
+        return msgspec.structs.replace(scope, tenant=tenant or "default", of_all=True)
     if tenant is not None and tenant != scope.tenant:
         raise Forbidden("this token is of another tenant", hint=f"leave `{TENANT_HEADER}` away")
     return scope

@@ -67,8 +67,14 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 async def get_runs(request: web.Request) -> web.Response:
     query: RunsQuery = request[QUERY]
-    wanted = RunFilter(
-        tenant=request[SCOPE].tenant,
+    wanted = run_filter(query, tenant=request[SCOPE].tenant)
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_runs, wanted)
+    return view_response(found, freshness)
+
+
+def run_filter(query: RunsQuery, *, tenant: str | None) -> RunFilter:
+    return RunFilter(
+        tenant=tenant,
         status=query.status,
         workflow=query.workflow,
         q=query.q,
@@ -81,8 +87,6 @@ async def get_runs(request: web.Request) -> web.Response:
         offset=query.offset,
         cursor=query.cursor,
     )
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_runs, wanted)
-    return view_response(found, freshness)
 
 
 async def get_one(request: web.Request) -> web.Response:

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from api.requests import decode_body, decode_query
 
-Needs = Literal["open", "viewer", "operator", "admin"]
+Needs = Literal["open", "viewer", "operator", "admin", "root"]
+"""`root` is an admin of all tenants."""
 RequestHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY: web.RequestKey[Any] = web.RequestKey("body", object)
 QUERY: web.RequestKey[Any] = web.RequestKey("query", object)

@@ -24,6 +24,13 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     role: Role
     actor: str
+    of_all: bool = False
+    """Whether the token was for all tenants, before the request chose one."""
+
+    def may(self, needed: str) -> bool:
+        if needed == "root":
+            return self.of_all and self.role == "admin"
+        return any(role == needed and RANK[self.role] >= rank for role, rank in RANK.items())
 
 
 class _Held(msgspec.Struct, frozen=True):

@@ -13,12 +13,15 @@ from eventstore.reading import bounds, data_version, open_reader, read_page
 from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
 from projections.history import Transition, run_history
 from projections.runs import RunFilter, RunList, find_run_ids, get_run, list_runs
+from projections.steps import StepList, list_steps
+from projections.usage import CostFilter, CostList, costs
 from projections.views import Views
 from runfold.envelope import Recorded
 from runfold.errors import InvalidSetting, NotAllowed, NotFound
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
 
+STEPS_MAX = 1_000_000  # More than a run can have.
 POLL_SECONDS = 0.05  # A person sees no delay, and an idle watcher costs next to nothing.
 ENDS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
 
@@ -39,6 +42,13 @@ class FolderRuns:
 
     def history(self, run_id: str) -> list[Transition]:
         return run_history(self.views.connection, run_id)
+
+    def steps(self, run_id: str, *, status: tuple[str, ...]) -> StepList:
+        found = list_steps(self.views.connection, run_id, tenant=None, status=status, limit=STEPS_MAX)
+        return found or StepList(items=[], total=0, next_cursor=None)
+
+    def costs(self, *, by: str, limit: int) -> CostList:
+        return costs(self.views.connection, CostFilter(tenant=None, by=by, limit=limit))
 
     def audit(self, wanted: AuditFilter) -> AuditList:
         return find_audit(self.views.connection, wanted)

@@ -16,6 +16,8 @@ from cli.settings import Settings
 from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.history import Transition
 from projections.runs import LIMIT_MAX, RunFilter, RunList
+from projections.steps import StepItem, StepList
+from projections.usage import CostList
 from runfold import errors
 from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
@@ -80,6 +82,19 @@ class RemoteRuns:
 
     def history(self, run_id: str) -> list[Transition]:
         return msgspec.json.decode(self._get(f"/api/runs/{run_id}/history"), type=Transitions).items
+
+    def steps(self, run_id: str, *, status: tuple[str, ...]) -> StepList:
+        items, total = list[StepItem](), 0
+        cursor: str | None = "0"
+        while cursor is not None:
+            answer = self._get(f"/api/runs/{run_id}/steps", {"cursor": cursor, "status": status})
+            page = msgspec.json.decode(answer, type=StepList)
+            items += page.items
+            cursor, total = page.next_cursor, page.total
+        return StepList(items=items, total=total, next_cursor=None)
+
+    def costs(self, *, by: str, limit: int) -> CostList:
+        return msgspec.json.decode(self._get("/api/costs", {"by": by, "limit": limit}), type=CostList)
 
     def audit(self, wanted: AuditFilter) -> AuditList:
         return msgspec.json.decode(self._get("/api/audit", _query(wanted)), type=AuditList)

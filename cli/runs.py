@@ -8,6 +8,8 @@ import msgspec
 from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.history import Transition
 from projections.runs import RunFilter, RunList
+from projections.steps import StepList
+from projections.usage import CostList
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, NotFound
 from runfold.snapshot import Snapshot
@@ -34,6 +36,12 @@ class Runs(Protocol):
         ...
 
     def history(self, run_id: str) -> list[Transition]: ...
+
+    def steps(self, run_id: str, *, status: tuple[str, ...]) -> StepList:
+        """All of them."""
+        ...
+
+    def costs(self, *, by: str, limit: int) -> CostList: ...
 
     def audit(self, wanted: AuditFilter) -> AuditList: ...
 

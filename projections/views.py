@@ -15,11 +15,19 @@ import msgspec
 from eventstore.contract import PAGE_EVENTS, Bounds, Page
 from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
-from projections import audit, history, runs
+from projections import artifacts, audit, history, runs, stats, timeline, usage
 from projections.view import Fold, View, fold_page
 from runfold.errors import Contended, Diverged, InvalidSetting, NotFound
 
-VIEWS: tuple[View, ...] = (runs.VIEW, history.VIEW, audit.VIEW)
+VIEWS: tuple[View, ...] = (
+    runs.VIEW,
+    history.VIEW,
+    audit.VIEW,
+    usage.VIEW,
+    timeline.VIEW,
+    artifacts.VIEW,
+    stats.VIEW,
+)
 CURRENT_FILE = "CURRENT"
 LOCK_FILE = "views.lock"
 REBUILD_LOCK_FILE = "rebuild.lock"
@@ -104,6 +112,11 @@ class Views:
         """To query with; valid until the next `refresh`."""
         assert self._connection is not None  # noqa: S101
         return self._connection
+
+    @property
+    def path(self) -> Path:
+        """The file of this generation."""
+        return self._data / f"views.{self._generation}.db"
 
     def refresh(self, *, wait_seconds: float = 2.0) -> Freshness:
         """Fold what the log holds beyond the checkpoints; waits a bounded time for another process that does.

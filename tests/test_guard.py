@@ -41,6 +41,18 @@ GUARDED = {
     ("POST", "/api/runs/{run_id}/heartbeat"): "operator",
     ("POST", "/api/runs/{run_id}/control"): "operator",
     ("GET", "/api/audit"): "viewer",
+    ("GET", "/api/costs"): "viewer",
+    ("GET", "/api/runs/{run_id}/steps"): "viewer",
+    ("GET", "/api/runs/{run_id}/steps/{step}"): "viewer",
+    ("GET", "/api/runs/{run_id}/steps/{step}/artifacts"): "viewer",
+    ("GET", "/api/runs/{run_id}/artifacts"): "viewer",
+    ("GET", "/api/runs/{run_id}/timeline"): "viewer",
+    ("GET", "/api/admin/costs"): "root",
+    ("GET", "/api/admin/runs"): "root",
+    ("GET", "/api/admin/runs/stats"): "root",
+    ("GET", "/api/admin/queue"): "root",
+    ("GET", "/api/admin/views"): "root",
+    ("GET", "/metrics"): "root",
     ("GET", "/api/audit/counts"): "viewer",
     ("GET", "/api/stream"): "viewer",
     ("GET", "/api/openapi.json"): "viewer",
@@ -48,9 +60,9 @@ GUARDED = {
 # What can be asked for with GET can be asked for with HEAD, by the same people.
 for known in (OPEN, GUARDED):
     heads = {("HEAD", path) for method, path in known if method == "GET"}
-    known.update(heads if isinstance(known, set) else dict.fromkeys(heads, "viewer"))
+    known.update(heads if isinstance(known, set) else {head: known["GET", head[1]] for head in heads})
 PATHS = sorted(
-    {path for _, path in GUARDED} | {path for _, path in OPEN} | {"/nowhere", "/metrics", "/app.js/", "/x.js"}
+    {path for _, path in GUARDED} | {path for _, path in OPEN} | {"/nowhere", "/metrics/x", "/app.js/", "/x.js"}
 )
 
 

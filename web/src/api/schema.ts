@@ -4,6 +4,91 @@
  */
 
 export interface paths {
+    "/api/admin/costs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Tokens and cost of all tenants */
+        get: operations["list_all_costs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/queue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What waits for a worker, and since when */
+        get: operations["get_queue"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The runs of all tenants */
+        get: operations["list_all_runs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/runs/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Runs by outcome and day, failure rate, mean and p95 duration */
+        get: operations["get_run_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/views": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How far each view has read, and which are parked */
+        get: operations["list_views"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/audit": {
         parameters: {
             query?: never;
@@ -30,6 +115,23 @@ export interface paths {
         };
         /** How often, by actor, type, class, run, workflow, tenant, path or day */
         get: operations["count_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/costs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Tokens and cost by model, provider, day, workflow, run or step */
+        get: operations["list_costs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -86,6 +188,23 @@ export interface paths {
         post?: never;
         /** Cancel the run */
         delete: operations["cancel_run"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/artifacts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the run left behind */
+        get: operations["list_artifacts"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -211,6 +330,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{run_id}/steps": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The run's steps with their tries */
+        get: operations["list_steps"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/steps/{step}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One step with what went in and came out */
+        get: operations["get_step"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/steps/{step}/artifacts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a step left behind */
+        get: operations["list_step_artifacts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{run_id}/stream": {
         parameters: {
             query?: never;
@@ -220,6 +390,23 @@ export interface paths {
         };
         /** The run's events, live, to its end */
         get: operations["stream_run"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/timeline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Turns, steps, tools, units, approvals and pauses as spans */
+        get: operations["get_timeline"];
         put?: never;
         post?: never;
         delete?: never;
@@ -330,6 +517,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Counters for Prometheus */
+        get: operations["get_metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/readyz": {
         parameters: {
             query?: never;
@@ -394,6 +598,18 @@ export interface components {
             type: string;
             version: number;
         };
+        /** Artifact */
+        Artifact: {
+            actor: string;
+            artifact_id: string;
+            at: string;
+            media_type: string;
+            name: string;
+            position: number;
+            sha256: string;
+            size_bytes: number;
+            step: string | null;
+        };
         /** ArtifactAnswer */
         ArtifactAnswer: {
             artifact_id: string;
@@ -401,6 +617,15 @@ export interface components {
             position: number;
             sha256: string;
             size_bytes: number;
+        };
+        /**
+         * ArtifactList
+         * @description In the order in which they were stored; `next_cursor` is null on the last page.
+         */
+        ArtifactList: {
+            items: components["schemas"]["Artifact"][];
+            next_cursor: string | null;
+            total: number;
         };
         /** AuditCount */
         AuditCount: {
@@ -512,6 +737,39 @@ export interface components {
             reason_code?: string | null;
             /** @default null */
             receipt?: components["schemas"]["Receipt"] | null;
+        };
+        /**
+         * Cost
+         * @description `cost_usd` is null where no price is known; `unpriced` counts the reports that it leaves out.
+         */
+        Cost: {
+            cache_read_tokens: number;
+            cache_write_tokens: number;
+            cost_usd: number | null;
+            input_tokens: number;
+            key: string | null;
+            output_tokens: number;
+            reasoning_tokens: number;
+            runs: number;
+            unpriced: number;
+        };
+        /**
+         * CostList
+         * @description The dearest first (days: the newest); `sum` is of all groups, on this page or not.
+         */
+        CostList: {
+            items: components["schemas"]["Cost"][];
+            next_cursor: string | null;
+            sum: components["schemas"]["Cost"];
+            total: number;
+        };
+        /** Day */
+        Day: {
+            by_status: {
+                [key: string]: number;
+            };
+            created: number;
+            day: string;
         };
         /** EventList */
         EventList: {
@@ -667,6 +925,15 @@ export interface components {
             title: string;
             type: string;
         };
+        /** Queue */
+        Queue: {
+            active: {
+                [key: string]: number;
+            };
+            depth: number;
+            oldest_at: string | null;
+            oldest_run_id: string | null;
+        };
         /**
          * Readiness
          * @description `degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
@@ -721,6 +988,25 @@ export interface components {
             next_cursor: string | null;
             total: number;
         };
+        /**
+         * RunStats
+         * @description A run counts where it came to rest last. `failure_rate` is of those that completed or failed.
+         */
+        RunStats: {
+            active: {
+                [key: string]: number;
+            };
+            by_status: {
+                [key: string]: number;
+            };
+            created: number;
+            days: components["schemas"]["Day"][];
+            duration_ms_mean: number | null;
+            duration_ms_p50: number | null;
+            duration_ms_p95: number | null;
+            failure_rate: number | null;
+            since: string;
+        };
         /** SessionBody */
         SessionBody: {
             token: string;
@@ -763,6 +1049,31 @@ export interface components {
             workflow: string | null;
         };
         /**
+         * Span
+         * @description `parent` is the `position` of the span it lies in; `ended_at` is null while it goes on.
+         */
+        Span: {
+            attempt: number | null;
+            duration_ms: number | null;
+            ended_at: string | null;
+            key: string;
+            kind: string;
+            name: string;
+            parent: number | null;
+            position: number;
+            started_at: string;
+            status: string;
+        };
+        /**
+         * SpanList
+         * @description In the order in which they began; `next_cursor` is the `after` of the next page, null on the last.
+         */
+        SpanList: {
+            items: components["schemas"]["Span"][];
+            next_cursor: string | null;
+            total: number | null;
+        };
+        /**
          * Stats
          * @description `cost_usd` is null while no price is known: unknown is not zero.
          */
@@ -773,6 +1084,65 @@ export interface components {
             tests: components["schemas"]["Tests"];
             tokens: components["schemas"]["TokenCounts"];
             turns: number;
+        };
+        /**
+         * StepDetail
+         * @description With what went in and came out: whole where it is small, else its size and its beginning.
+         */
+        StepDetail: {
+            attempt: number;
+            attempts: components["schemas"]["StepTry"][];
+            because_of: string | null;
+            cache_hit: boolean;
+            cache_key: string | null;
+            cost_usd: number | null;
+            duration_ms: number | null;
+            ended_at: string | null;
+            error: components["schemas"]["Failure"] | null;
+            id: string;
+            input: unknown;
+            metadata: Record<string, never>;
+            needs: string[];
+            output: unknown;
+            reason: string;
+            skill: string | null;
+            started_at: string | null;
+            /** @enum {unknown} */
+            status: "cancelled" | "completed" | "failed" | "needs_rerun" | "pending" | "running" | "skipped";
+            tokens: number;
+            turns: number;
+        };
+        /**
+         * StepItem
+         * @description `attempts` holds the last ones, the newest last; `attempt` is the number of the newest.
+         */
+        StepItem: {
+            attempt: number;
+            attempts: components["schemas"]["StepTry"][];
+            because_of: string | null;
+            cache_hit: boolean;
+            cost_usd: number | null;
+            duration_ms: number | null;
+            ended_at: string | null;
+            error: components["schemas"]["Failure"] | null;
+            id: string;
+            needs: string[];
+            reason: string;
+            skill: string | null;
+            started_at: string | null;
+            /** @enum {unknown} */
+            status: "cancelled" | "completed" | "failed" | "needs_rerun" | "pending" | "running" | "skipped";
+            tokens: number;
+            turns: number;
+        };
+        /**
+         * StepList
+         * @description In the order of the run's graph, then in that of their first events.
+         */
+        StepList: {
+            items: components["schemas"]["StepItem"][];
+            next_cursor: string | null;
+            total: number;
         };
         /**
          * StepSpec
@@ -817,6 +1187,19 @@ export interface components {
             running: string[];
             total: number;
         };
+        /**
+         * StepTry
+         * @description One attempt; the last one of a step at work has no end.
+         */
+        StepTry: {
+            attempt: number;
+            cache_hit: boolean;
+            duration_ms: number | null;
+            error: components["schemas"]["Failure"] | null;
+            started_at: string | null;
+            /** @enum {unknown} */
+            status: "cancelled" | "completed" | "failed" | "needs_rerun" | "pending" | "running" | "skipped";
+        };
         /** Tests */
         Tests: {
             /** @default 0 */
@@ -849,6 +1232,25 @@ export interface components {
             position: number;
             reason_code: string;
             to: string | null;
+        };
+        /** ViewList */
+        ViewList: {
+            head: number;
+            items: components["schemas"]["ViewPlace"][];
+            next_cursor: string | null;
+            total: number;
+        };
+        /**
+         * ViewPlace
+         * @description `lag` counts positions up to the log's head; a parked view says at which event and why.
+         */
+        ViewPlace: {
+            error: string;
+            lag: number;
+            name: string;
+            position: number;
+            /** @enum {unknown} */
+            status: "live" | "parked";
         };
         /** ViewTrouble */
         ViewTrouble: {
@@ -890,6 +1292,178 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_all_costs: {
+        parameters: {
+            query?: {
+                by?: "day" | "model" | "provider" | "run" | "step" | "tenant" | "workflow";
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+                run_id?: string | null;
+                since?: string | null;
+                until?: string | null;
+                workflow?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Tokens and cost of all tenants */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CostList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_queue: {
+        parameters: {
+            query?: {
+                min_position?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What waits for a worker, and since when */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Queue"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_all_runs: {
+        parameters: {
+            query?: {
+                created_after?: string | null;
+                created_before?: string | null;
+                cursor?: string | null;
+                label?: string | null;
+                limit?: number;
+                min_position?: number;
+                offset?: number;
+                order?: "asc" | "desc";
+                q?: string | null;
+                sort?: "cost" | "created_at" | "duration" | "status";
+                status?: ("cancelled" | "cancelling" | "completed" | "failed" | "paused" | "pausing" | "queued" | "running" | "stopped" | "stopping")[];
+                workflow?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The runs of all tenants */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_run_stats: {
+        parameters: {
+            query?: {
+                min_position?: number;
+                period?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Runs by outcome and day, failure rate, mean and p95 duration */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunStats"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_views: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How far each view has read, and which are parked */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_audit: {
         parameters: {
             query?: {
@@ -968,6 +1542,44 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditCounts"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_costs: {
+        parameters: {
+            query?: {
+                by?: "day" | "model" | "provider" | "run" | "step" | "tenant" | "workflow";
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+                run_id?: string | null;
+                since?: string | null;
+                until?: string | null;
+                workflow?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Tokens and cost by model, provider, day, workflow, run or step */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CostList"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -1141,6 +1753,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_artifacts: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the run left behind */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ArtifactList"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -1427,6 +2074,113 @@ export interface operations {
             };
         };
     };
+    list_steps: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+                offset?: number;
+                status?: ("cancelled" | "completed" | "failed" | "needs_rerun" | "pending" | "running" | "skipped")[];
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The run's steps with their tries */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_step: {
+        parameters: {
+            query?: {
+                min_position?: number;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+                step: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One step with what went in and came out */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepDetail"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_step_artifacts: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+                step: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What a step left behind */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ArtifactList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     stream_run: {
         parameters: {
             query?: {
@@ -1452,6 +2206,42 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": string;
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_timeline: {
+        parameters: {
+            query?: {
+                after?: number;
+                kind?: ("approval" | "command" | "pause" | "step" | "tests" | "tool" | "turn" | "unit")[];
+                limit?: number;
+                min_position?: number;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Turns, steps, tools, units, approvals and pauses as spans */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SpanList"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -1643,6 +2433,35 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Counters for Prometheus */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
             };
             /** @description What went wrong, and what to do next */
             default: {

@@ -1,0 +1,246 @@
+"""What an admin of all tenants sees: every run, how the work goes, what waits, and how far the views have read."""
+
+import re
+import time
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import web
+
+from api.answers import json_response, view_response
+from api.guard import SCOPE
+from api.reading import Limit, RunsQuery, ViewQuery, query_views, run_filter
+from api.routes import QUERY, Route
+from api.run_queries import number_cursor
+from api.service import SERVICE
+from projections.runs import RunList, list_runs
+from projections.stats import OUTCOMES, Queue, RunStats, all_time, queue, run_stats
+from projections.usage import DAY_US, CostFilter, CostList, Group, costs
+from projections.views import read_checkpoints
+from runfold.envelope import time_us
+from runfold.errors import BadRequest
+
+PERIOD_DAYS_MAX = 366
+_PERIOD = re.compile(r"([1-9][0-9]{0,4})([hd])")
+
+
+class StatsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`period` is such as 24h or 30d."""
+
+    period: str = "24h"
+
+
+class CostsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`since` and `until` are days of UTC such as 2026-01-31, both included."""
+
+    by: Group = "model"
+    run_id: str | None = None
+    workflow: str | None = None
+    since: str | None = None
+    until: str | None = None
+    limit: Annotated[int, Limit] = 50
+    cursor: str | None = None
+
+
+class ViewPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """`lag` counts positions up to the log's head; a parked view says at which event and why."""
+
+    name: str
+    position: int
+    lag: int
+    status: Literal["live", "parked"]
+    error: str
+
+
+class ViewList(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[ViewPlace]
+    total: int
+    next_cursor: str | None
+    head: int
+
+
+async def get_all_runs(request: web.Request) -> web.Response:
+    query: RunsQuery = request[QUERY]
+    wanted = run_filter(query, tenant=None)
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_runs, wanted)
+    return view_response(found, freshness)
+
+
+async def get_stats(request: web.Request) -> web.Response:
+    query: StatsQuery = request[QUERY]
+    match = _PERIOD.fullmatch(query.period)
+    hours = 0 if match is None else int(match[1]) * (24 if match[2] == "d" else 1)
+    if not 1 <= hours <= PERIOD_DAYS_MAX * 24:
+        hint = f"for example 24h or 30d, at most {PERIOD_DAYS_MAX}d"
+        raise BadRequest(f"`period` is {query.period[:40]!a}", hint=hint)
+    since_us = time.time_ns() // 1_000 - hours * 3_600_000_000
+    found, freshness = await query_views(
+        request.app[SERVICE], query.min_position, run_stats, tenant=None, since_us=since_us
+    )
+    return view_response(found, freshness)
+
+
+async def get_queue(request: web.Request) -> web.Response:
+    query: ViewQuery = request[QUERY]
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, queue, tenant=None)
+    return view_response(found, freshness)
+
+
+async def get_views(request: web.Request) -> web.Response:
+    checkpoints, _ = await request.app[SERVICE].views.query(read_checkpoints)
+    head = (await request.app[SERVICE].log.bounds()).last
+    items = [
+        ViewPlace(
+            name=name,
+            position=place.position,
+            lag=max(0, head - place.position),
+            status="parked" if place.status == "parked" else "live",
+            error=place.error,
+        )
+        for name, place in sorted(checkpoints.items())
+    ]
+    return json_response(ViewList(items=items, total=len(items), next_cursor=None, head=head))
+
+
+async def get_costs(request: web.Request) -> web.Response:
+    return await _costs(request, request[SCOPE].tenant)
+
+
+async def get_all_costs(request: web.Request) -> web.Response:
+    return await _costs(request, None)
+
+
+async def _costs(request: web.Request, tenant: str | None) -> web.Response:
+    query: CostsQuery = request[QUERY]
+    wanted = CostFilter(
+        tenant=tenant,
+        by=query.by,
+        run_id=query.run_id,
+        workflow=query.workflow,
+        since_day=_day("since", query.since),
+        until_day=_day("until", query.until),
+        limit=query.limit,
+        offset=0 if query.cursor is None else number_cursor(query.cursor),
+    )
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, costs, wanted)
+    return view_response(found, freshness)
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """In the text format of Prometheus."""
+    service = request.app[SERVICE]
+    sums, freshness = await service.views.query(all_time)
+    waiting, _ = await service.views.query(queue, tenant=None)
+    checkpoints, _ = await service.views.query(read_checkpoints)
+    head = (await service.log.bounds()).last
+    lines = [
+        "# HELP runfold_runs_created_total Runs that were opened.",
+        "# TYPE runfold_runs_created_total counter",
+        f"runfold_runs_created_total {sums.get('created', 0)}",
+        "# HELP runfold_runs_rested Runs by how they came to rest; a resumed run leaves its old place.",
+        "# TYPE runfold_runs_rested gauge",
+        *(f'runfold_runs_rested{{status="{name}"}} {sums.get(name, 0)}' for name in OUTCOMES),
+        "# HELP runfold_runs_active Runs that do not rest, by status.",
+        "# TYPE runfold_runs_active gauge",
+        *(f'runfold_runs_active{{status="{name}"}} {count}' for name, count in waiting.active.items()),
+        "# HELP runfold_queue_depth Runs that wait for a worker.",
+        "# TYPE runfold_queue_depth gauge",
+        f"runfold_queue_depth {waiting.depth}",
+        "# HELP runfold_queue_oldest_seconds How long the first of them has waited.",
+        "# TYPE runfold_queue_oldest_seconds gauge",
+        f"runfold_queue_oldest_seconds {_age_seconds(waiting.oldest_at):.3f}",
+        "# HELP runfold_log_position The position of the last event.",
+        "# TYPE runfold_log_position counter",
+        f"runfold_log_position {head}",
+        "# HELP runfold_view_position How far a view has read the log.",
+        "# TYPE runfold_view_position gauge",
+        *(f'runfold_view_position{{view="{name}"}} {place.position}' for name, place in sorted(checkpoints.items())),
+        "# HELP runfold_views_parked Views that stand before an event that they cannot take.",
+        "# TYPE runfold_views_parked gauge",
+        f"runfold_views_parked {len(freshness.parked)}",
+    ]
+    return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")
+
+
+def _age_seconds(text: str | None) -> float:
+    return 0.0 if text is None else max(0.0, time.time() - time_us(text) / 1_000_000)
+
+
+def _day(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return time_us(f"{text}T00:00:00Z") // DAY_US
+    except (ValueError, OverflowError):
+        raise BadRequest(f"`{name}` is {text[:40]!a}", hint="a day of UTC such as 2026-01-31") from None
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/costs",
+        operation="list_costs",
+        handler=get_costs,
+        summary="Tokens and cost by model, provider, day, workflow, run or step",
+        query=CostsQuery,
+        answer=CostList,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/costs",
+        operation="list_all_costs",
+        handler=get_all_costs,
+        summary="Tokens and cost of all tenants",
+        needs="root",
+        query=CostsQuery,
+        answer=CostList,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/runs",
+        operation="list_all_runs",
+        handler=get_all_runs,
+        summary="The runs of all tenants",
+        needs="root",
+        query=RunsQuery,
+        answer=RunList,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/runs/stats",
+        operation="get_run_stats",
+        handler=get_stats,
+        summary="Runs by outcome and day, failure rate, mean and p95 duration",
+        needs="root",
+        query=StatsQuery,
+        answer=RunStats,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/queue",
+        operation="get_queue",
+        handler=get_queue,
+        summary="What waits for a worker, and since when",
+        needs="root",
+        query=ViewQuery,
+        answer=Queue,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/views",
+        operation="list_views",
+        handler=get_views,
+        summary="How far each view has read, and which are parked",
+        needs="root",
+        answer=ViewList,
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        operation="get_metrics",
+        handler=get_metrics,
+        summary="Counters for Prometheus",
+        needs="root",
+        media_type="text/plain",
+    ),
+)
