@@ -1,6 +1,7 @@
 """Measures folding all views from a log of mixed agent runs, beside plainly reading the same rows in the same run.
 
-Run with `make bench`. Every figure is the median of interleaved rounds; the log is written once.
+Run with `make bench`. Every figure is the median of interleaved rounds, in seconds of this process alone (the machine
+may be shared); the log is written once.
 """
 
 import asyncio
@@ -97,30 +98,30 @@ async def fill(folder: Path, count: int) -> None:
 
 def read_plainly(folder: Path) -> float:
     plain, position = sqlite3.connect(folder / "log.db"), 0
-    started = time.perf_counter()
+    started = time.process_time()
     while rows := plain.execute(
         "SELECT position, run_id, type, data FROM events WHERE position > ? ORDER BY position LIMIT 500", (position,)
     ).fetchall():
         position = rows[-1][0]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     plain.close()
     return seconds
 
 
 def read_pages(folder: Path) -> float:
     reader, position = open_reader(folder), 0
-    started = time.perf_counter()
+    started = time.process_time()
     while (page := read_page(reader, after=position)).events:
         position = page.scanned_to
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     reader.close()
     return seconds
 
 
 def rebuild_with(folder: Path, names: tuple[str, ...]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     rebuild(folder, views=tuple(view for view in VIEWS if view.name in names))
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def main() -> None:
