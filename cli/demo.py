@@ -97,7 +97,7 @@ def _drive(settings: Settings, *, fast: bool) -> int:
             snapshot = find_run(runs, run_id)
         driver.wait()
     click.echo()
-    show_status(snapshot)
+    show_status(snapshot, took_ms=snapshot.duration_ms)
     next_command(f"runfold events {run_id}")
     return 0 if snapshot.status == "completed" else 1
 

@@ -18,7 +18,7 @@ from projections.usage import CostFilter, CostList, costs
 from projections.views import Views
 from runfold.envelope import Recorded
 from runfold.errors import InvalidSetting, NotAllowed, NotFound
-from runfold.snapshot import Snapshot
+from runfold.snapshot import Snapshot, snapshot
 from runfold.state import RESTING
 
 STEPS_MAX = 1_000_000  # More than a run can have.
@@ -36,6 +36,16 @@ class FolderRuns:
 
     def get_run(self, run_id: str) -> Snapshot | None:
         return get_run(self.views.connection, run_id, tenant=None)
+
+    def get_run_at(self, run_id: str, at: str) -> Snapshot:
+        from projections.past import parse_at, run_at
+
+        connection = open_reader(self._settings.data)
+        try:
+            run, position = run_at(connection, run_id, parse_at(at))
+        finally:
+            connection.close()
+        return snapshot(run, position=position)
 
     def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
         return find_run_ids(self.views.connection, prefix, tenant=None, limit=limit)
@@ -98,10 +108,10 @@ class FolderRuns:
     def rests(self, run_id: str, *, at_most: int | None = None) -> bool:
         """Whether the run rests, at an event that is not beyond a position."""
         self.views.refresh()
-        snapshot = self.get_run(run_id)
-        if snapshot is None:
+        run = self.get_run(run_id)
+        if run is None:
             return True
-        return snapshot.status in RESTING and (at_most is None or snapshot.position <= at_most)
+        return run.status in RESTING and (at_most is None or run.position <= at_most)
 
 
 @contextmanager

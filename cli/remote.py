@@ -68,6 +68,9 @@ class RemoteRuns:
         except errors.NotFound:
             return None
 
+    def get_run_at(self, run_id: str, at: str) -> Snapshot:
+        return msgspec.json.decode(self._get(f"/api/runs/{run_id}", {"at": at}), type=Snapshot)
+
     def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
         found: list[str] = []
         wanted = RunFilter(tenant=None, q=prefix, limit=LIMIT_MAX)

@@ -31,6 +31,10 @@ class Runs(Protocol):
 
     def get_run(self, run_id: str) -> Snapshot | None: ...
 
+    def get_run_at(self, run_id: str, at: str) -> Snapshot:
+        """The run as it was at a position or a time. Raises NotFound, BadRequest."""
+        ...
+
     def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
         """The newest first."""
         ...

@@ -69,6 +69,14 @@ def duration(milliseconds: float | None) -> str:
     return " ".join(f"{number}{unit}" for number, unit in parts[:2])
 
 
+def about(milliseconds: float) -> str:
+    """`7m`: an estimate, no finer than it is."""
+    minutes = round(milliseconds / 60_000)
+    if minutes < 1:
+        return f"{max(round(milliseconds / 1000), 1)}s"
+    return f"{minutes}m" if minutes < 60 else f"{minutes // 60}h {minutes % 60}m"
+
+
 def elapsed_ms(snapshot: Snapshot) -> float | None:
     """What the run took, or has taken so far."""
     if snapshot.status in RESTING:

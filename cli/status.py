@@ -6,7 +6,7 @@ import click
 
 from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
 from cli.runs import find_run
-from cli.screen import colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
+from cli.screen import about, colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
 from runfold.report import Report
 from runfold.snapshot import Snapshot, Stats
 from runfold.state import RESTING, Tests
@@ -16,42 +16,47 @@ BAR_CHARACTERS = 32
 
 @click.command()
 @run_argument
+@click.option("--at", metavar="POSITION|TIME", help="The run as it was: 1234, or 2026-01-31T12:00:00Z.")
 @json_option
 @click.pass_context
-def status(context: click.Context, *, run_text: str, as_json: bool) -> None:
-    """Show where a run stands."""
+def status(context: click.Context, *, run_text: str, at: str | None, as_json: bool) -> None:
+    """Show where a run stands, or where it stood."""
     with open_runs(settings_of(context)) as runs:
         snapshot = find_run(runs, run_text)
+        if at is not None:
+            snapshot = runs.get_run_at(snapshot.id, at)
     if as_json:
         print_json(snapshot)
         return
-    show_status(snapshot)
+    # What is past does not go on: its clock stands at its last event.
+    show_status(snapshot, took_ms=elapsed_ms(snapshot) if at is None else snapshot.duration_ms)
 
 
-def show_status(run: Snapshot) -> None:
+def show_status(run: Snapshot, *, took_ms: float | None) -> None:
     """Print the status screen of a snapshot."""
     report = run.report
     state = str(run.status if run.status in RESTING else report.status)
     name = plain(run.title or run.workflow or "", 80)
     painted = colour(state, status_colour(str(run.status)), bold=True)
     click.echo(f"Run {run.id}   {name}   {painted} ({run.reason_code or str(run.status).upper()})")
-    for label, text in _lines(run, report):
+    for label, text in _lines(run, report, duration(took_ms)):
         if text:
             click.echo(f"{label:<13}{text}")
 
 
-def _lines(run: Snapshot, report: Report) -> list[tuple[str, str]]:
+def _lines(run: Snapshot, report: Report, took: str) -> list[tuple[str, str]]:
     """What there is to say, line by line; empty ones are left out."""
     details, metrics, stats = report.details, report.metrics, run.stats
     ended = run.status in RESTING
-    took = duration(elapsed_ms(run))
     lines: list[tuple[str, str]] = []
     if ended:
         lines.append(("Duration", took))
     else:
         left = details.get("estimated_remaining_ms")
-        about = f"      about {duration(left)} left" if left else ""
-        lines.append((_unit(report), f"{_current(details, metrics)}Elapsed {took}{about}"))
+        remaining = f"   about {about(left)} left" if left else ""
+        current = _current(details, metrics)
+        said = f"{current}Elapsed {took}" if current else took
+        lines.append((report.unit_name.capitalize() if current else "Elapsed", f"{said}{remaining}"))
     lines += _units(run, metrics, ended=ended)
     lines.append(("Now", "" if ended else _now(run, details)))
     lines.append(("Message", plain(run.message)))
@@ -67,10 +72,6 @@ def _lines(run: Snapshot, report: Report) -> list[tuple[str, str]]:
     return lines
 
 
-def _unit(report: Report) -> str:
-    return report.unit_name.capitalize() if report.metrics.get("total_units") else "Time"
-
-
 def _current(details: dict[str, Any], metrics: dict[str, Any]) -> str:
     if not metrics.get("total_units") or details.get("current_unit_index") is None:
         return ""
@@ -83,7 +84,7 @@ def _units(run: Snapshot, metrics: dict[str, Any], *, ended: bool) -> list[tuple
     if not total:
         return []
     done, failed = metrics.get("units_completed") or 0, metrics.get("units_failed") or 0
-    share = min((done + failed if ended else done) / total, 1.0)
+    share = min((done + failed) / total, 1.0)
     success = f" ({done / total:.1%})" if ended else ""
     return [
         ("Progress", f"{_bar(share)}{share * 100:.1f}%".replace("100.0%", "100%")),

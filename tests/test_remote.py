@@ -43,6 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
         ["ps", "--workflow", "none"],
         ["status", "OLDEST"],
         ["status", "@last"],
+        ["status", "OLDEST", "--at", "9"],
         ["history", "OLDEST"],
         ["audit", "--limit", "200"],
         ["audit", "OLDEST", "--path", "src/1*.py", "--class", "activity", "--limit", "7"],
