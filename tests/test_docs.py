@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from cli.main import COMMANDS
 from cli.settings import ENVIRONMENT
 from runfold.events import EVENT_CLASSES, EVENT_TYPES
 from runfold.reasons import REASONS
+from tests.terminal import environment, first_line, read, started
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -100,3 +103,60 @@ def test_every_command_that_a_hint_names_can_be_typed() -> None:
 
     assert unknown == {}
     assert {"ps", "up", "retry"} <= set(hinted_commands())
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+
+
+def console_lines() -> list[str]:
+    return [line[2:] for block in code_blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_every_make_target_and_bench_of_the_readme_exists() -> None:
+    targets = [line.split()[1] for line in console_lines() if line.startswith("make ")]
+    benches = re.findall(r"`python -m bench\.(\w+)`", README)
+
+    assert targets
+    assert [name for name in targets if f"\n{name}:" not in (ROOT / "Makefile").read_text()] == []
+    assert benches
+    assert [name for name in benches if not (ROOT / "bench" / f"{name}.py").exists()] == []
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)", README)
+
+    assert links
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+@pytest.mark.slow
+def test_every_command_line_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
+    """In the order of the page, in an empty folder, on a server of its own."""
+    environ = {**environment(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    lines = [line for line in console_lines() if not line.startswith(("make ", "runfold up"))]
+    curls = [line for line in lines if not line.startswith("runfold ")]
+
+    for line in lines:
+        if line not in curls:
+            done = subprocess.run(
+                ["bash", "-c", line], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+            )
+            assert "error:" not in done.stderr, f"{line}\n{done.stderr}"
+            # An empty folder has no tests, which pytest says with 5.
+            assert done.returncode in ((0, 5) if "pytest" in line else (0,)), f"{line}\n{done.stderr}"
+    with started(tmp_path / "data", "up", "--port", "0") as server:
+        address = first_line(server).partition("/login")[0].removeprefix("http://")
+        curled = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(curls).replace("localhost:8321", address)],
+            cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert (curled.returncode, "run_completed" in curled.stdout) == (0, True), curled.stderr + curled.stdout
+        for program in code_blocks("python"):
+            subprocess.run(
+                [sys.executable, "-c", program.replace("localhost:8321", address)],
+                cwd=tmp_path, env=environ, check=True, timeout=60,
+            )  # fmt: skip
+
+    assert read(tmp_path / "data", "ps")["items"][0]["stats"]["tokens"]["total"] == 940
