@@ -39,7 +39,7 @@ def demo(context: click.Context, *, fast: bool, leave: bool) -> None:
     with _server(settings) as server:
         code = _drive(settings, fast=fast)
         if server is not None and is_terminal() and not leave:
-            talk("the server stays up until Ctrl-C")
+            talk("the first line is a link that logs a browser in, once; the server stays up until Ctrl-C")
             try:
                 server.wait()
             except KeyboardInterrupt:

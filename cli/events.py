@@ -28,7 +28,7 @@ def events(
         print_json({"items": items, "total": page.total, "next_cursor": page.next_cursor})
         return
     for recorded in page.items:
-        click.echo(f"{recorded.position:>7}  {event_line(recorded)}")
+        click.echo(f"{recorded.position:>7}  {event_line(recorded, indent=9)}")
 
 
 @click.command()

@@ -4,20 +4,25 @@ from typing import Any, cast
 
 import msgspec
 
-from cli.screen import colour, plain
+from cli.screen import colour, edge, is_terminal, plain
 from runfold.envelope import Recorded, time_text
 from runfold.events import event_class
 
 CLASS_COLOURS = {"lifecycle": "cyan", "usage": "magenta", "audit": "yellow", "output": "bright_black"}
+SUMMARY_CHARACTERS = 200
 END_COLOURS = {"run_completed": "green", "run_failed": "red", "run_stopped": "red", "run_cancelled": "red"}
-SKIPPED_FIELDS = frozenset({"cumulative", "semantics", "output_sha256", "prompt_sha256", "sha256", "call_id", "offset"})
+SKIPPED_FIELDS = frozenset(
+    {"cumulative", "semantics", "output_sha256", "prompt_sha256", "sha256", "call_id", "offset", "source"}
+)
 
 
-def event_line(recorded: Recorded) -> str:
-    """`06:31:04  file_written  path=a.py bytes=12`."""
+def event_line(recorded: Recorded, *, indent: int = 0) -> str:
+    """`06:31:04  file_written  path=a.py bytes=12`; on a terminal cut at its edge, after an indent."""
+    width = max(len(recorded.type), 20)
+    room = min(max(edge() - indent - width - 11, 8), SUMMARY_CHARACTERS) if is_terminal() else SUMMARY_CHARACTERS
     clock = time_text(recorded.at_us)[11:19]
     name = END_COLOURS.get(recorded.type) or CLASS_COLOURS.get(event_class(recorded.type))
-    return f"{clock}  {colour(f'{recorded.type:<20}', name)} {plain(_summary(recorded))}".rstrip()
+    return f"{clock}  {colour(f'{recorded.type:<20}', name)} {plain(_summary(recorded), room)}".rstrip()
 
 
 def _summary(recorded: Recorded) -> str:

@@ -19,10 +19,16 @@ STATUS_COLOURS = {
     "queued": "cyan",
 }
 ID_CHARACTERS_MIN = 12
+USUAL_COLUMNS = 80
 
 
 def is_terminal() -> bool:
     return sys.stdout.isatty()
+
+
+def edge() -> int:
+    """The columns of the terminal; one that does not tell its size is taken to be as wide as most."""
+    return os.get_terminal_size(sys.stdout.fileno()).columns or USUAL_COLUMNS
 
 
 def is_talking() -> bool:
@@ -101,12 +107,12 @@ def short_ids(run_ids: Sequence[str]) -> dict[str, str]:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, colour_column: int | None = None) -> None:
     """Columns as wide as their widest cell; the last one is free, and cut at the terminal's edge."""
     widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
-    edge = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal() else 0
+    columns = edge() if is_terminal() else 0
     click.echo("  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip())
     for row in rows:
-        room = edge - sum(widths[:-1]) - 2 * (len(row) - 1)
+        room = columns - sum(widths[:-1]) - 2 * (len(row) - 1)
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[-1] = row[-1] if not edge else row[-1][: max(room, 8)]
+        cells[-1] = row[-1] if not columns else row[-1][: max(room, 8)]
         if colour_column is not None:
             cells[colour_column] = colour(cells[colour_column], status_colour(row[colour_column].partition(" ")[0]))
         click.echo("  ".join(cells).rstrip())

@@ -85,9 +85,9 @@ def _units(run: Snapshot, metrics: dict[str, Any], *, ended: bool) -> list[tuple
         return []
     done, failed = metrics.get("units_completed") or 0, metrics.get("units_failed") or 0
     share = min((done + failed) / total, 1.0)
-    success = f" ({done / total:.1%})" if ended else ""
+    success = f" ({_percent(done / total)})" if ended else ""
     return [
-        ("Progress", f"{_bar(share)}{share * 100:.1f}%".replace("100.0%", "100%")),
+        ("Progress", f"{_bar(share)}{_percent(share)}"),
         (
             "Success" if ended else "Completed",
             f"{done}/{total}{success}     Failed {failed}/{total}     "
@@ -95,6 +95,10 @@ def _units(run: Snapshot, metrics: dict[str, Any], *, ended: bool) -> list[tuple
             f"Retry rate {metrics.get('retry_rate') or 0:.1%}     Cost {cost(run.stats.cost_usd)}",
         ),
     ]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}".replace("100.0%", "100%")
 
 
 def _bar(share: float) -> str:

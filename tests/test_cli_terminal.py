@@ -112,3 +112,14 @@ def test_completion_in_an_empty_folder_offers_nothing_and_complains_of_nothing(t
     )
 
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_a_long_event_stays_on_one_line_of_the_terminal(tmp_path: Path) -> None:
+    record(tmp_path, f"print({'word ' * 60!r})")
+
+    for arguments in (["events", "@last"], ["watch", "@last"]):
+        shown = terminal(tmp_path, *arguments, NO_COLOR="1")
+        lines = [line for line in shown.splitlines() if "subprocess_output" in line]
+
+        assert [len(line) for line in lines] == [80], arguments
+        assert lines[0].endswith("…")
