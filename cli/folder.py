@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from cli.runs import EventPage
 from cli.screen import talk
@@ -23,10 +24,13 @@ from runfold.state import RESTING
 
 STEPS_MAX = 1_000_000  # More than a run can have.
 POLL_SECONDS = 0.05  # A person sees no delay, and an idle watcher costs next to nothing.
+CHUNK_BYTES = 64 * 1024
 ENDS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
 
 
 class FolderRuns:
+    poll_seconds = POLL_SECONDS
+
     def __init__(self, settings: Settings, views: Views) -> None:
         self._settings = settings
         self.views = views
@@ -105,6 +109,21 @@ class FolderRuns:
         finally:
             connection.close()
 
+    def output_start(self, run_id: str, *, tail: int | None) -> int | None:
+        try:
+            with self._output(run_id).open("rb") as file:
+                return 0 if tail is None else _offset_of_last(file, tail)
+        except FileNotFoundError:
+            return None
+
+    def output(self, run_id: str, *, offset: int) -> bytes:
+        with self._output(run_id).open("rb") as file:
+            file.seek(offset)
+            return file.read(CHUNK_BYTES)
+
+    def _output(self, run_id: str) -> Path:
+        return self._settings.data / "runs" / run_id / "output.log"
+
     def rests(self, run_id: str, *, at_most: int | None = None) -> bool:
         """Whether the run rests, at an event that is not beyond a position."""
         self.views.refresh()
@@ -173,3 +192,24 @@ def need_folder(settings: Settings, command: str) -> None:
             f"`runfold {command}` works on the data folder, and RUNFOLD_URL names a server",
             hint=f"run it on {urlsplit(settings.url).hostname or settings.url}, without RUNFOLD_URL",
         )
+
+
+def _offset_of_last(file: BinaryIO, lines: int) -> int:
+    """Where the last so many lines begin, read backwards."""
+    offset = file.seek(0, 2)
+    found = -1 if lines else 0
+    if not lines:
+        return offset
+    end = offset
+    while offset > 0:
+        start = max(offset - CHUNK_BYTES, 0)
+        file.seek(start)
+        block = file.read(offset - start)
+        for index in range(len(block) - 1, -1, -1):
+            if block[index] == 0x0A:
+                # A newline at the very end closes the last line; it begins none.
+                found += 1 if start + index != end - 1 else 0
+                if found == lines - 1:
+                    return start + index + 1
+        offset = start
+    return 0

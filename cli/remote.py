@@ -23,10 +23,12 @@ from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
 from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable
 from runfold.snapshot import Snapshot
+from runfold.state import RESTING
 
 ANSWER_SECONDS = 30.0  # The server says something every 15 s, also on a stream where nothing happens.
 RETRY_SECONDS = 1.0
 RETRIES_MAX = 30
+OUTPUT_BYTES = 1024 * 1024  # Of a run's output at once.
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -45,6 +47,8 @@ class Envelopes(msgspec.Struct, frozen=True):
 
 
 class RemoteRuns:
+    poll_seconds = RETRY_SECONDS
+
     def __init__(self, settings: Settings) -> None:
         self._url = settings.url.rstrip("/")
         parts = urlsplit(self._url)
@@ -117,6 +121,24 @@ class RemoteRuns:
             total, cursor = page.total, page.next_cursor
         return EventPage(items=items, total=total, next_cursor=cursor)
 
+    def rests(self, run_id: str) -> bool:
+        run = self.get_run(run_id)
+        return run is None or run.status in RESTING
+
+    def output_start(self, run_id: str, *, tail: int | None) -> int | None:
+        try:
+            content, headers = self._answer("GET", f"/api/runs/{run_id}/output?tail={tail or 1}")
+        except errors.NotFound:
+            return None
+        if tail is None:
+            return 0
+        begins = int(headers["Runfold-Offset"])
+        return begins if tail else begins + len(content)
+
+    def output(self, run_id: str, *, offset: int) -> bytes:
+        wanted = {"Range": f"bytes={offset}-{offset + OUTPUT_BYTES - 1}"}
+        return self._answer("GET", f"/api/runs/{run_id}/output", headers=wanted)[0]
+
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
         failures = 0
         while True:
@@ -150,6 +172,11 @@ class RemoteRuns:
     def _ask(
         self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> bytes:
+        return self._answer(method, path, body=body, headers=headers)[0]
+
+    def _answer(
+        self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[bytes, http.client.HTTPMessage]:
         if self._connection is None:
             self._connection = self._connect(self._host, timeout=ANSWER_SECONDS)
         try:
@@ -160,11 +187,14 @@ class RemoteRuns:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
+        if response.status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            # A range that begins at the end of what there is: nothing yet.
+            return b"", response.headers
         if response.status >= 400:
             raise _refusal(response.status, content)
         if response.headers.get("Runfold-Stale"):
             talk("note: the server's views are behind its log; what follows may be older than the last event")
-        return content
+        return content, response.headers
 
     def _stream(self, run_id: str, after: int) -> Generator[Recorded, None, None]:
         connection = self._connect(self._host, timeout=ANSWER_SECONDS)

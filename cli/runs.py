@@ -27,6 +27,11 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Runs(Protocol):
+    @property
+    def poll_seconds(self) -> float:
+        """How long to wait before asking again."""
+        ...
+
     def list_runs(self, wanted: RunFilter) -> RunList: ...
 
     def get_run(self, run_id: str) -> Snapshot | None: ...
@@ -52,6 +57,18 @@ class Runs(Protocol):
     def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]: ...
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage: ...
+
+    def rests(self, run_id: str) -> bool:
+        """Whether the run rests now."""
+        ...
+
+    def output_start(self, run_id: str, *, tail: int | None) -> int | None:
+        """Where in its output the last so many lines begin; None while it has none."""
+        ...
+
+    def output(self, run_id: str, *, offset: int) -> bytes:
+        """What it wrote from there on, as much as is read at once; empty at the end."""
+        ...
 
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
         """The run's events from a position on; ends when all are delivered and the run rests."""

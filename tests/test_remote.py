@@ -83,6 +83,28 @@ def test_watching_prints_the_same_events_through_a_server(served: tuple[Path, st
     assert (here.returncode, there.returncode) == (0, 0)
 
 
+@pytest.mark.parametrize("more", [[], ["--tail", "1"], ["--tail", "0"], ["-f"]], ids=" ".join)
+def test_the_output_is_the_same_through_a_server(served: tuple[Path, str], more: list[str]) -> None:
+    data, url = served
+    oldest = read(data, "ps")["items"][-1]["id"]
+
+    here = runfold(data, "logs", oldest, *more)
+    there = runfold(data, "logs", oldest, *more, RUNFOLD_URL=url)
+
+    assert (there.returncode, there.stdout) == (0, here.stdout), there.stderr
+    assert ("file_written" in here.stdout) == (more[:1] != ["--tail"])
+
+
+def test_a_run_without_output_says_so_through_a_server_too(served: tuple[Path, str]) -> None:
+    data, url = served
+    second = read(data, "ps")["items"][1]["id"]
+
+    here = runfold(data, "logs", second)
+    there = runfold(data, "logs", second, RUNFOLD_URL=url)
+
+    assert (there.returncode, there.stdout, there.stderr) == (here.returncode, here.stdout, here.stderr)
+
+
 def test_a_run_is_found_by_what_was_typed_through_a_server_too(served: tuple[Path, str]) -> None:
     data, url = served
     run_id = read(data, "ps")["items"][1]["id"]
@@ -132,7 +154,7 @@ def test_a_wrong_token_is_told_from_no_server(served: tuple[Path, str]) -> None:
     assert f"error: the server at {ELSEWHERE} does not answer: " in nobody.stderr
 
 
-@pytest.mark.parametrize("arguments", [["recover"], ["logs", "@last"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["recover"], ["rebuild"]], ids=" ".join)
 def test_what_needs_the_data_folder_says_on_which_machine_to_run_it(tmp_path: Path, arguments: list[str]) -> None:
     done = runfold(tmp_path, *arguments, RUNFOLD_URL="https://runs.example.com/team")
 
