@@ -5,15 +5,14 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from api.frames import Form, Frames, keepalive
-from eventstore.contract import Page
-from runfold.envelope import Recorded
+from api.frames import keepalive
+from eventstore.framing import Framed
 from runfold.errors import RunfoldError
 
 RETRY_MS = 1_000
@@ -35,22 +34,18 @@ class _Gone(Exception):
 
 
 class Follower:
-    def __init__(
-        self, request: web.Request, streaming: Streaming, frames: Frames, closing: asyncio.Event, form: Form
-    ) -> None:
+    def __init__(self, request: web.Request, streaming: Streaming, closing: asyncio.Event) -> None:
         self._request = request
         self._streaming = streaming
-        self._frames = frames
         self._closing = closing
-        self._form = form
         self._written_at = time.monotonic()
         self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
 
     async def follow(
         self,
-        pages: AsyncGenerator[Page, None],
+        pages: AsyncGenerator[Framed, None],
         position: int,
-        deliver: Callable[[Page], Awaitable[bool]],
+        deliver: Callable[[Framed], Awaitable[bool]],
         *,
         opening: bytes = b"",
     ) -> web.StreamResponse:
@@ -83,10 +78,6 @@ class Follower:
             self._abort()
         return self._response
 
-    async def send(self, events: Iterable[Recorded]) -> None:
-        for chunk in self._frames.chunks(events, self._form):
-            await self.write(chunk)
-
     async def write(self, content: bytes) -> None:
         """Hand over; a slow client is waited for, one that takes nothing at all is gone."""
         left = self._untaken_bytes() + len(content)
@@ -114,11 +105,11 @@ class Follower:
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    async def _ticks(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page | None, None]:
+    async def _ticks(self, pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[Framed | None, None]:
         """Pages as they come, None when a keepalive is due; ends when the server closes or the client is gone."""
         spread = random.uniform(0.9, 1.0)  # noqa: S311 - so that not all come back at once.
         ends_at = time.monotonic() + self._streaming.max_stream_seconds * spread
-        coming: asyncio.Task[Page] | None = None
+        coming: asyncio.Task[Framed] | None = None
         closing = asyncio.create_task(self._closing.wait())
         try:
             while not self._closing.is_set() and time.monotonic() < ends_at:
@@ -131,7 +122,9 @@ class Follower:
                 if transport is None or transport.is_closing():
                     raise _Gone
                 if coming.done():
-                    page, coming = coming.result(), None
+                    page = coming.result()
+                    # One page is read ahead while the client takes this one.
+                    coming = asyncio.create_task(_next_page(pages))
                     yield page
                 # Pages of which the client wants nothing keep no connection alive.
                 if time.monotonic() - self._written_at >= self._streaming.keepalive_seconds:
@@ -144,5 +137,5 @@ class Follower:
             await pages.aclose()
 
 
-async def _next_page(pages: AsyncGenerator[Page, None]) -> Page:
+async def _next_page(pages: AsyncGenerator[Framed, None]) -> Framed:
     return await anext(pages)

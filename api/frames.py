@@ -1,14 +1,14 @@
 """Events as SSE frames: encoded once for all who read them, and unbreakable whatever an event's text holds."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from eventstore.framing import event_frame, one_line
 from runfold.envelope import Recorded, envelope_json
 
 CACHE_BYTES_MAX = 8 * 1024 * 1024
-CHUNK_BYTES = 64 * 1024  # With aiohttp's own 64 KiB and a page of the log below the 256 KiB that one client may cost.
 DONE = b"event: done\ndata: [DONE]\n\n"
 
 
@@ -36,44 +36,17 @@ class Frames:
         key = (event.position, event.hash, event.data is None, form)
         frame = self._frames.get(key)
         if frame is None:
-            frame = self._frames[key] = event_frame(event, form)
+            frame = self._frames[key] = event_frame(event, form.as_json(event), named=form.named)
             self._size_bytes += len(frame)
             while self._size_bytes > self._bytes_max:
                 self._size_bytes -= len(self._frames.pop(next(iter(self._frames))))
         return frame
 
-    def chunks(self, events: Iterable[Recorded], form: Form) -> Iterator[bytes]:
-        """The frames joined, so that many small events are one write."""
-        chunk: list[bytes] = []
-        size_bytes = 0
-        for event in events:
-            frame = self.of(event, form)
-            if chunk and size_bytes + len(frame) > CHUNK_BYTES:
-                yield b"".join(chunk)
-                chunk, size_bytes = [], 0
-            chunk.append(frame)
-            size_bytes += len(frame)
-        if chunk:
-            yield b"".join(chunk)
-
-
-def event_frame(event: Recorded, form: Form) -> bytes:
-    # A type that we do not know is text of others too.
-    name = f"event: {event.type}\n" if form.named and event.type.isidentifier() else ""
-    return f"id: {event.cursor}\n{name}data: ".encode() + _one_line(form.as_json(event)) + b"\n\n"
-
 
 def reset_frame(value: Any) -> bytes:
     """Sent instead of what is gone: the reader puts this in place of all that it has."""
-    return b"event: reset\ndata: " + _one_line(msgspec.json.encode(value)) + b"\n\n"
+    return b"event: reset\ndata: " + one_line(msgspec.json.encode(value)) + b"\n\n"
 
 
 def keepalive(position: int) -> bytes:
     return b":keepalive %d\n\n" % position
-
-
-def _one_line(document: bytes) -> bytes:
-    """Line ends stand in JSON only between its tokens; in text they are escaped, so a space says the same."""
-    if b"\n" in document or b"\r" in document:
-        return document.replace(b"\r", b" ").replace(b"\n", b" ")
-    return document

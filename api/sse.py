@@ -1,5 +1,7 @@
 """Events live: every client reads the log from its own position, so coming back is the same as having stayed."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Literal
 
 import msgspec
@@ -9,20 +11,20 @@ from api.cursors import Cursor, check_cursor, parse_cursor
 from api.following import MEDIA_TYPE, Follower
 from api.frames import DONE, Form, reset_frame
 from api.guard import SCOPE
-from api.reading import is_wanted
 from api.routes import QUERY
 from api.service import SERVICE, Service, known_run
-from eventstore.contract import EventLog, Page
+from eventstore.contract import EventLog
+from eventstore.framing import Framed, Framing
 from projections.past import At, state_at
 from projections.runs import LIMIT_MAX, RunFilter, list_runs
-from runfold.envelope import SYSTEM_STREAM, Recorded, envelope_json
+from runfold.envelope import Recorded, envelope_json
 from runfold.errors import Gone
 from runfold.events import EventClass
 from runfold.items import item_json
 from runfold.snapshot import snapshot
 
 WORKFLOWS_KNOWN_MAX = 10_000
-_RESTING_TYPES = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
+_RESTING_TYPES = ("run_completed", "run_failed", "run_cancelled", "run_stopped")
 
 
 class StreamQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,26 +70,28 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": MEDIA_TYPE})
-    follower = _follower(request, service, query)
+    follower = Follower(request, service.streaming, service.closing)
     seen_rest = run.is_resting
 
-    async def deliver(page: Page) -> bool:
+    async def deliver(page: Framed) -> bool:
         nonlocal seen_rest
-        await follower.send(event for event in page.events if is_wanted(event, query.type, query.classes))
-        if not page.events:
+        if page.content:
+            await follower.write(page.content)
+        if not page.version:
             return True
-        seen_rest = seen_rest or any(event.type in _RESTING_TYPES for event in page.events)
+        seen_rest = seen_rest or page.is_marked
         if not seen_rest:
             return True
         now = await known_run(service, run_id, tenant)
-        if not now.is_resting or now.version > page.events[-1].version:
+        if not now.is_resting or now.version > page.version:
             return True
         await follower.write(DONE)
         return False
 
     if is_over:
         return await follower.say(opening)
-    pages = service.log.tail(after=cursor.position, stream=run_id)
+    framing = Framing(types=query.type, classes=query.classes, named=query.named == "1", marks=_RESTING_TYPES)
+    pages = _pages(service, query, framing, after=cursor.position, stream=run_id)
     return await follower.follow(pages, cursor.position, deliver, opening=opening)
 
 
@@ -108,24 +112,55 @@ async def get_all_stream(request: web.Request) -> web.StreamResponse:
         opening = _reset(error, cursor.position, found)
     if request.method == "HEAD":
         return web.Response(headers={"Content-Type": MEDIA_TYPE})
-    follower = _follower(request, service, query)
-    workflows = _Workflows(service.log)
+    follower = Follower(request, service.streaming, service.closing)
 
-    async def deliver(page: Page) -> bool:
-        wanted: list[Recorded] = []
-        for event in page.events:
-            if event.tenant != tenant or event.run_id == SYSTEM_STREAM:
-                continue
-            if not is_wanted(event, query.type, query.classes):
-                continue
-            if query.workflow and await workflows.of(event) not in query.workflow:
-                continue
-            wanted.append(event)
-        await follower.send(wanted)
+    async def deliver(page: Framed) -> bool:
+        if page.content:
+            await follower.write(page.content)
         return True
 
-    pages = service.log.tail(after=cursor.position)
+    framing = Framing(tenant=tenant, types=query.type, classes=query.classes, named=query.named == "1")
+    pages = _pages(service, query, framing, after=cursor.position, workflows=query.workflow)
     return await follower.follow(pages, cursor.position, deliver, opening=opening)
+
+
+def _pages(
+    service: Service,
+    query: StreamQuery,
+    framing: Framing,
+    *,
+    after: int,
+    stream: str | None = None,
+    workflows: tuple[str, ...] = (),
+) -> AsyncGenerator[Framed, None]:
+    """What the log has as ready bytes, or, where it is to be said in other words or asked of each run, made here."""
+    if query.format == "events" and not workflows:
+        return service.log.frames(after=after, framing=framing, stream=stream)
+    return _made_here(service, query, framing, after=after, stream=stream, workflows=workflows)
+
+
+async def _made_here(
+    service: Service,
+    query: StreamQuery,
+    framing: Framing,
+    *,
+    after: int,
+    stream: str | None,
+    workflows: tuple[str, ...],
+) -> AsyncGenerator[Framed, None]:
+    form = Form(named=framing.named, as_json=item_json if query.format == "items" else envelope_json)
+    known = _Workflows(service.log)
+    async with aclosing(service.log.tail(after=after, stream=stream)) as pages:
+        async for page in pages:
+            wanted = [event for event in page.events if framing.takes(event.run_id, event.tenant, event.type)]
+            if workflows:
+                wanted = [event for event in wanted if await known.of(event) in workflows]
+            yield Framed(
+                content=b"".join(service.frames.of(event, form) for event in wanted),
+                scanned_to=page.scanned_to,
+                version=max((event.version for event in page.events), default=0),
+                is_marked=any(event.type in framing.marks for event in page.events),
+            )
 
 
 async def _cursor(request: web.Request, service: Service, query: StreamQuery, run_id: str | None) -> Cursor:
@@ -133,11 +168,6 @@ async def _cursor(request: web.Request, service: Service, query: StreamQuery, ru
     text = request.headers.get("Last-Event-ID") or query.after
     cursor = Cursor(0) if text is None else parse_cursor(text)
     return await check_cursor(service.log, cursor, run_id=run_id)
-
-
-def _follower(request: web.Request, service: Service, query: StreamQuery) -> Follower:
-    form = Form(named=query.named == "1", as_json=item_json if query.format == "items" else envelope_json)
-    return Follower(request, service.streaming, service.frames, service.closing, form)
 
 
 def _reset(error: Gone, position: int, shown: Any) -> bytes:

@@ -16,7 +16,6 @@ import aiohttp
 from aiohttp import web
 
 from api.app import make_app
-from api.frames import CHUNK_BYTES
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
@@ -24,6 +23,7 @@ from runfold.commands import Complete, Observe, OpenReported
 from runfold.events import FileWritten, RunQueued
 
 ROUNDS = 3
+CHUNK_BYTES = 64 * 1024
 EVENTS = 100_000
 TOKEN = "bench-token"
 RUN = "r_" + "a" * 26

@@ -1,10 +1,12 @@
 """What every log promises to what stands above it; SQLite and a replicated log keep the same contract."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
 
+from eventstore.framing import Framed, Framing, framed
 from runfold.envelope import NewEvent, Recorded
 
 APPEND_EVENTS_MAX = 500
@@ -59,6 +61,12 @@ class EventLog(Protocol):
     def tail(self, *, after: int, stream: str | None = None) -> AsyncGenerator[Page, None]:
         """Pages for ever; waits at the head. Raises Trimmed, Diverged."""
         ...
+
+    async def frames(self, *, after: int, framing: Framing, stream: str | None = None) -> AsyncGenerator[Framed, None]:
+        """The tail as the bytes of an event stream. A log that has quicker ones gives the same bytes."""
+        async with aclosing(self.tail(after=after, stream=stream)) as pages:
+            async for page in pages:
+                yield framed(page.events, framing, scanned_to=page.scanned_to)
 
     async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
         """The stream's events with one of these ids, or made by one of these commands, in order."""

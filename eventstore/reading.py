@@ -78,6 +78,17 @@ def read_page(
 
     What is trimmed of other streams takes nothing from a stream that is whole. Raises Trimmed, Diverged.
     """
+    end = end_of(connection, after=after, stream=stream, upto=upto)
+    found = rows_after(connection, after=after, stream=stream, end=end, limit=limit)
+    rows = found.fetchall() if size_bytes is None else _rows_upto(found, size_bytes)
+    events = tuple(recorded_of(row) for row in rows)
+    is_cut = len(events) == limit or found.fetchone() is not None
+    found.close()
+    return Page(events=events, scanned_to=events[-1].position if events and is_cut else end)
+
+
+def end_of(connection: sqlite3.Connection, *, after: int, stream: str | None, upto: int | None = None) -> int:
+    """How far a page after a position may look now. Raises Trimmed, Diverged."""
     head = bounds(connection)
     if after < head.first - 1 and (stream is None or not _is_whole(connection, stream, head.first)):
         raise Trimmed(
@@ -92,23 +103,21 @@ def read_page(
             hint="the cursor is from another log, or this one was restored; read the snapshot and start anew",
         )
     # The head is read before the events, so a page never claims to have looked further than it did.
-    end = head.last if upto is None else max(after, min(upto, head.last))
+    return head.last if upto is None else max(after, min(upto, head.last))
+
+
+def rows_after(
+    connection: sqlite3.Connection, *, after: int, stream: str | None, end: int, limit: int
+) -> sqlite3.Cursor:
     if stream is None:
-        found = connection.execute(
+        return connection.execute(
             f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",  # noqa: S608
             (after, end, limit),
         )
-    else:
-        found = connection.execute(
-            f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND version > ? AND position <= ?"  # noqa: S608
-            " ORDER BY version LIMIT ?",
-            (stream, _version_at(connection, stream, after), end, limit),
-        )
-    rows = found.fetchall() if size_bytes is None else _rows_upto(found, size_bytes)
-    events = tuple(recorded_of(row) for row in rows)
-    is_cut = len(events) == limit or found.fetchone() is not None
-    found.close()
-    return Page(events=events, scanned_to=events[-1].position if events and is_cut else end)
+    return connection.execute(
+        f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND version > ? AND position <= ? ORDER BY version LIMIT ?",  # noqa: S608
+        (stream, version_at(connection, stream, after), end, limit),
+    )
 
 
 def _is_whole(connection: sqlite3.Connection, stream: str, first: int) -> bool:
@@ -127,7 +136,7 @@ def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:
     return rows
 
 
-def _version_at(connection: sqlite3.Connection, stream: str, position: int) -> int:
+def version_at(connection: sqlite3.Connection, stream: str, position: int) -> int:
     """The version of the stream's last event up to a position; 0 where it has none."""
     if position == 0:
         return 0

@@ -3,15 +3,19 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 import aiosqlite
 
 from eventstore import reading
 from eventstore.appending import Request, prepare
 from eventstore.contract import TAIL_BYTES, Appended, Bounds, EventLog, Page
+from eventstore.framing import Framed, Framing
+from eventstore.splicing import read_framed
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import NewEvent, Recorded
@@ -26,6 +30,8 @@ POLL_SECONDS = 0.05  # How late a commit of another process may be seen.
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _Outcome: TypeAlias = Appended | RunfoldError
+_What: TypeAlias = tuple[str | None, Framing | None]
+_Seen = TypeVar("_Seen", Page, Framed)
 _Waiting: TypeAlias = tuple[Request, asyncio.Future[_Outcome]]
 
 
@@ -40,7 +46,7 @@ class SqliteLog(EventLog):
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._woken = asyncio.Event()
-        self._looks: dict[tuple[int, str | None], asyncio.Task[Page]] = {}
+        self._looks: dict[tuple[int, _What], asyncio.Task[Any]] = {}
         self._tails = 0
         self._poll_task: asyncio.Task[None] | None = None
         self._closing = False
@@ -104,6 +110,21 @@ class SqliteLog(EventLog):
             after = page.scanned_to
 
     async def tail(self, *, after: int, stream: str | None = None) -> AsyncGenerator[Page, None]:
+        look = partial(self._read, reading.read_page, stream=stream, size_bytes=TAIL_BYTES)
+        async with aclosing(self._follow(after, (stream, None), look)) as pages:
+            async for page in pages:
+                yield page
+
+    async def frames(self, *, after: int, framing: Framing, stream: str | None = None) -> AsyncGenerator[Framed, None]:
+        look = partial(self._read, read_framed, stream=stream, framing=framing)
+        async with aclosing(self._follow(after, (stream, framing), look)) as pages:
+            async for page in pages:
+                yield page
+
+    async def _follow(
+        self, after: int, what: _What, look: Callable[..., Coroutine[Any, Any, _Seen]]
+    ) -> AsyncGenerator[_Seen, None]:
+        """What `look` finds after a place, again and again; waits at the head."""
         self._tails += 1
         if self._poll_task is None or self._poll_task.done():
             self._poll_task = asyncio.create_task(self._poll(), name="log poll")
@@ -111,7 +132,7 @@ class SqliteLog(EventLog):
             while True:
                 # Taken before the page is read: a commit between the two is then not slept through.
                 woken = self._woken
-                page = await self._look(after, stream)
+                page = await self._look(after, what, look)
                 if page.scanned_to > after:
                     after = page.scanned_to
                     yield page
@@ -120,17 +141,17 @@ class SqliteLog(EventLog):
         finally:
             self._tails -= 1
 
-    async def _look(self, after: int, stream: str | None) -> Page:
-        """The page after a place; all who stand there share one look until the log has moved."""
-        look = self._looks.get((after, stream))
-        if look is None or look.cancelled():
-            read = self._read(reading.read_page, after=after, stream=stream, size_bytes=TAIL_BYTES)
-            look = self._looks[after, stream] = asyncio.create_task(read)
+    async def _look(self, after: int, what: _What, look: Callable[..., Coroutine[Any, Any, _Seen]]) -> _Seen:
+        """The page after a place; all who stand there and want the same share one look until the log has moved."""
+        coming = cast("asyncio.Task[_Seen] | None", self._looks.get((after, what)))
+        if coming is None or coming.cancelled():
+            coming = asyncio.create_task(look(after=after))
+            self._looks[after, what] = coming
             # Whoever asked may be gone before the answer; then nobody else asks what became of it.
-            look.add_done_callback(lambda done: done.cancelled() or done.exception())
+            coming.add_done_callback(lambda done: done.cancelled() or done.exception())
             while len(self._looks) > LOOKS_MAX:
                 self._looks.pop(next(iter(self._looks)))
-        return await asyncio.shield(look)
+        return await asyncio.shield(coming)
 
     async def close(self) -> None:
         """Finish what was taken, then let go of the files. Appends after it are Unavailable."""

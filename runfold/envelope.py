@@ -115,6 +115,12 @@ def envelope_json(recorded: Recorded) -> bytes:
     )
 
 
+def actor_json(actor: str) -> bytes:
+    """`kind:name` as the envelope shows it."""
+    kind, _, name = actor.partition(":")
+    return _encode(_Actor(kind, name))
+
+
 def time_text(us: int) -> str:
     """Microseconds since 1970 as RFC 3339 UTC with six decimals and `Z`."""
     seconds, micros = divmod(us, 1_000_000)

@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from api.following import Streaming
-from api.frames import Form, Frames, event_frame
-from runfold.envelope import Recorded
+from api.frames import Form, Frames
+from eventstore.framing import event_frame
+from runfold.envelope import Recorded, envelope_json
 from tests.served import ADMIN, OTHER, Served, note, serving
 
 CUTS = 200
@@ -313,7 +314,7 @@ async def test_no_text_of_an_event_can_forge_a_frame(served: Served) -> None:
 def test_stored_line_ends_between_json_tokens_and_strange_types_stay_inside_their_frame() -> None:
     event = msgspec.structs.replace(_EVENT, data=b'{\n"a":\r\n1}', type="x\ndata: forged")
 
-    frame = event_frame(event, Form(named=True))
+    frame = event_frame(event, envelope_json(event), named=True)
 
     assert re.split(rb"\r\n|\n|\r", frame)[2:] == [b"", b""]
     assert msgspec.json.decode(frame.split(b"\ndata: ")[1])["type"] == "x\ndata: forged"
@@ -336,17 +337,6 @@ def test_frames_are_encoded_once_and_the_cache_is_bounded() -> None:
     assert frames.of(msgspec.structs.replace(events[-1], data=None), Form()) != first[-1]
     assert frames.of(events[0], Form()) == first[0]
     assert 4_000 < frames.size_bytes <= 5_000
-
-
-async def test_events_of_one_tick_are_one_write() -> None:
-    events = [msgspec.structs.replace(_EVENT, position=number) for number in range(1, 51)]
-
-    chunks = list(Frames().chunks(events, Form()))
-    large = list(Frames().chunks(events * 10, Form()))
-
-    assert len(chunks) == 1
-    assert all(len(chunk) <= 64 * 1024 for chunk in large)
-    assert b"".join(large) == chunks[0] * 10
 
 
 async def test_what_a_filter_skips_moves_the_place_to_come_back_to(tmp_path: Path) -> None:

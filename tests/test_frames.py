@@ -1,0 +1,113 @@
+"""The frames that SQLite's rows become at once are those that the plain words give."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eventstore.contract import EventLog
+from eventstore.framing import Framed, Framing
+from eventstore.splicing import FRAMES_BYTES
+from eventstore.sqlite import SqliteLog
+from runfold.envelope import SYSTEM_STREAM, NewEvent
+from runfold.events import EVENT_TYPES, EventClass
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+NAME = TEXT.filter(lambda text: text != "" and len(text.encode()) < 100)
+HOSTILE = st.sampled_from(
+    ['"', "\\", "\x00", "\x1f\x7f", "a:b:c", ":", "é\u2028\U0001f600", "\r\ndata: x\n\n", "%s%d", "{}"]
+)
+UUIDS = st.uuids().map(str)
+NEW_EVENT = st.builds(
+    NewEvent,
+    id=UUIDS,
+    type=st.sampled_from([*list(EVENT_TYPES)[::4], "unknown", "X1", "9", "ünknown"]) | NAME | HOSTILE,
+    data=st.sampled_from([b"{}", b'{"a":1}', b'{\n"a":\r\n"\\n"}', '{"ä":"%s"}'.encode()])
+    | st.binary(max_size=40)
+    | st.integers(1_000, 60_000).map(lambda size: b'"' + b"x" * size + b'"'),
+    at_us=st.integers(0, 253_402_300_799_999_999),
+    tenant=st.just("default") | NAME | HOSTILE,
+    actor=st.just("user:a") | TEXT | HOSTILE,
+    schema=st.integers(0, 2**31 - 1),
+    cause=st.none() | UUIDS,
+    command=st.none() | UUIDS,
+    sent=st.none() | st.binary(min_size=32, max_size=32),
+    correlation=TEXT | HOSTILE,
+)
+FRAMING = st.builds(
+    Framing,
+    tenant=st.none() | st.just("default"),
+    types=st.lists(st.sampled_from([*list(EVENT_TYPES)[::4], "unknown"]), max_size=4).map(tuple),
+    classes=st.lists(st.sampled_from(get_args(EventClass)), max_size=2, unique=True).map(tuple),
+    named=st.booleans(),
+    marks=st.just(("run_completed", "unknown")),
+)
+
+
+async def _until(pages: AsyncIterator[Framed], head: int) -> list[Framed]:
+    found: list[Framed] = []
+    async for page in pages:
+        found.append(page)
+        if page.scanned_to >= head:
+            break
+    return found
+
+
+async def _read(log: EventLog, framing: Framing, stream: str | None, *, plain: bool) -> list[Framed]:
+    head = (await log.bounds()).last
+    # The plain words are what a log says that has no quicker ones of its own.
+    frames = EventLog.frames if plain else type(log).frames
+    async with aclosing(frames(log, after=0, framing=framing, stream=stream)) as pages:
+        return await _until(pages, head)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(events=st.lists(NEW_EVENT, min_size=1, max_size=12), framings=st.lists(FRAMING, min_size=1, max_size=4))
+async def test_quick_frames_are_byte_for_byte_the_plain_ones(events: list[NewEvent], framings: list[Framing]) -> None:
+    with TemporaryDirectory() as folder:
+        log = await SqliteLog.open(Path(folder))
+        try:
+            streams = ["r_a", 'r_"\x00ü', SYSTEM_STREAM]
+            last = dict.fromkeys(streams, 0)
+            for number, event in enumerate(events):
+                stream = streams[number % 3]
+                last[stream] = (await log.append(stream, [event], expected=last[stream])).last
+            for framing in [Framing(), *framings]:
+                for stream in (None, "r_a", 'r_"\x00ü'):
+                    quick = await _read(log, framing, stream, plain=False)
+                    plain = await _read(log, framing, stream, plain=True)
+                    assert b"".join(page.content for page in quick) == b"".join(page.content for page in plain)
+                    assert max(page.version for page in quick) == max(page.version for page in plain)
+                    assert any(page.is_marked for page in quick) == any(page.is_marked for page in plain)
+        finally:
+            await log.close()
+
+
+def _events(count: int, data: bytes = b"{}") -> list[NewEvent]:
+    return [
+        NewEvent(id=str(uuid.uuid4()), type="log_line", data=data, at_us=0, tenant="default", actor="user:a")
+        for _ in range(count)
+    ]
+
+
+async def test_events_of_one_tick_are_one_write_and_a_page_of_many_stays_small(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    try:
+        await log.append("r_a", _events(50), expected=0)
+        together = await _read(log, Framing(), "r_a", plain=False)
+        await log.append("r_b", _events(300) + _events(7, b'"' + b"x" * 60_000 + b'"'), expected=0)
+        many = await _read(log, Framing(), "r_b", plain=False)
+    finally:
+        await log.close()
+
+    assert len(together) == 1
+    assert together[0].content.count(b"\n\n") == 50
+    assert sum(page.content.count(b"\n\n") for page in many) == 307
+    assert max(len(page.content) for page in many) <= FRAMES_BYTES
