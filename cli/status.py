@@ -16,7 +16,7 @@ BAR_CHARACTERS = 32
 
 @click.command()
 @run_argument
-@click.option("--at", metavar="POSITION|TIME", help="The run as it was: 1234, or 2026-01-31T12:00:00Z.")
+@click.option("--at", metavar="POSITION|TIME", help="The run as it was: 1234, v7, or 2026-01-31T12:00:00Z.")
 @json_option
 @click.pass_context
 def status(context: click.Context, *, run_text: str, at: str | None, as_json: bool) -> None:

@@ -636,7 +636,7 @@ export interface components {
         AuditCounts: {
             items: components["schemas"]["AuditCount"][];
             /** @default null */
-            next_cursor: string | null;
+            next_cursor?: string | null;
             total: number;
         };
         /**
