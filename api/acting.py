@@ -16,12 +16,15 @@ from runfold import commands
 from runfold.envelope import run_id_of
 from runfold.errors import AlreadyFinal, BadRequest
 from runfold.reporting import (
+    STATUS_HEADER,
+    AskBody,
     ControlBody,
     EventsAnswer,
     EventsBody,
     ExternalBody,
     HeartbeatAnswer,
     Text,
+    ask_command,
     ats_us_of,
     control_command,
     ids_of,
@@ -59,15 +62,8 @@ async def post_events(request: web.Request) -> web.Response:
         ids=ids_of(body),
         ats_us=ats_us_of(body),
     )
-    positions = [event.position for event in executed.events]
-    return json_response(
-        EventsAnswer(
-            first=min(positions, default=0),
-            last=max(positions, default=0),
-            version=max((event.version for event in executed.events), default=executed.run.version),
-            duplicate=executed.duplicate,
-        )
-    )
+    answer = EventsAnswer.of(executed.run, executed.events, duplicate=executed.duplicate)
+    return json_response(answer, headers={STATUS_HEADER: executed.run.status or ""})
 
 
 async def post_heartbeat(request: web.Request) -> web.Response:
@@ -87,6 +83,18 @@ async def post_heartbeat(request: web.Request) -> web.Response:
 async def post_control(request: web.Request) -> web.Response:
     body: ControlBody = request[BODY]
     return await _control(request, body)
+
+
+async def post_approval(request: web.Request) -> web.Response:
+    body: AskBody = request[BODY]
+    run_id = request.match_info["run_id"]
+    run = await known_run(request.app[SERVICE], run_id, request[SCOPE].tenant)
+    if run.is_driven:
+        raise BadRequest(
+            f"run `{run_id}` is driven here; its worker asks", hint="a reporter asks about its own run", run_id=run_id
+        )
+    executed = await _execute(request, run_id, ask_command(body), command_id_of(request))
+    return await snapshot_response(request, executed, status=201)
 
 
 async def delete_run(request: web.Request) -> web.Response:

@@ -218,6 +218,17 @@ TABLE: tuple[Route, ...] = (
     *run_queries.ROUTES,
     *admin.ROUTES,
     Route(
+        method="POST",
+        path="/api/runs/{run_id}/approvals",
+        operation="ask_for_approval",
+        handler=acting.post_approval,
+        summary="Ask a person; the run is paused until the answer",
+        needs="operator",
+        body=reporting.AskBody,
+        answer=Snapshot,
+        status=201,
+    ),
+    Route(
         method="GET",
         path="/api/openapi.json",
         operation="get_openapi",

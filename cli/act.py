@@ -132,13 +132,23 @@ async def _execute(settings: Settings, run_id: str, command: Command, tenant: st
 
 
 async def end_overdue(ledger: "Ledger", log: "SqliteLog", data: Path) -> None:
-    """Where no server keeps the deadlines, whoever writes first ends what is overdue on this host."""
+    """Whoever writes first takes in what was left for the log, and, with no server, ends what is overdue here."""
     from cli.server_lock import running_server
     from runner.recover import recover as recover_runs
 
+    await take_in(ledger, data)
     if running_server(data) is None:
         for lost in await recover_runs(ledger, log, data=data):
             talk(f"run {lost} had lost its driver")
+
+
+async def take_in(ledger: "Ledger", data: Path) -> None:
+    """Record what programs have left in the spool, because nobody was there who could."""
+    from cli.run import local_actor
+    from runner.intake import take_in_spool
+
+    for run_id in await take_in_spool(ledger, data, actor=local_actor()):
+        talk(f"run {run_id} is recorded now; its program could not reach us")
 
 
 async def _recover(settings: Settings) -> list[str]:
@@ -148,8 +158,8 @@ async def _recover(settings: Settings) -> list[str]:
 
     log = await SqliteLog.open(settings.data)
     try:
-        return await recover_runs(
-            Ledger(log, data=settings.data, secrets=secrets_of(os.environ)), log, data=settings.data
-        )
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        await take_in(ledger, settings.data)
+        return await recover_runs(ledger, log, data=settings.data)
     finally:
         await log.close()

@@ -51,6 +51,7 @@ def import_(context: click.Context, *, files: tuple[Path, ...], again: bool, as_
 async def _import(
     context: click.Context, files: tuple[Path, ...], *, again: bool, quiet: bool
 ) -> tuple[list["Imported"], list[_Refused]]:
+    from cli.act import take_in
     from cli.run import local_actor
     from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
@@ -64,6 +65,7 @@ async def _import(
     log = await SqliteLog.open(settings.data)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        await take_in(ledger, settings.data)
         for number, path in enumerate(files, 1):
             progress = _Progress(f"{path.name} ({number} of {len(files)})")
             try:

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("cli.doctor", "doctor", "Show settings, platform and what is wrong with them"),
     "demo": ("cli.demo", "demo", "Drive a small run and show it live"),
     "emit": ("cli.emit", "emit", "Print a telemetry line for the run around this program"),
+    "ingest": ("cli.ingest", "ingest", "Record what a program reports on stdin, a line each"),
     "completion": ("cli.completion", "completion", "Print the completion script of a shell"),
 }
 EXIT_USAGE = 2

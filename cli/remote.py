@@ -21,7 +21,7 @@ from projections.usage import CostList
 from runfold import errors
 from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
-from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable
+from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable, error_of_code
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
 
@@ -258,17 +258,11 @@ def _refusal(status: int, content: bytes) -> RunfoldError:
         problem: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
     except msgspec.MsgspecError:
         return Unavailable(f"the server answered {status} without a problem", hint="is this address a runfold server?")
-    kind = _kind_of(str(problem.get("code")), RunfoldError) or RunfoldError
+    kind = error_of_code(str(problem.get("code")))
     hint = str(problem.get("hint") or "")
     if kind is Unauthorized:
         hint = "RUNFOLD_TOKEN has to be a token of that server; its first one is in `token` in its data folder"
     return kind(str(problem.get("detail") or problem.get("title")), hint=hint, run_id=problem.get("run_id"))
-
-
-def _kind_of(code: str, kind: type[RunfoldError]) -> type[RunfoldError] | None:
-    if kind.__dict__.get("code") == code:
-        return kind
-    return next((found for child in kind.__subclasses__() if (found := _kind_of(code, child))), None)
 
 
 def _recorded(item: Envelope) -> Recorded:

@@ -101,6 +101,7 @@ def _order_of_command(command: tuple[str, ...], asked: Asked, options: dict[str,
 
 
 async def _run(data: Path, order: RunQueued, *, quiet: bool, tty: bool) -> int:
+    from cli.act import take_in
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
@@ -113,8 +114,10 @@ async def _run(data: Path, order: RunQueued, *, quiet: bool, tty: bool) -> int:
     launch = launch_here(order, workflow, shown=tell is None, tty=tty and is_terminal(1))
     log = await SqliteLog.open(data)
     try:
+        ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
+        await take_in(ledger, data)
         return await drive_here(
-            Ledger(log, data=data, secrets=secrets_of(os.environ)),
+            ledger,
             log,
             order,
             launch,

@@ -8,16 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from runfold.client.place import LOCK_FILE, read_lock
+from runfold.client.place import Server as Server
+from runfold.client.place import running_server as running_server
 from runfold.errors import NotAllowed
-
-LOCK_FILE = "server.lock"
-
-
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """Who serves a data folder."""
-
-    pid: int
-    url: str = ""
 
 
 @contextmanager
@@ -42,30 +36,6 @@ def server_lock(data: Path) -> Generator[int, None, None]:
         os.close(descriptor)
 
 
-def read_lock(data: Path) -> Server | None:
-    """What the lock file says; only true while the lock is held."""
-    try:
-        return msgspec.json.decode((data / LOCK_FILE).read_bytes(), type=Server)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
 def write_lock(descriptor: int, server: Server) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, msgspec.json.encode(server), 0)
-
-
-def running_server(data: Path) -> Server | None:
-    """The server of this data folder that is up now."""
-    try:
-        descriptor = os.open(data / LOCK_FILE, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return read_lock(data) or Server(pid=0)
-    else:
-        return None
-    finally:
-        os.close(descriptor)

@@ -1,13 +1,13 @@
 """Every setting with where it came from: flag, environment, `runfold.toml`, or default, in this order."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
+from runfold.client.place import find_project
 from runfold.errors import InvalidSetting
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -65,22 +65,6 @@ def load_settings(
         port=_port(values["port"], sources["port"]),
         sources=sources,
     )
-
-
-def find_project(folder: Path) -> Path | None:
-    """The nearest folder, going up, with a `runfold.toml` or the checkout of runfold itself."""
-    for candidate in (folder, *folder.parents):
-        if (candidate / "runfold.toml").is_file() or _is_checkout(candidate):
-            return candidate
-    return None
-
-
-def _is_checkout(folder: Path) -> bool:
-    try:
-        text = (folder / "pyproject.toml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    return re.search(r'^name = "runfold"$', text, re.MULTILINE) is not None
 
 
 def _file_settings(project: Path | None) -> dict[str, Any]:

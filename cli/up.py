@@ -15,6 +15,7 @@ from api.app import make_app, make_login_code
 from cli.folder import prepare_folder
 from cli.logging import configure_logging
 from cli.reading import settings_of
+from cli.run import local_actor
 from cli.screen import talk
 from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
@@ -26,6 +27,7 @@ from projections.service import ViewService
 from runfold.errors import RunfoldError, Unavailable
 from runfold.redact import secrets_of
 from runner.claims import Claims
+from runner.intake import take_in_spool
 from runner.recover import recover
 from runner.reported import Reporters
 from runner.worker import SLOTS, Worker
@@ -103,6 +105,8 @@ async def _sweep(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: 
 
 
 async def _end_overdue(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
+    for run_id in await take_in_spool(ledger, data, actor=local_actor()):
+        structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
     lost = await recover(ledger, log, data=data)
     active, _ = await views.query(active_runs)
     for run_id in [*lost, *await reporters.end_overdue(active)]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from cli.settings import find_project
+from runfold.client.place import find_project
 from runfold.errors import InvalidSetting
 from runfold.workflows import Registry, parse_workflows
 

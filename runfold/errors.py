@@ -152,3 +152,14 @@ class Unavailable(RunfoldError):
 
 class Contended(Unavailable):
     code = "contended"
+
+
+def error_of_code(code: str) -> type[RunfoldError]:
+    """The class whose code this is; the base of all where another version made it."""
+    waiting: list[type[RunfoldError]] = [RunfoldError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__dict__.get("code") == code:
+            return kind
+        waiting += kind.__subclasses__()
+    return RunfoldError

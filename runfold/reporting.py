@@ -1,12 +1,13 @@
 """What a reporter says, as it stands in a request, and the commands that it means: the same over HTTP and a pipe."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 
 from runfold import commands
-from runfold.envelope import time_us
+from runfold.envelope import Recorded, time_us
 from runfold.errors import InvalidEvent
 from runfold.events import (
     EVENT_TYPES,
@@ -20,8 +21,11 @@ from runfold.events import (
     Unknown,
     decode_data,
 )
+from runfold.state import Run
 
 EVENTS_MAX = 400
+STATUS_HEADER = "Runfold-Status"
+"""The run's status now, beside the answer to a report: `pausing`, `stopping` and `cancelling` are wishes."""
 Text = Annotated[str, msgspec.Meta(max_length=1_000)]
 
 
@@ -51,10 +55,22 @@ class EventsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The same again for the same report; what is wished of the reporter now goes beside it."""
+
     first: int
     last: int
     version: int
     duplicate: bool
+
+    @classmethod
+    def of(cls, run: Run, events: Sequence[Recorded], *, duplicate: bool) -> "EventsAnswer":
+        positions = [event.position for event in events]
+        return cls(
+            first=min(positions, default=0),
+            last=max(positions, default=0),
+            version=max((event.version for event in events), default=run.version),
+            duplicate=duplicate,
+        )
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +95,16 @@ class ControlBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     receipt: Receipt | None = None
 
 
+class AskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question to a person; the run is paused until the answer."""
+
+    summary: Text
+    kind: Text = "question"
+    amount_usd: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    digest: Text | None = None
+    expires_at: Text | None = None
+
+
 def keyed_command_id(tenant: str, method: str, path: str, key: str) -> str:
     """The same key of the same tenant on the same route is the same command, whichever way it comes."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{tenant}|{method} {path}|{key}"))
@@ -92,6 +118,16 @@ def open_command(body: ExternalBody) -> commands.OpenReported:
 def observe_command(body: EventsBody) -> commands.Observe:
     """Raises InvalidEvent, naming the event by its index."""
     return commands.Observe(events=tuple(_event_of(index, reported) for index, reported in enumerate(body.events)))
+
+
+def ask_command(body: AskBody) -> commands.RequestApproval:
+    return commands.RequestApproval(
+        kind=body.kind,
+        summary=body.summary,
+        amount_micros=None if body.amount_usd is None else round(body.amount_usd * 1_000_000),
+        digest=body.digest,
+        expires_at=body.expires_at,
+    )
 
 
 def ids_of(body: EventsBody) -> list[str | None]:

@@ -119,6 +119,7 @@ COMMANDS: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"action": "fail", "reason_code": "SYS_B", "message": "a"},
         {"action": "fail", "reason_code": "SYS_A", "message": "b"},
     ],
+    ("POST", "/api/runs/{run_id}/approvals"): [{"summary": "a"}, {"summary": "a", "amount_usd": 1}, {"summary": "b"}],
     ("DELETE", "/api/runs/{run_id}"): [{"reason": "a"}, {}, {"reason": "b"}],
 }
 

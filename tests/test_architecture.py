@@ -25,7 +25,7 @@ THIRD_PARTY = {
     "cli": {"msgspec", "aiohttp", "structlog", "click", "platformdirs"},
 }
 IMPURE = {"asyncio", "os", "time", "random", "secrets", "sqlite3", "socket", "subprocess", "threading", "pathlib"}
-NOT_PURE_BY_NAME = {"__main__.py", "emit.py"}
+NOT_PURE_BY_NAME = {"__main__.py", "emit.py"}  # And `client/`, which none of the pure files imports.
 FILES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 
 
@@ -55,6 +55,18 @@ def test_the_domain_has_no_io_no_clock_and_no_chance(path: Path) -> None:
         return
 
     assert not set(imports(path)) & IMPURE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "runfold").glob("*.py")), ids=lambda path: path.name)
+def test_the_domain_does_not_know_the_client(path: Path) -> None:
+    """`runfold/__init__.py` names it for type checkers, and loads it only for who asks."""
+    known = {
+        node.module
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+    }
+
+    assert not {name for name in known if name.startswith("runfold.client")}
 
 
 def test_every_file_says_what_it_promises() -> None:

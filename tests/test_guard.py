@@ -54,6 +54,7 @@ GUARDED = {
     ("GET", "/api/admin/views"): "root",
     ("GET", "/metrics"): "root",
     ("GET", "/api/audit/counts"): "viewer",
+    ("POST", "/api/runs/{run_id}/approvals"): "operator",
     ("GET", "/api/stream"): "viewer",
     ("GET", "/api/openapi.json"): "viewer",
 }
@@ -159,6 +160,7 @@ async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(s
     run_id = await served.open_run(title="secret", token=OTHER)
     unknown = "r_" + "a" * 26
     bodies = {"control": {"action": "pause"}, "events": {"events": [{"type": "message", "data": {"text": "a"}}]}}
+    bodies["approvals"] = {"summary": "a"}
 
     for method, path in GUARDED:
         if "{run_id}" not in path:

@@ -193,6 +193,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{run_id}/approvals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ask a person; the run is paused until the answer */
+        post: operations["ask_for_approval"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{run_id}/artifacts": {
         parameters: {
             query?: never;
@@ -627,6 +644,21 @@ export interface components {
             next_cursor: string | null;
             total: number;
         };
+        /**
+         * AskBody
+         * @description A question to a person; the run is paused until the answer.
+         */
+        AskBody: {
+            /** @default null */
+            amount_usd?: number | null;
+            /** @default null */
+            digest?: string | null;
+            /** @default null */
+            expires_at?: string | null;
+            /** @default question */
+            kind?: string;
+            summary: string;
+        };
         /** AuditCount */
         AuditCount: {
             count: number;
@@ -777,7 +809,10 @@ export interface components {
             next_cursor: string | null;
             total: number | null;
         };
-        /** EventsAnswer */
+        /**
+         * EventsAnswer
+         * @description The same again for the same report; what is wished of the reporter now goes beside it.
+         */
         EventsAnswer: {
             duplicate: boolean;
             first: number;
@@ -1748,6 +1783,41 @@ export interface operations {
         responses: {
             /** @description Cancel the run */
             202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ask_for_approval: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AskBody"];
+            };
+        };
+        responses: {
+            /** @description Ask a person; the run is paused until the answer */
+            201: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -1,0 +1,53 @@
+"""`runfold ingest`: what a program reports, a request a line on stdin, and an answer a line on stdout."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli.folder import need_folder
+from cli.reading import settings_of
+from runfold.redact import secrets_of
+
+LINE_BYTES_MAX = 4 * 1024 * 1024
+
+
+@click.command()
+@click.pass_context
+def ingest(context: click.Context) -> None:
+    """Record what a program reports on stdin, and answer each line; for the Python client."""
+    settings = settings_of(context)
+    need_folder(settings, "ingest")
+    asyncio.run(_ingest(settings.data))
+
+
+async def _ingest(data: Path) -> None:
+    from cli.act import end_overdue
+    from cli.run import local_actor
+    from eventstore.ledger import Ledger
+    from eventstore.sqlite import SqliteLog
+    from runfold.client.requests import Answer, decode_request
+    from runner.intake import Intake
+
+    log = await SqliteLog.open(data)
+    try:
+        ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
+        await end_overdue(ledger, log, data)
+        intake = Intake(ledger, data=data, actor=local_actor())
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline, LINE_BYTES_MAX):
+            try:
+                answer = await intake.answer(decode_request(line))
+            except msgspec.MsgspecError as error:
+                problem = {
+                    "code": "bad_request",
+                    "detail": f"the line is no request: {error}",
+                    "hint": "see docs/client.md",
+                }
+                answer = Answer(status=400, body=msgspec.Raw(msgspec.json.encode(problem)))
+            sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+            sys.stdout.buffer.flush()
+    finally:
+        await log.close()
