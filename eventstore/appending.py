@@ -121,18 +121,25 @@ def append_group(
             raise
         raise Unavailable(f"the log is held by another program: {error}", hint="try again") from error
     try:
-        position, recorded_at_us = connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
-        # A clock that steps back must not put later events before earlier ones.
-        group = _Group(position, max(now_us, recorded_at_us))
-        _look_up(connection, group, requests)
-        outcomes = [_outcome(connection, group, request) for request in requests]
-        anchor = _store(connection, group) if group.rows else None
+        outcomes, anchor = append_within(connection, requests, now_us)
         connection.execute("COMMIT")
         return outcomes, anchor
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def append_within(
+    connection: sqlite3.Connection, requests: Sequence[Request], now_us: int
+) -> tuple[list[Appended | RunfoldError], str | None]:
+    """The same inside a transaction of the caller's."""
+    position, recorded_at_us = connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
+    # A clock that steps back must not put later events before earlier ones.
+    group = _Group(position, max(now_us, recorded_at_us))
+    _look_up(connection, group, requests)
+    outcomes = [_outcome(connection, group, request) for request in requests]
+    return outcomes, _store(connection, group) if group.rows else None
 
 
 def _primary_code(error: sqlite3.Error) -> int:
@@ -230,7 +237,7 @@ def is_same(recorded: Recorded, event: NewEvent) -> bool:
         return False
     if recorded.sent is not None and event.sent is not None:
         return is_sent(recorded, event.sent)
-    return recorded.data is None or recorded.data == event.data
+    return recorded.salt is None or recorded.data == event.data
 
 
 def is_sent(recorded: Recorded, sent: bytes) -> bool:

@@ -33,7 +33,7 @@ class Attachments:
         sound = dict[str, bool]()
         try:
             for position, run_id, type_name, content in self._naming(upto):
-                for sha256 in _blobs_of(type_name, content):
+                for sha256 in blobs_of(type_name, content):
                     if sha256 not in sound:
                         sound[sha256] = self._is_sound(sha256)
                         self.blobs += 1
@@ -102,7 +102,7 @@ class Attachments:
                 offset += size_bytes
 
 
-def _blobs_of(type_name: str, content: Any) -> Iterator[str]:
+def blobs_of(type_name: str, content: Any) -> Iterator[str]:
     if type_name == "artifact_stored" and isinstance(content, dict):
         yield str(cast("dict[str, Any]", content).get("sha256", ""))
     waiting: list[Any] = [content]

@@ -7,6 +7,7 @@ from eventstore.contract import APPEND_EVENTS_MAX, Appended, EventLog
 from eventstore.wishes import Executed, Wish, own_ids, run_of
 from runfold.envelope import NewEvent
 from runfold.errors import RunfoldError
+from runfold.events import REWRITES
 from runfold.state import Run, new_run
 
 
@@ -120,10 +121,18 @@ class Line:
     async def catch_up(self, log: EventLog) -> None:
         """Fold what the log has beyond the line's position, and nothing before."""
         run, position = self.run, self.position
-        async for page in log.read(after=position, stream=self.run_id):
-            if page.events:
-                run = run_of(run, page.events)
-                position = page.events[-1].position
+        while True:
+            is_rewritten = False
+            async for page in log.read(after=position, stream=self.run_id):
+                if page.events:
+                    # What was folded before may be what the redaction has taken away.
+                    is_rewritten = is_rewritten or any(event.type in REWRITES for event in page.events)
+                    run = run_of(run, page.events)
+                    position = page.events[-1].position
+            if not (is_rewritten and self.position):
+                break
+            self.position = 0
+            run, position = new_run(self.run_id), 0
         # Whoever asks for the state reads beside the leader, and may have come further meanwhile.
         if position > self.position:
             self.run, self.position = run, position

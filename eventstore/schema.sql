@@ -27,12 +27,12 @@ CREATE TABLE events (
     sent           BLOB,              -- digest of what the caller sent, before redaction and price
     correlation    TEXT    NOT NULL,
     salt           BLOB,              -- goes with the data, so that a redacted text cannot be guessed from its digest
-    data           BLOB,              -- NULL: redacted
-    digest         BLOB,              -- sha256(salt, data), kept only where they are redacted
+    data           BLOB,              -- NULL, or what is left of it: redacted
+    digest         BLOB,              -- sha256(salt, data) of what it was, kept only where it is redacted
     hash           BLOB    NOT NULL,  -- the run's chain up to here
     UNIQUE (run_id, version),
     UNIQUE (run_id, id),
-    CHECK ((data IS NULL) = (digest IS NOT NULL) AND (data IS NULL) = (salt IS NULL))
+    CHECK ((salt IS NULL) = (digest IS NOT NULL) AND (data IS NOT NULL OR digest IS NOT NULL))
 ) STRICT;
 
 CREATE INDEX events_by_command ON events (run_id, command) WHERE command IS NOT NULL;
@@ -53,7 +53,8 @@ CREATE TABLE anchors (
 
 -- History is not edited by accident; only redaction, which keeps the hash, passes.
 CREATE TRIGGER events_stay AFTER UPDATE ON events
-WHEN NEW.data IS NOT NULL OR NEW.hash IS NOT OLD.hash OR NEW.position IS NOT OLD.position
+WHEN NEW.digest IS NULL OR NEW.hash IS NOT OLD.hash OR NEW.position IS NOT OLD.position
+    OR (OLD.digest IS NOT NULL AND NEW.digest IS NOT OLD.digest)
 BEGIN
     SELECT RAISE(ABORT, 'events of the log are never changed');
 END;

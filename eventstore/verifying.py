@@ -3,8 +3,10 @@
 The log is read in pages up to the head it had at the start, so it may be written to meanwhile.
 """
 
+import hashlib
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from eventstore.chain import anchor_digest, data_digest, link
 from eventstore.faults import Fault
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import ANCHORS_FILE, SCHEMA
+from runfold.events import EventRedacted
 
 PAGE_ROWS = 1_000
 OF_ANOTHER_KIND = (AttributeError, TypeError, struct.error)
@@ -40,6 +43,9 @@ class Proof:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._heads: dict[str, tuple[int, int, bytes]] = {}
+        self._left: dict[tuple[str, int], tuple[int, str]] = {}
+        """Of redacted events of which something is left: where they stand, and its digest."""
+        self._told: dict[tuple[str, int], str] = {}
         self.events = 0
         self.anchors = 0
         row = connection.execute("SELECT position, trimmed_to, recorded_at_us FROM head").fetchone()
@@ -56,6 +62,7 @@ class Proof:
         try:
             yield from self._schema()
             yield from self._events(on_progress)
+            yield from self._redactions()
             yield from self._run_heads()
             yield from self._anchors(anchors)
         except sqlite3.DatabaseError as error:
@@ -132,6 +139,23 @@ class Proof:
                 position=position,
             )
         self._heads[run_id] = (position, version, event_hash)
+        if row[17] is not None and row[16] is not None:
+            self._left[run_id, version] = (position, hashlib.sha256(row[16]).hexdigest())
+        if row[4] == "event_redacted" and row[16] is not None:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                told = msgspec.json.decode(row[16], type=EventRedacted)
+                self._told[run_id, told.version] = told.digests.get("data", "")
+
+    def _redactions(self) -> Iterator[Fault]:
+        """What is left of a redacted event must be what its redaction left of it."""
+        for (run_id, version), (position, digest) in self._left.items():
+            if self._told.get((run_id, version)) != digest:
+                yield Fault(
+                    kind="event",
+                    message=f"event {position}, version {version} of `{run_id}`, is not what its redaction left of it",
+                    run_id=run_id,
+                    position=position,
+                )
 
     def _run_heads(self) -> Iterator[Fault]:
         # Only heads up to where we looked: the log may have grown since.
@@ -233,5 +257,5 @@ def _hash_of(row: tuple[Any, ...], previous: bytes) -> bytes:
         command=row[11],
         sent=row[12],
         correlation=row[13],
-        digest=row[17] if row[16] is None else data_digest(row[15], row[16]),
+        digest=data_digest(row[15], row[16]) if row[17] is None else row[17],
     )

@@ -8,14 +8,18 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from eventstore.anchoring import write_anchor
-from eventstore.appending import Request, append_group
-from eventstore.contract import Appended
+from eventstore.appending import Request, append_group, append_within, prepare
+from eventstore.contract import APPEND_EVENTS_MAX, Appended
+from eventstore.failpoints import reach
+from eventstore.intents import settle
 from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
 from eventstore.sqlite3_module import sqlite3
+from runfold.envelope import NewEvent
 from runfold.errors import RunfoldError, Unavailable
 
 LOCK_FILE = "log.lock"
 ANCHORS_FILE = "anchors.jsonl"
+READ_BYTES = 4 * 1024 * 1024
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -36,6 +40,7 @@ class Writer:
             try:
                 with self._locked():
                     self.connection = _open(data / LOG_FILE)
+                    settle(data, self.connection)
             except BaseException:
                 os.close(self._lock)
                 raise
@@ -51,6 +56,50 @@ class Writer:
             outcomes, anchor = append_group(self.connection, requests, self._now_us())
             self._publish(anchor)
         return outcomes
+
+    @contextmanager
+    def rewriting(self, *, lifting: Sequence[str] = ()) -> Generator["Rewriting"]:
+        """One transaction that may change what is stored; the file changes it announced follow its commit.
+
+        `lifting` names the triggers that forbid what it does: nobody else can write while they are gone.
+        """
+        self.connection.execute("PRAGMA secure_delete = ON")
+        with self._locked():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
+                triggers = [(name, sql) for name, sql in self.connection.execute(query).fetchall() if name in lifting]
+                for name, _ in triggers:
+                    self.connection.execute(f"DROP TRIGGER {name}")
+                rewriting = Rewriting(self.connection, self._now_us())
+                yield rewriting
+                for _, sql in triggers:
+                    self.connection.execute(sql)
+                reach("rewriting.before_commit")
+                self.connection.execute("COMMIT")
+                reach("rewriting.committed")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                settle(self._data, self.connection)
+                raise
+            for anchor in rewriting.anchors:
+                self._publish(anchor)
+            settle(self._data, self.connection)
+            reach("rewriting.settled")
+
+    def forget(self, texts: Sequence[bytes]) -> bool:
+        """Whether the log's file holds none of these bytes, in no freed page and no journal either."""
+        with self._locked():
+            if self._checkpoint() and not _holds(self._data / LOG_FILE, texts):
+                return True
+            # Pages that were split before may have left a copy; only a file written anew has none.
+            self.connection.execute("VACUUM")
+            return self._checkpoint() and not _holds(self._data / LOG_FILE, texts)
+
+    def _checkpoint(self) -> bool:
+        is_busy: int = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return not is_busy
 
     def close(self) -> None:
         """Seal what is not yet sealed, checkpoint, and let go of the file."""
@@ -90,6 +139,39 @@ class Writer:
             file.write(anchor)
             file.flush()
             os.fsync(file.fileno())
+
+
+class Rewriting:
+    """What a rewriting transaction may use; `anchors` are published when it is committed."""
+
+    def __init__(self, connection: sqlite3.Connection, now_us: int) -> None:
+        self.connection = connection
+        self.now_us = now_us
+        self.anchors: list[str] = []
+
+    def append(self, stream: str, events: Sequence[NewEvent]) -> None:
+        """Append after whatever the stream holds. Raises RunfoldError."""
+        for start in range(0, len(events), APPEND_EVENTS_MAX):
+            head = self.connection.execute("SELECT position FROM heads WHERE run_id = ?", (stream,)).fetchone()
+            request = prepare(stream, events[start : start + APPEND_EVENTS_MAX], 0 if head is None else head[0])
+            (outcome,), anchor = append_within(self.connection, [request], self.now_us)
+            if isinstance(outcome, RunfoldError):
+                raise outcome
+            if anchor is not None:
+                self.anchors.append(anchor)
+
+
+def _holds(path: Path, texts: Sequence[bytes]) -> bool:
+    """Whether a file holds one of the texts, also across the edges of what is read at once."""
+    overlap = max(map(len, texts), default=0)
+    rest = b""
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            content = rest + chunk
+            if any(text in content for text in texts):
+                return True
+            rest = content[-overlap:] if overlap else b""
+    return False
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from projections.names import Names
 from projections.view import Decoded, View
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text, time_us
 from runfold.errors import BadRequest
-from runfold.events import EVENT_CLASSES, EVENT_TYPES, EventRedacted, Failure, event_class
+from runfold.events import EVENT_CLASSES, EVENT_TYPES, Failure, event_class
 
 LIMIT_MAX = 200
 TOTAL_MAX = 10_000  # Who finds more will not count them one by one, and counting millions keeps others waiting.
@@ -26,7 +26,7 @@ _DDL = (
         name_id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE
     ) STRICT""",
-    # Apart, as a redaction may take one of these away.
+    # Apart, as there are many more of them.
     """CREATE TABLE audit_paths (
         name_id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE
@@ -311,7 +311,6 @@ class AuditFold:
         self._names = Names("audit_names")
         self._paths = Names("audit_paths")
         self._rows: dict[int, tuple[Any, ...]] = {}
-        self._redacted: list[tuple[int, int]] = []
         self._texts: dict[str, Callable[[Any], str]] = {}
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
@@ -336,8 +335,6 @@ class AuditFold:
             recorded.command,
             "" if event is None else self._text(recorded.type, event),
         )
-        if isinstance(event, EventRedacted):
-            self._redacted.append((run, event.version))
 
     def _text(self, type_name: str, event: Any) -> str:
         say = self._texts.get(type_name)
@@ -349,26 +346,33 @@ class AuditFold:
         self._names.write(connection)
         self._paths.write(connection)
         connection.executemany("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows.values())
-        for run, version in self._redacted:
-            self._redact(connection, run, version)
         self._rows.clear()
-        self._redacted.clear()
-
-    def _redact(self, connection: sqlite3.Connection, run: int, version: int) -> None:
-        """What was said is gone from the log, so it goes from here: a fold anew would not find it either."""
-        found = "FROM audit WHERE run = ? AND version = ?"
-        paths = connection.execute(f"SELECT path {found} AND path IS NOT NULL", (run, version)).fetchall()
-        connection.execute("UPDATE audit SET text = '', path = NULL WHERE run = ? AND version = ?", (run, version))
-        connection.executemany(
-            "DELETE FROM audit_paths WHERE name_id = ?1 AND NOT EXISTS (SELECT 1 FROM audit WHERE path = ?1)", paths
-        )
-        self._paths.forget()
 
     def forget(self) -> None:
         self._names.forget()
         self._paths.forget()
         self._rows.clear()
-        self._redacted.clear()
+
+
+def _drop(connection: sqlite3.Connection, run_id: str) -> None:
+    """Take out what a run itself said, and the names and paths that nobody else says."""
+    mine = "FROM audit WHERE run = (SELECT name_id FROM audit_names WHERE name = ?) AND version > 0"
+    paths = connection.execute(f"SELECT DISTINCT path {mine} AND path IS NOT NULL", (run_id,)).fetchall()
+    names = {
+        number
+        for row in connection.execute(f"SELECT DISTINCT run, tenant, type, actor {mine}", (run_id,))
+        for number in row
+    }
+    connection.execute(f"DELETE {mine}", (run_id,))
+    connection.executemany(
+        "DELETE FROM audit_paths WHERE name_id = ?1 AND NOT EXISTS (SELECT 1 FROM audit WHERE path = ?1)", paths
+    )
+    connection.executemany(
+        "DELETE FROM audit_names WHERE name_id = ?1 AND NOT EXISTS (SELECT 1 FROM audit WHERE run = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM audit WHERE type = ?1) AND NOT EXISTS (SELECT 1 FROM audit WHERE actor = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM audit WHERE tenant = ?1)",
+        [(number,) for number in names],
+    )
 
 
 def _teller(type_name: str) -> Callable[[Any], str]:
@@ -406,4 +410,5 @@ VIEW = View(
     make_fold=AuditFold,
     wants=lambda type_name: type_name != "subprocess_output",
     system=True,
+    drop=_drop,
 )

@@ -54,6 +54,15 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it looks into their data: what nobody looks into is not decoded."""
     system: bool = False
     """Whether it takes the events of the system stream too."""
+    drop: Callable[[sqlite3.Connection, str], None] | None = None
+    """Takes out the rows of one run; needed where a table has no `run_id`."""
+
+    def drop_run(self, connection: sqlite3.Connection, run_id: str) -> None:
+        if self.drop is not None:
+            self.drop(connection, run_id)
+            return
+        for table in self.tables:
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608
 
     @property
     def fingerprint(self) -> str:

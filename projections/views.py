@@ -16,7 +16,8 @@ from eventstore.contract import PAGE_EVENTS, Bounds, Page
 from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
 from projections import artifacts, audit, history, runs, stats, timeline, usage
-from projections.view import Fold, View, fold_page
+from projections.rewritten import pages_before, rewritten_runs
+from projections.view import Fold, Parked, View, fold_page
 from runfold.errors import Contended, Diverged, InvalidSetting, NotFound
 
 VIEWS: tuple[View, ...] = (
@@ -213,7 +214,7 @@ class Views:
                 if view.name not in self._folds:
                     self._folds[view.name] = view.make_fold()
                 folds[view.name] = (view, self._folds[view.name])
-            parked = fold_page(self.connection, folds, page.events)
+            parked = self._fold_anew(folds, page) | fold_page(self.connection, folds, page.events)
             for name, (view, fold) in folds.items():
                 fold.write(self.connection)
                 broke = parked.get(name)
@@ -226,6 +227,19 @@ class Views:
                 )
                 self._write_checkpoint(view, after)
                 self._written[name] = after.place
+
+    def _fold_anew(self, folds: dict[str, tuple[View, Fold]], page: Page) -> dict[str, Parked]:
+        """Runs of which the page says that earlier events were redacted: their rows are made of what is left."""
+        parked: dict[str, Parked] = {}
+        for run_id in rewritten_runs(page.events):
+            for view, fold in folds.values():
+                fold.forget()
+                view.drop_run(self.connection, run_id)
+            for earlier in pages_before(self._log, run_id, page.events[0].position):
+                parked |= fold_page(self.connection, folds, earlier)
+                for _, fold in folds.values():
+                    fold.write(self.connection)
+        return parked
 
     def _discard(self, views: list[View]) -> None:
         """These rows were folded from a log that is not this one, so the views begin anew."""

@@ -557,9 +557,12 @@ class TelemetryRejected(_Event, frozen=True):
 
 
 class EventRedacted(_Event, frozen=True):
+    """`digests["data"]`: the sha256 of what is left of the event; absent where nothing is."""
+
     version: Count
     hash: str = ""
     reason: str = ""
+    digests: dict[str, str] = {}
 
 
 class RunArchived(_Event, frozen=True):
@@ -659,6 +662,8 @@ EVENT_CLASSES: dict[str, EventClass] = {snake_case(kind.__name__): name for name
 _TAGS = {kind: name for name, kind in EVENT_TYPES.items()}
 _PREFIX_BYTES = {kind: len(f'{{"type":"{name}"') for name, kind in EVENT_TYPES.items()}
 _encode = msgspec.json.Encoder().encode
+REWRITES = frozenset({"event_redacted", "run_archived"})
+"""After one of these an earlier event of the run is no longer what it was: whoever folded it folds the run anew."""
 # Made when first needed: to make all of them would cost every command line a millisecond.
 _decoders: dict[str, Callable[[bytes], Event]] = {}
 

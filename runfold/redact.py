@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -69,24 +69,30 @@ class Redactor:
     def text(self, text: str) -> str:
         return self._pattern.sub(REDACTED, text)
 
+    def found(self, text: str) -> frozenset[str]:
+        """The secrets that are in a text."""
+        return frozenset(match.group() for match in self._pattern.finditer(text))
+
     def data(self, content: bytes) -> bytes:
         """The JSON of an event with its texts redacted; unchanged where there is nothing to hide."""
         if not self._signs.search(content.decode()):
             return content
         value = msgspec.json.decode(content)
-        redacted = self._value(value)
+        redacted = with_texts(value, self.text)
         return content if redacted == value else msgspec.json.encode(redacted)
 
-    def _value(self, value: Any) -> Any:
-        match value:
-            case str():
-                return self.text(value)
-            case dict():
-                return {self.text(name): self._value(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            case list():
-                return [self._value(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
-            case _:
-                return value
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it, names too, changed."""
+    match value:
+        case str():
+            return change(value)
+        case dict():
+            return {change(name): with_texts(inner, change) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        case list():
+            return [with_texts(inner, change) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value
 
 
 class StreamRedactor:

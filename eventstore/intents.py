@@ -1,0 +1,89 @@
+"""Changes of files that belong to a transaction of the log: all are made when it is committed, none when it is not.
+
+The intent is on the disk before the commit and names the event that the commit adds. Whoever opens the log next for
+writing finds it, and finishes it or takes it back, by whether the log has that event.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from eventstore.failpoints import reach
+from eventstore.reading import uuid_bytes
+from eventstore.sqlite3_module import sqlite3
+
+FOLDER = "pending"
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths are relative to the data folder. `renames`: a file made ready, and the one it takes the place of."""
+
+    run_id: str
+    event_id: str
+    renames: tuple[tuple[str, str], ...] = ()
+    removals: tuple[str, ...] = ()
+
+
+def announce(data: Path, intent: Intent) -> None:
+    """Durable before the commit, or else nobody would know after a crash what is to be done."""
+    folder = data / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    temporary = folder / f".{intent.event_id}"
+    write_durably(temporary, msgspec.json.encode(intent))
+    temporary.replace(folder / f"{intent.event_id}.json")
+    sync_folder(folder)
+    sync_folder(data)
+
+
+def settle(data: Path, connection: sqlite3.Connection) -> None:
+    """Finish what is committed and take back what is not; the caller holds the log's lock."""
+    folder = data / FOLDER
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            path.unlink()
+            continue
+        intent = msgspec.json.decode(path.read_bytes(), type=Intent)
+        query = "SELECT 1 FROM events WHERE run_id = ? AND id = ?"
+        is_committed = connection.execute(query, (intent.run_id, uuid_bytes(intent.event_id))).fetchone()
+        for ready, target in intent.renames:
+            if is_committed:
+                with suppress(FileNotFoundError):  # It has its name already.
+                    (data / ready).replace(data / target)
+                    sync_folder((data / target).parent)
+                reach("intent.renamed")
+            else:
+                (data / ready).unlink(missing_ok=True)
+        for name in intent.removals if is_committed else ():
+            remove(data / name)
+        path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def remove(path: Path) -> None:
+    """Take a file away, and its folder where it was the last one."""
+    if path.is_dir():
+        for inner in sorted(path.iterdir()):
+            inner.unlink()
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

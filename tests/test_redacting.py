@@ -1,0 +1,231 @@
+"""What is redacted is gone: from the events, the views, the files and every page of the log; the proofs hold."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eventstore import blobs
+from eventstore.failpoints import NAME as FAILPOINT
+from eventstore.ledger import Ledger
+from eventstore.redacting import redact
+from eventstore.sqlite import SqliteLog
+from projections.runs import get_run
+from projections.views import Views
+from runfold.commands import Complete, Observe, OpenReported
+from runfold.errors import BadRequest, NotAllowed
+from runfold.events import (
+    ArtifactStored,
+    CommandExecuted,
+    FileWritten,
+    Message,
+    RunQueued,
+    SubprocessOutput,
+    TokenUsage,
+    TurnCompleted,
+    TurnStarted,
+)
+from tests.ledgers import RUN, act, opened, stored
+from tests.test_verify import find
+
+SECRET = "hunter2-swordfish"
+LONG = "a line of it\n" * 8_000
+
+
+def files_with(data: Path, text: str) -> list[str]:
+    return [
+        str(path.relative_to(data))
+        for path in sorted(data.rglob("*"))
+        if path.is_file() and text.encode() in path.read_bytes()
+    ]
+
+
+async def record(data: Path, *, secret: str = SECRET, ended: bool = True) -> None:
+    """A run that said its password everywhere: in its order, its messages, its output, a blob and an artifact."""
+    log = await SqliteLog.open(data)
+    ledger = Ledger(log, data=data)
+    output = f"login {secret}\nok\n".encode()
+    folder = data / "runs" / RUN
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "output.log").write_bytes(output)
+    sha256 = blobs.put(data, f"password: {secret}".encode())
+    queued = RunQueued(driver="reported", title=f"deploy with {secret}", command=("deploy", "-p", secret))
+    await act(ledger, OpenReported(queued=queued))
+    await act(ledger, Observe(events=(TurnStarted(turn=1),)))
+    await act(
+        ledger,
+        Observe(
+            events=(
+                Message(text=f"I use {secret}"),
+                CommandExecuted(command="deploy", exit_code=0, output_tail=LONG + secret),
+                SubprocessOutput(text=f"login {secret}\n", stream="stdout"),
+                FileWritten(path="a.py"),
+                TokenUsage(input_tokens=5, output_tokens=7, cost_micros=12),
+                ArtifactStored(artifact_id="1", name="a", sha256=sha256, size_bytes=10),
+            )
+        ),
+    )
+    ending = TurnCompleted(
+        turn=1, exit_code=0, output_bytes=len(output), output_sha256=hashlib.sha256(output).hexdigest()
+    )
+    if ended:
+        await act(ledger, Observe(events=(ending,)))
+        await act(ledger, Complete(message=f"done, {secret}"))
+    await log.close()
+    views = Views.open(data)
+    views.refresh()
+    views.close()
+
+
+async def test_a_redacted_secret_is_gone_from_every_file_and_every_proof_holds(tmp_path: Path) -> None:
+    await record(tmp_path)
+    assert len(files_with(tmp_path, SECRET)) >= 4
+
+    redacted = redact(tmp_path, RUN, texts=[SECRET], reason="leaked", actor="user:a")
+
+    assert (redacted.events, redacted.blobs, redacted.files, redacted.is_gone) == (7, 2, 1, True)
+    views = Views.open(tmp_path)
+    views.refresh()
+    run = get_run(views.connection, RUN, tenant=None)
+    views.close()
+    assert run is not None
+    assert (run.status, run.title, run.message) == ("completed", "deploy with [redacted]", "done, [redacted]")
+    assert (run.stats.files, run.stats.tokens.total, run.report.status) == (1, 12, "completed")
+    assert find(tmp_path) == []
+    assert [name for name in files_with(tmp_path, SECRET) if not name.startswith("views.")] == []
+    assert [event.type for event in stored(tmp_path)][-7:] == ["event_redacted"] * 7
+    assert (tmp_path / "runs" / RUN / "output.log").read_bytes() == b"login " + b"*" * len(SECRET) + b"\nok\n"
+
+
+@pytest.mark.slow
+async def test_the_command_leaves_the_secret_in_no_file_of_the_folder(tmp_path: Path) -> None:
+    await record(tmp_path)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "--data", str(tmp_path), "redact", RUN, "--text", "-"],
+        input=SECRET, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "next: runfold verify\n")
+    assert files_with(tmp_path, SECRET) == []
+    assert find(tmp_path) == []
+
+
+async def test_what_has_the_form_of_a_secret_is_found_by_itself(tmp_path: Path) -> None:
+    # In two halves: the ledger would not have stored it.
+    await record(tmp_path)
+    key = "ghp_" + "a" * 36
+    output = tmp_path / "runs" / RUN / "notes.md"
+    output.write_text(f"use {key} here")
+
+    redacted = redact(tmp_path, RUN, by_form=True, actor="user:a")
+
+    assert (redacted.texts, redacted.files) == (1, 1)
+    assert files_with(tmp_path, key) == []
+    assert find(tmp_path) == []
+
+
+async def test_a_whole_event_is_taken_with_its_place_in_the_output(tmp_path: Path) -> None:
+    await record(tmp_path, secret="innocent words")
+    said = next(event for event in stored(tmp_path) if event.type == "subprocess_output")
+
+    redact(tmp_path, RUN, positions=[said.position], actor="user:a")
+
+    assert (tmp_path / "runs" / RUN / "output.log").read_bytes() == b"*" * len("login innocent words\n") + b"ok\n"
+    assert next(event for event in stored(tmp_path) if event.type == "subprocess_output").data is None
+    assert find(tmp_path) == []
+
+
+async def test_an_event_that_the_runs_fate_hangs_on_is_not_taken_whole(tmp_path: Path) -> None:
+    await record(tmp_path)
+    last = stored(tmp_path)[-1]
+
+    with pytest.raises(NotAllowed, match="nobody would know"):
+        redact(tmp_path, RUN, positions=[last.position], actor="user:a")
+
+    assert stored(tmp_path)[-1] == last
+
+
+async def test_a_run_that_still_writes_its_output_is_not_redacted(tmp_path: Path) -> None:
+    await record(tmp_path, ended=False)
+
+    with pytest.raises(NotAllowed, match="still writes"):
+        redact(tmp_path, RUN, texts=[SECRET], actor="user:a")
+
+    assert (tmp_path / "runs" / RUN / "output.log").read_bytes().startswith(f"login {SECRET}".encode())
+
+
+async def test_a_word_that_an_event_needs_is_not_taken_from_it(tmp_path: Path) -> None:
+    await record(tmp_path)
+
+    with pytest.raises(BadRequest, match="a word that event 1, `run_queued`, needs"):
+        redact(tmp_path, RUN, texts=["reported"], actor="user:a")
+
+    assert find(tmp_path) == []
+
+
+async def test_who_holds_the_run_in_memory_forgets_what_was_redacted(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        await act(ledger, OpenReported(queued=RunQueued(driver="reported", title=f"t {SECRET}")), run_id="r_b")
+        await act(ledger, Observe(events=(Message(text=SECRET),)), run_id="r_b")
+        assert SECRET in (await ledger.state("r_b")).title
+
+        await asyncio.to_thread(redact, tmp_path, "r_b", texts=[SECRET], actor="user:a")
+
+        assert (await ledger.state("r_b")).title == "t [redacted]"
+        # And the next command is decided on what is left.
+        assert (await act(ledger, Complete(), run_id="r_b")).run.title == "t [redacted]"
+
+
+async def test_what_a_redaction_left_cannot_be_altered_unseen(tmp_path: Path) -> None:
+    from tests.test_verify import edit, leave
+
+    await record(tmp_path)
+    redact(tmp_path, RUN, texts=[SECRET], actor="user:a")
+    said = next(event for event in stored(tmp_path) if event.type == "message")
+
+    connection = edit(tmp_path)
+    connection.execute("UPDATE events SET data = ? WHERE position = ?", (b'{"text":"I use nothing"}', said.position))
+    leave(connection)
+
+    assert f"event {said.position}, version {said.version} of `{RUN}`, is not what its redaction left of it" in [
+        fault.message for fault in find(tmp_path)
+    ]
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from eventstore.redacting import redact
+redact(Path(sys.argv[1]), "r_a", texts=[sys.argv[2]], actor="user:a")
+"""
+PLACES = ("redact.blob_stored", "rewriting.before_commit", "rewriting.committed", "intent.renamed", "rewriting.settled")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_redaction_that_is_killed_is_done_or_was_never_begun(tmp_path: Path, place: str) -> None:
+    await record(tmp_path)
+
+    killed = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path), SECRET], env={**os.environ, FAILPOINT: place}, check=False
+    )
+    log = await SqliteLog.open(tmp_path)  # Whoever opens it next for writing settles what is open.
+    await log.close()
+
+    assert killed.returncode == -signal.SIGKILL
+    assert find(tmp_path) == []
+    output = (tmp_path / "runs" / RUN / "output.log").read_bytes()
+    is_done = place not in ("redact.blob_stored", "rewriting.before_commit")
+    assert (SECRET.encode() not in output) == is_done
+    assert (stored(tmp_path)[-1].type == "event_redacted") == is_done
+    assert [*tmp_path.glob("runs/*/*.redacted"), *tmp_path.glob("pending")] == []
+    # Again from wherever it was: the same end.
+    redact(tmp_path, RUN, texts=[SECRET], actor="user:a")
+    assert [name for name in files_with(tmp_path, SECRET) if not name.startswith("views.")] == []
+    assert find(tmp_path) == []
