@@ -3,8 +3,9 @@
 import click
 import msgspec
 
+from cli.archives import open_runs_or_archive
 from cli.lines import event_line
-from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
+from cli.reading import json_option, print_json, run_argument
 from cli.runs import find_run
 from cli.screen import duration, plain, table
 from runfold.envelope import envelope_json
@@ -21,8 +22,8 @@ def events(
     context: click.Context, *, run_text: str, after: int, types: tuple[str, ...], limit: int | None, as_json: bool
 ) -> None:
     """List a run's recorded events, oldest first."""
-    with open_runs(settings_of(context)) as runs:
-        page = runs.events(find_run(runs, run_text), after=after, types=types, limit=limit)
+    with open_runs_or_archive(context, run_text) as (runs, wanted):
+        page = runs.events(find_run(runs, wanted), after=after, types=types, limit=limit)
     if as_json:
         items = [msgspec.Raw(envelope_json(recorded)) for recorded in page.items]
         print_json({"items": items, "total": page.total, "next_cursor": page.next_cursor})
@@ -37,8 +38,8 @@ def events(
 @click.pass_context
 def history(context: click.Context, *, run_text: str, as_json: bool) -> None:
     """List a run's status changes, oldest first."""
-    with open_runs(settings_of(context)) as runs:
-        transitions = runs.history(find_run(runs, run_text).id)
+    with open_runs_or_archive(context, run_text) as (runs, wanted):
+        transitions = runs.history(find_run(runs, wanted).id)
     if as_json:
         print_json({"items": transitions, "total": len(transitions), "next_cursor": None})
         return

@@ -36,7 +36,7 @@ def import_(context: click.Context, *, files: tuple[Path, ...], again: bool, as_
     The format is seen by what is in the file: sessions of Codex, Claude Code, Gemini CLI, Qwen Code, Copilot CLI, Kimi
     and Droid; what `codex exec --json`, `claude --output-format stream-json`, `gemini --output-format stream-json` and
     `opencode run --format json` print; SWE-agent and mini-swe-agent trajectories; OpenHands events; GitHub Actions
-    payloads; dbt run_results.json; OpenLineage events; Temporal histories.
+    payloads; dbt run_results.json; OpenLineage events; Temporal histories; archives of `runfold export` and `clean`.
     """
     imported, refused = asyncio.run(_import(context, files, again=again, quiet=as_json))
     if as_json:
@@ -53,6 +53,7 @@ async def _import(
 ) -> tuple[list["Imported"], list[_Refused]]:
     from cli.act import take_in
     from cli.run import local_actor
+    from eventstore.archive import is_archive
     from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
     from runfold.redact import secrets_of
@@ -69,9 +70,12 @@ async def _import(
         for number, path in enumerate(files, 1):
             progress = _Progress(f"{path.name} ({number} of {len(files)})")
             try:
-                found = await import_file(
-                    ledger, path, tenant="default", actor=local_actor(), again=again, progress=progress.show
-                )
+                if is_archive(path):
+                    found = await asyncio.to_thread(_restore, path, settings.data, local_actor())
+                else:
+                    found = await import_file(
+                        ledger, path, tenant="default", actor=local_actor(), again=again, progress=progress.show
+                    )
             except RunfoldError as error:
                 progress.clear()
                 refused.append(_Refused(str(path), error.code, error.message, error.hint))
@@ -85,6 +89,26 @@ async def _import(
     finally:
         await log.close()
     return imported, refused
+
+
+def _restore(path: Path, data: Path, actor: str) -> list["Imported"]:
+    from eventstore.restoring import restore
+    from runner.imports.importing import Imported
+
+    return [
+        Imported(
+            file=str(path),
+            format="runfold archive",
+            run_id=restored.run_id,
+            title=restored.title,
+            status=restored.status,
+            reason_code="",
+            events_new=restored.events_new + restored.events_filled,
+            events_known=0,
+            records_unknown=0,
+        )
+        for restored in restore(path, data, actor=actor)
+    ]
 
 
 def _line(item: "Imported") -> str:

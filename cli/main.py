@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "verify": ("cli.verify", "verify", "Prove the log, its blobs and the views"),
     "import": ("cli.import_", "import_", "Import recorded sessions as finished runs"),
     "recover": ("cli.act", "recover", "End runs of this host whose driver is gone"),
+    "export": ("cli.clean", "export", "Write a run to one compressed, verifiable file"),
+    "clean": ("cli.clean", "clean", "Archive old runs and empty their output"),
     "redact": ("cli.redact", "redact", "Take a secret out of a run, for good"),
     "rebuild": ("cli.rebuild", "rebuild_views", "Fold every view anew from the log"),
     "doctor": ("cli.doctor", "doctor", "Show settings, platform and what is wrong with them"),

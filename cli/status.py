@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
+from cli.archives import open_runs_or_archive
+from cli.reading import json_option, print_json, run_argument
 from cli.runs import find_run
 from cli.screen import about, colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
 from runfold.report import Report
@@ -21,8 +22,8 @@ BAR_CHARACTERS = 32
 @click.pass_context
 def status(context: click.Context, *, run_text: str, at: str | None, as_json: bool) -> None:
     """Show where a run stands, or where it stood."""
-    with open_runs(settings_of(context)) as runs:
-        snapshot = find_run(runs, run_text)
+    with open_runs_or_archive(context, run_text) as (runs, wanted):
+        snapshot = find_run(runs, wanted)
         if at is not None:
             snapshot = runs.get_run_at(snapshot.id, at)
     if as_json:

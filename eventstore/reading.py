@@ -73,12 +73,14 @@ def read_page(
     upto: int | None = None,
     limit: int = PAGE_EVENTS,
     size_bytes: int | None = None,
+    kept: bool = False,
 ) -> Page:
     """The next events after a position, up to the head or `upto`, and no more once `size_bytes` are reached.
 
-    What is trimmed of other streams takes nothing from a stream that is whole. Raises Trimmed, Diverged.
+    What is trimmed of other streams takes nothing from a stream that is whole; `kept`: whoever knows what to make of
+    summaries reads what is left below the trimmed start. Raises Trimmed, Diverged.
     """
-    end = end_of(connection, after=after, stream=stream, upto=upto)
+    end = end_of(connection, after=after, stream=stream, upto=upto, kept=kept)
     found = rows_after(connection, after=after, stream=stream, end=end, limit=limit)
     rows = found.fetchall() if size_bytes is None else _rows_upto(found, size_bytes)
     events = tuple(recorded_of(row) for row in rows)
@@ -87,10 +89,12 @@ def read_page(
     return Page(events=events, scanned_to=events[-1].position if events and is_cut else end)
 
 
-def end_of(connection: sqlite3.Connection, *, after: int, stream: str | None, upto: int | None = None) -> int:
+def end_of(
+    connection: sqlite3.Connection, *, after: int, stream: str | None, upto: int | None = None, kept: bool = False
+) -> int:
     """How far a page after a position may look now. Raises Trimmed, Diverged."""
     head = bounds(connection)
-    if after < head.first - 1 and (stream is None or not _is_whole(connection, stream, head.first)):
+    if after < head.first - 1 and not kept and (stream is None or not _is_whole(connection, stream)):
         raise Trimmed(
             f"events up to position {head.first - 1} are no longer kept",
             earliest=head.first,
@@ -120,9 +124,13 @@ def rows_after(
     )
 
 
-def _is_whole(connection: sqlite3.Connection, stream: str, first: int) -> bool:
-    query = "SELECT 1 FROM events WHERE run_id = ? AND version = 1 AND position >= ?"
-    return connection.execute(query, (stream, first)).fetchone() is not None
+def _is_whole(connection: sqlite3.Connection, stream: str) -> bool:
+    """A stream is trimmed whole or not at all: its first event tells, and of an unknown one nothing is missing."""
+    query = (
+        "SELECT EXISTS (SELECT 1 FROM events WHERE run_id = ?1 AND version = 1)"
+        " OR NOT EXISTS (SELECT 1 FROM heads WHERE run_id = ?1)"
+    )
+    return bool(connection.execute(query, (stream,)).fetchone()[0])
 
 
 def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:

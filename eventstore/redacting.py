@@ -71,7 +71,7 @@ def redact(
             )
     writer = Writer(data, now_us)
     try:
-        with writer.rewriting() as rewriting:
+        with writer.rewriting("redact") as rewriting:
             work = _Redaction(data, run_id, rewriting.connection)
             work.look(texts, positions, by_form=by_form)
             work.store(rewriting, reason=reason, actor=actor)

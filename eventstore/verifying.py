@@ -17,15 +17,17 @@ from eventstore.chain import anchor_digest, data_digest, link
 from eventstore.faults import Fault
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import ANCHORS_FILE, SCHEMA
-from runfold.events import EventRedacted
+from runfold.envelope import SYSTEM_STREAM
+from runfold.events import EventRedacted, RunArchived
 
 PAGE_ROWS = 1_000
 OF_ANOTHER_KIND = (AttributeError, TypeError, struct.error)
 """What reading a damaged row raises: a flipped bit makes a number of a text, which no hash can be computed of."""
-_EVENTS = (
-    "SELECT position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor, cause, command, sent,"
-    " correlation, hash, salt, data, digest FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
+EVENT_COLUMNS = (
+    "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor, cause, command, sent,"
+    " correlation, hash, salt, data, digest"
 )
+_EVENTS = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,10 @@ class Proof:
         self._left: dict[tuple[str, int], tuple[int, str]] = {}
         """Of redacted events of which something is left: where they stand, and its digest."""
         self._told: dict[tuple[str, int], str] = {}
+        self._gone = 0
+        self._trimmed: dict[int, int] = {}
+        """Events that each summary stands for."""
+        self._trimmed_heads: dict[str, str] = {}
         self.events = 0
         self.anchors = 0
         row = connection.execute("SELECT position, trimmed_to, recorded_at_us FROM head").fetchone()
@@ -90,8 +96,7 @@ class Proof:
             rows = self._connection.execute(_EVENTS, (after, self.head, PAGE_ROWS)).fetchall()
             for row in rows:
                 position = row[0]
-                if position != after + 1 and after >= self.trimmed_to:
-                    yield Fault(kind="event", message=_missing(after + 1, position - 1), position=after + 1)
+                yield from self._hole(after + 1, position - 1)
                 after = position
                 yield from self._event(row)
                 if row[7] < recorded_at_us:
@@ -106,8 +111,11 @@ class Proof:
                 on_progress(after, self.head)
             if len(rows) < PAGE_ROWS:
                 break
-        if after < self.head and after >= self.trimmed_to:
-            yield Fault(kind="event", message=_missing(after + 1, self.head), position=after + 1)
+        yield from self._hole(after + 1, self.head)
+        trimmed = sum(self._trimmed.values())
+        if self._gone != trimmed:
+            message = f"{self._gone} events up to {self.trimmed_to} are gone, and {trimmed} were trimmed"
+            yield Fault(kind="event", message=message, position=1)
         beyond = self._connection.execute(
             "SELECT min(position) FROM events WHERE position > (SELECT position FROM head)"
         ).fetchone()[0]
@@ -115,6 +123,13 @@ class Proof:
             yield Fault(kind="head", message=f"event {beyond} is beyond the log's head", position=beyond)
         if after == self.head and recorded_at_us > self._recorded_at_us:
             yield Fault(kind="head", message="the log's head was recorded before its last event", position=after)
+
+    def _hole(self, first: int, last: int) -> Iterator[Fault]:
+        """Positions without an event: below the trimmed start they are counted, above it each is a fault."""
+        self._gone += max(0, min(last, self.trimmed_to) - first + 1)
+        first = max(first, self.trimmed_to + 1)
+        if first <= last:
+            yield Fault(kind="event", message=_missing(first, last), position=first)
 
     def _event(self, row: tuple[Any, ...]) -> Iterator[Fault]:
         position, run_id, version, event_hash = row[0], row[1], row[2], row[14]
@@ -128,7 +143,7 @@ class Proof:
                 position=position,
             )
         try:
-            expected = _hash_of(row, previous)
+            expected = hash_of(row, previous)
         except OF_ANOTHER_KIND:
             expected = b""
         if expected != event_hash:
@@ -145,6 +160,11 @@ class Proof:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
                 told = msgspec.json.decode(row[16], type=EventRedacted)
                 self._told[run_id, told.version] = told.digests.get("data", "")
+        if row[4] == "run_archived" and run_id == SYSTEM_STREAM and row[16] is not None:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                archived = msgspec.json.decode(row[16], type=RunArchived)
+                self._trimmed[position] = archived.counts.get("trimmed", 0)
+                self._trimmed_heads[archived.run_id] = archived.digests.get("hash", "")
 
     def _redactions(self) -> Iterator[Fault]:
         """What is left of a redacted event must be what its redaction left of it."""
@@ -165,7 +185,8 @@ class Proof:
             if row[1] <= self.head or row[0] not in self._heads
         }
         for run_id, head in known.items():
-            if run_id not in self._heads and self.trimmed_to < head[0] <= self.head:
+            is_summed_up = head[0] <= self.trimmed_to and self._trimmed_heads.get(run_id) == head[2].hex()
+            if run_id not in self._heads and head[0] <= self.head and not is_summed_up:
                 yield Fault(
                     kind="head", message=f"run `{run_id}` has no events any more", run_id=run_id, position=head[0]
                 )
@@ -242,7 +263,7 @@ def _missing(first: int, last: int) -> str:
     return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
 
 
-def _hash_of(row: tuple[Any, ...], previous: bytes) -> bytes:
+def hash_of(row: tuple[Any, ...], previous: bytes) -> bytes:
     return link(
         previous,
         tenant=row[8],

@@ -58,10 +58,11 @@ class Writer:
         return outcomes
 
     @contextmanager
-    def rewriting(self, *, lifting: Sequence[str] = ()) -> Generator["Rewriting"]:
+    def rewriting(self, what: str, *, lifting: Sequence[str] = ()) -> Generator["Rewriting"]:
         """One transaction that may change what is stored; the file changes it announced follow its commit.
 
-        `lifting` names the triggers that forbid what it does: nobody else can write while they are gone.
+        `lifting` names the triggers that forbid what it does: nobody else can write while they are gone. `what` names
+        its failpoints.
         """
         self.connection.execute("PRAGMA secure_delete = ON")
         with self._locked():
@@ -75,9 +76,9 @@ class Writer:
                 yield rewriting
                 for _, sql in triggers:
                     self.connection.execute(sql)
-                reach("rewriting.before_commit")
+                reach(f"{what}.before_commit")
                 self.connection.execute("COMMIT")
-                reach("rewriting.committed")
+                reach(f"{what}.committed")
             except BaseException:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
@@ -86,7 +87,7 @@ class Writer:
             for anchor in rewriting.anchors:
                 self._publish(anchor)
             settle(self._data, self.connection)
-            reach("rewriting.settled")
+            reach(f"{what}.settled")
 
     def forget(self, texts: Sequence[bytes]) -> bool:
         """Whether the log's file holds none of these bytes, in no freed page and no journal either."""

@@ -7,7 +7,7 @@ import msgspec
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
 from runfold.envelope import Recorded, time_text
-from runfold.events import ArtifactStored, EventRedacted
+from runfold.events import ArtifactStored
 
 LIMIT_MAX = 200
 _DDL = (
@@ -94,7 +94,6 @@ def _item(row: tuple[Any, ...]) -> Artifact:
 class ArtifactsFold:
     def __init__(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
-        self._redacted: list[tuple[str, int]] = []
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
         match event:
@@ -102,19 +101,15 @@ class ArtifactsFold:
                 where = (recorded.position, recorded.run_id, recorded.version, recorded.tenant)
                 what = (event.artifact_id, event.name, event.media_type, event.size_bytes, event.sha256, event.step)
                 self._rows.append((*where, *what, recorded.actor, recorded.at_us))
-            case EventRedacted():
-                self._redacted.append((recorded.run_id, event.version))
             case _:
                 pass
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany("INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
-        connection.executemany("DELETE FROM artifacts WHERE run_id = ? AND version = ?", self._redacted)
         self.forget()
 
     def forget(self) -> None:
         self._rows.clear()
-        self._redacted.clear()
 
 
 VIEW = View(
@@ -123,5 +118,5 @@ VIEW = View(
     tables=("artifacts",),
     ddl=_DDL,
     make_fold=ArtifactsFold,
-    wants=frozenset({"artifact_stored", "event_redacted"}).__contains__,
+    wants=frozenset({"artifact_stored"}).__contains__,
 )

@@ -75,9 +75,9 @@ class Drift:
     def _fold(self, view: View, upto: int, fresh: sqlite3.Connection, on_progress: Progress | None) -> None:
         for statement in view.ddl:
             fresh.execute(statement)
-        fold, after = view.make_fold(), bounds(self._log).first - 1
+        fold, after = view.make_fold(), 0
         while after < upto:
-            page = read_page(self._log, after=after, upto=upto)
+            page = read_page(self._log, after=after, upto=upto, kept=True)
             fresh.execute("BEGIN")
             parked = fold_page(fresh, {view.name: (view, fold)}, page.events)
             fold.write(fresh)

@@ -5,12 +5,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from eventstore.reading import read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded
-from runfold.events import REWRITES
+from runfold.errors import Trimmed
+from runfold.events import REWRITES, RunArchived
 
 
-def rewritten_runs(events: Iterable[Recorded]) -> list[str]:
+def rewritten_runs(events: Iterable[Recorded], *, is_trimmed: bool) -> list[str]:
     """The runs of which one of these events says so, each once."""
-    found = {recorded.run_id: None for recorded in events if recorded.type in REWRITES}
+    found: dict[str, None] = {}
+    for recorded in events:
+        if recorded.type in REWRITES:
+            event = recorded.event() if recorded.run_id == SYSTEM_STREAM else None
+            found[event.run_id if isinstance(event, RunArchived) else recorded.run_id] = None
+        elif recorded.version == 1 and is_trimmed:
+            # It may have come back from an archive, and then stands in the views as its summary.
+            found[recorded.run_id] = None
     found.pop(SYSTEM_STREAM, None)
     return list(found)
 
@@ -19,7 +27,10 @@ def pages_before(log: sqlite3.Connection | None, run_id: str, position: int) -> 
     """The run's events before a position, as they are now."""
     after = 0
     while log is not None and after < position - 1:
-        page = read_page(log, after=after, stream=run_id, upto=position - 1)
+        try:
+            page = read_page(log, after=after, stream=run_id, upto=position - 1)
+        except Trimmed:
+            return  # Its summary is all that is left.
         if page.events:
             yield page.events
         after = page.scanned_to

@@ -1,17 +1,18 @@
 """The list of runs: one row a run, with the columns that people filter and sort by, and the whole fold beside them."""
 
 import base64
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, RunCache, View, decode_run, encode_run
-from runfold.envelope import Recorded, time_us
+from runfold.envelope import SYSTEM_STREAM, Recorded, time_us
 from runfold.errors import BadRequest
+from runfold.events import RunArchived
 from runfold.report import duration_us
 from runfold.snapshot import Snapshot, snapshot
-from runfold.state import Run, Status
+from runfold.state import Run, Status, new_run
 
 LIMIT_MAX = 200
 OFFSET_MAX = 2**53 - 1
@@ -235,8 +236,23 @@ class RunsFold:
         self._runs = RunCache("SELECT body, position FROM runs WHERE run_id = ?")
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
-        run = self._runs.get(connection, recorded)
+        if recorded.run_id == SYSTEM_STREAM:
+            self._list_trimmed(recorded, event)
+            return
+        # A run that comes back from an archive begins anew, whatever is listed of it.
+        is_first = recorded.version == 1
+        run = new_run(recorded.run_id, recorded.tenant) if is_first else self._runs.get(connection, recorded)
         self._runs.put(self._after(run, recorded, event), recorded.position)
+
+    def _list_trimmed(self, recorded: Recorded, event: Decoded) -> None:
+        """A run of which nothing but its summary is kept."""
+        from runfold.evolve import with_summary
+
+        summary: Any = event.summary if isinstance(event, RunArchived) else None
+        if isinstance(event, RunArchived) and isinstance(summary, dict):
+            position = cast("dict[str, Any]", summary).get("position")
+            run = with_summary(new_run(event.run_id, recorded.tenant), event)
+            self._runs.put(run, position if isinstance(position, int) else recorded.position)
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
@@ -275,9 +291,10 @@ def _reads(type_name: str) -> bool:
 
 VIEW = View(
     name="runs",
-    revision=3,
+    revision=4,
     tables=("runs",),
     ddl=_DDL,
     make_fold=RunsFold,
     reads=_reads,
+    system=True,
 )

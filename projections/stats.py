@@ -4,11 +4,21 @@ import math
 from collections.abc import Iterable
 
 import msgspec
+from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Recorded, time_text
-from runfold.events import RunCancelled, RunCompleted, RunFailed, RunQueued, RunResumed, RunStarted, RunStopped
+from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
+from runfold.events import (
+    RunArchived,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+)
 from runfold.state import RESTING
 
 HOUR_US = 3_600_000_000
@@ -150,6 +160,16 @@ class _Counted(msgspec.Struct):
     duration_ms: int | None = None
 
 
+class _Summed(msgspec.Struct, frozen=True):
+    """What the summary of a trimmed run says of when it was."""
+
+    queued_recorded_at_us: int
+    started_at_us: int | None
+    ended_recorded_at_us: int
+    ended_at_us: int
+    outcome: str
+
+
 class StatsFold:
     def __init__(self) -> None:
         self._sums: dict[tuple[str, int, str], int] = {}
@@ -157,9 +177,15 @@ class StatsFold:
         self._changed: set[str] = set()
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+        if recorded.run_id == SYSTEM_STREAM:
+            if isinstance(event, RunArchived):
+                self._count_trimmed(connection, recorded, event)
+            return
         run = self._run(connection, recorded.run_id)
         self._changed.add(recorded.run_id)
         match event:
+            case RunQueued() if run.outcome is not None:
+                pass  # It comes back from an archive, and was counted.
             case RunQueued():
                 self._add(recorded.tenant, recorded.recorded_at_us // HOUR_US, ["created"], 1)
             case RunStarted():
@@ -175,6 +201,23 @@ class StatsFold:
                 self._count(recorded.tenant, run, 1)
             case _:
                 pass
+
+    def _count_trimmed(self, connection: sqlite3.Connection, recorded: Recorded, event: RunArchived) -> None:
+        """A run whose events are gone counts as before; who has folded them has counted it."""
+        run, counted = self._run(connection, event.run_id), event.summary
+        if run.outcome is not None or not isinstance(counted, dict):
+            return
+        said = convert(counted, _Summed)
+        self._changed.add(event.run_id)
+        self._add(recorded.tenant, said.queued_recorded_at_us // HOUR_US, ["created"], 1)
+        run.started_at_us, run.hour, run.outcome = (
+            said.started_at_us,
+            said.ended_recorded_at_us // HOUR_US,
+            said.outcome,
+        )
+        if said.started_at_us is not None:
+            run.duration_ms = max(0, said.ended_at_us - said.started_at_us) // 1_000
+        self._count(recorded.tenant, run, 1)
 
     def _count(self, tenant: str, run: _Counted, sign: int) -> None:
         """Add a run that came to rest, or take it away again."""
@@ -204,6 +247,11 @@ class StatsFold:
             "INSERT INTO stats VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
             [(*key, value) for key, value in self._sums.items()],
         )
+        # A sum of nothing is no row, whether what it held was taken away again or has never been.
+        connection.executemany(
+            "DELETE FROM stats WHERE tenant = ? AND hour = ? AND name = ? AND value = 0",
+            [key for key, value in self._sums.items() if value <= 0],
+        )
         connection.executemany(
             "INSERT OR REPLACE INTO stats_runs VALUES (?, ?, ?, ?, ?)",
             [(run_id, *msgspec.structs.astuple(self._runs[run_id])) for run_id in sorted(self._changed)],
@@ -220,7 +268,10 @@ class StatsFold:
 
 
 _WANTED = frozenset(
-    ["run_queued", "run_started", "run_resumed", "run_completed", "run_failed", "run_cancelled", "run_stopped"]
+    [
+        *("run_queued", "run_started", "run_resumed", "run_completed", "run_failed", "run_cancelled", "run_stopped"),
+        "run_archived",
+    ]
 )
 VIEW = View(
     name="stats",
@@ -229,4 +280,6 @@ VIEW = View(
     ddl=_DDL,
     make_fold=StatsFold,
     wants=_WANTED.__contains__,
+    system=True,
+    sums=True,
 )

@@ -54,6 +54,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it looks into their data: what nobody looks into is not decoded."""
     system: bool = False
     """Whether it takes the events of the system stream too."""
+    sums: bool = False
+    """Whether rows are sums over runs, of what neither a redaction nor a trim takes away: runs are not folded anew."""
     drop: Callable[[sqlite3.Connection, str], None] | None = None
     """Takes out the rows of one run; needed where a table has no `run_id`."""
 

@@ -195,7 +195,7 @@ class Views:
             start = min(checkpoints[view.name].position for view in moving)
             together = [view for view in moving if checkpoints[view.name].position == start]
             ahead = [checkpoints[view.name].position for view in moving if checkpoints[view.name].position > start]
-            page = read_page(log, after=start, upto=min([*ahead, head.last]), limit=self._page_events)
+            page = read_page(log, after=start, upto=min([*ahead, head.last]), limit=self._page_events, kept=True)
             if not page.events:
                 return
             self._fold(together, checkpoints, page, head.log_id)
@@ -231,13 +231,15 @@ class Views:
     def _fold_anew(self, folds: dict[str, tuple[View, Fold]], page: Page) -> dict[str, Parked]:
         """Runs of which the page says that earlier events were redacted: their rows are made of what is left."""
         parked: dict[str, Parked] = {}
-        for run_id in rewritten_runs(page.events):
-            for view, fold in folds.values():
+        is_trimmed = _bounds(self._log).first > 1
+        anew = {name: (view, fold) for name, (view, fold) in folds.items() if not view.sums}
+        for run_id in rewritten_runs(page.events, is_trimmed=is_trimmed):
+            for view, fold in anew.values():
                 fold.forget()
                 view.drop_run(self.connection, run_id)
             for earlier in pages_before(self._log, run_id, page.events[0].position):
-                parked |= fold_page(self.connection, folds, earlier)
-                for _, fold in folds.values():
+                parked |= fold_page(self.connection, anew, earlier)
+                for _, fold in anew.values():
                     fold.write(self.connection)
         return parked
 

@@ -2,9 +2,10 @@
 
 import zlib
 from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import Any, Literal, TypeAlias, assert_never, cast
 
 import msgspec
+from msgspec import ValidationError, convert, to_builtins
 from msgspec.structs import replace
 
 from runfold.envelope import Recorded
@@ -195,15 +196,31 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
             labels = {key: value for key, value in run.labels.items() if key != event.key}
             full = len(labels) >= LABELS_MAX
             return replace(run, labels=labels if event.value is None or full else {**labels, event.key: event.value})
+        case RunArchived():
+            return with_summary(run, event)
         case (
             Message() | Reasoning() | PlanUpdated() | FileRead() | FileDeleted() | LogUpdated()
             | TestRunStarted() | Telemetry() | CostEstimated() | SubprocessOutput() | ArtifactStored()
-            | NoteAdded() | TelemetryRejected() | EventRedacted() | RunArchived() | TokenCreated() | TokenRevoked()
+            | NoteAdded() | TelemetryRejected() | EventRedacted() | TokenCreated() | TokenRevoked()
             | Anchor() | LogTrimmed() | ViewEventSkipped() | LateEventRejected() | CommandRefused()
         ):  # fmt: skip
             return run
         case _:
             assert_never(event)
+
+
+def with_summary(run: Run, event: RunArchived) -> Run:
+    """The run as its summary tells it, where events that told it are no longer there."""
+    summary: Any = event.summary
+    if not isinstance(summary, dict):
+        return run
+    fields = cast("dict[str, Any]", summary).get("run")
+    if not isinstance(fields, dict):
+        return run
+    try:
+        return convert({**to_builtins(run), **fields}, Run)
+    except ValidationError:
+        return run
 
 
 def _now(run: Run, status: Status, code: str, **changes: Any) -> Run:

@@ -204,7 +204,7 @@ from pathlib import Path
 from eventstore.redacting import redact
 redact(Path(sys.argv[1]), "r_a", texts=[sys.argv[2]], actor="user:a")
 """
-PLACES = ("redact.blob_stored", "rewriting.before_commit", "rewriting.committed", "intent.renamed", "rewriting.settled")
+PLACES = ("redact.blob_stored", "redact.before_commit", "redact.committed", "intent.renamed", "redact.settled")
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ async def test_a_redaction_that_is_killed_is_done_or_was_never_begun(tmp_path: P
     assert killed.returncode == -signal.SIGKILL
     assert find(tmp_path) == []
     output = (tmp_path / "runs" / RUN / "output.log").read_bytes()
-    is_done = place not in ("redact.blob_stored", "rewriting.before_commit")
+    is_done = place not in ("redact.blob_stored", "redact.before_commit")
     assert (SECRET.encode() not in output) == is_done
     assert (stored(tmp_path)[-1].type == "event_redacted") == is_done
     assert [*tmp_path.glob("runs/*/*.redacted"), *tmp_path.glob("pending")] == []

@@ -135,7 +135,7 @@ async def test_t38_reading_below_what_is_kept_is_an_error_that_says_where_to_go_
     await backend.trim(positions[3])
 
     for each in (log, other):
-        for pages in (each.read(after=0), each.read(after=positions[2], stream="r_a"), each.tail(after=positions[0])):
+        for pages in (each.read(after=0), each.read(after=positions[2]), each.tail(after=positions[0])):
             with pytest.raises(Trimmed) as refused:
                 await anext(pages)
             assert refused.value.earliest == positions[4]

@@ -803,39 +803,6 @@ export interface components {
             created: number;
             day: string;
         };
-        /**
-         * Cost
-         * @description `cost_usd` is null where no price is known; `unpriced` counts the reports that it leaves out.
-         */
-        Cost: {
-            cache_read_tokens: number;
-            cache_write_tokens: number;
-            cost_usd: number | null;
-            input_tokens: number;
-            key: string | null;
-            output_tokens: number;
-            reasoning_tokens: number;
-            runs: number;
-            unpriced: number;
-        };
-        /**
-         * CostList
-         * @description The dearest first (days: the newest); `sum` is of all groups, on this page or not.
-         */
-        CostList: {
-            items: components["schemas"]["Cost"][];
-            next_cursor: string | null;
-            sum: components["schemas"]["Cost"];
-            total: number;
-        };
-        /** Day */
-        Day: {
-            by_status: {
-                [key: string]: number;
-            };
-            created: number;
-            day: string;
-        };
         /** EventList */
         EventList: {
             items: components["schemas"]["_Envelope"][];

@@ -1,0 +1,288 @@
+"""What goes of old runs is archived and proved first; what stays lists every run, proves itself, survives a crash."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from eventstore.cleaning import candidates, clean
+from eventstore.failpoints import NAME as FAILPOINT
+from eventstore.reading import bounds, open_reader, read_page
+from eventstore.restoring import restore
+from eventstore.sqlite import SqliteLog
+from projections.runs import RunFilter, RunList, list_runs
+from projections.views import Views, rebuild
+from runfold.commands import Complete, Observe, OpenReported
+from runfold.envelope import SYSTEM_STREAM
+from runfold.errors import BadRequest, NotFound, Refused, Trimmed
+from runfold.events import EVENT_CLASSES, FileWritten, NoteAdded, RunArchived, RunQueued, TokenUsage
+from tests.ledgers import RUN, act, opened, say, stored
+from tests.test_archives import contents, runfold
+from tests.test_redacting import record
+from tests.test_verify import edit, find, leave
+
+EVER = 2**62
+
+
+async def record_several(data: Path) -> None:
+    """A run with output and blobs, one that goes on all the time between the others, and another final one."""
+    async with opened(data, "r_open") as ledger:
+        await act(ledger, say("before"), run_id="r_open")
+    await record(data, secret="nothing secret")
+    async with opened(data, "r_open") as ledger:
+        await act(ledger, say("between"), run_id="r_open")
+        await act(ledger, OpenReported(queued=RunQueued(driver="reported", title="second")), run_id="r_two")
+        await act(ledger, say("a", "b"), run_id="r_two")
+        await act(ledger, Observe(events=(FileWritten(path="a.py"), TokenUsage(input_tokens=3))), run_id="r_two")
+        await act(ledger, Complete(), run_id="r_two")
+        await act(ledger, say("after"), run_id="r_open")
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> Path:
+    await record_several(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def listed(data: Path) -> RunList:
+    views = Views.open(data)
+    try:
+        views.refresh()
+        return list_runs(views.connection, RunFilter(tenant=None))
+    finally:
+        views.close()
+
+
+def essence(found: RunList) -> dict[str, object]:
+    """What a list must never lose of a run."""
+    return {run.id: (run.title, run.status, run.reason_code, run.stats, run.completed_at) for run in found.items}
+
+
+async def test_cleaning_empties_activity_and_output_and_nothing_else(data: Path) -> None:
+    before = stored(data)
+
+    done = clean(data, candidates(data, before_us=EVER, whole=False), actor="user:a")
+
+    after = stored(data)
+    assert done.runs == (RUN, "r_two")
+    assert [(event.id, event.type, event.hash) for event in after[:-1]] == [
+        (event.id, event.type, event.hash) for event in before
+    ]
+    for event, was in zip(after, before, strict=False):
+        goes = EVENT_CLASSES[event.type] in ("activity", "output")
+        assert event.data == (None if goes else was.data), event.type
+    assert after[-1].type == "run_archived"
+    assert not (data / "runs" / RUN / "output.log").exists()
+    assert [event.data is None for event in stored(data, "r_open")] == [False] * len(stored(data, "r_open"))
+    assert find(data) == []
+
+
+async def test_a_cleaned_run_is_listed_with_all_that_it_came_to(data: Path) -> None:
+    before = listed(data)
+
+    clean(data, candidates(data, before_us=EVER, whole=False), actor="user:a")
+
+    after = listed(data)
+    counted = {run.id: run.stats.events for run in before.items}
+    for run in after.items:
+        was = next(other for other in before.items if other.id == run.id)
+        assert msgspec.structs.replace(run.stats, events=0) == msgspec.structs.replace(was.stats, events=0)
+        assert (run.title, run.status, run.message, run.report.metrics) == (
+            was.title, was.status, was.message, was.report.metrics,
+        )  # fmt: skip
+        assert run.stats.events == counted[run.id] + (run.id != "r_open")
+    rebuild(data)
+    assert listed(data) == after
+    assert find(data) == []
+
+
+async def test_cleaning_again_finds_nothing_and_an_import_brings_all_of_it_back(data: Path) -> None:
+    before = stored(data)
+    output = (data / "runs" / RUN / "output.log").read_bytes()
+    done = clean(data, candidates(data, before_us=EVER, whole=False), actor="user:a")
+    assert candidates(data, before_us=EVER, whole=False) == []
+
+    restored = restore(data / done.archive, data, actor="user:a")
+
+    assert sum(run.events_filled for run in restored) == done.events
+    assert [(event.hash, event.data, event.salt) for event in stored(data)[: len(before)]] == [
+        (event.hash, event.data, event.salt) for event in before
+    ]
+    assert (data / "runs" / RUN / "output.log").read_bytes() == output
+    assert find(data) == []
+
+
+async def test_a_run_that_is_young_or_not_over_is_not_touched(data: Path) -> None:
+    first = stored(data)[-1]
+
+    assert [found.run_id for found in candidates(data, before_us=EVER, whole=True)] == [RUN, "r_two"]
+    assert [found.run_id for found in candidates(data, before_us=first.recorded_at_us, whole=True)] == []
+
+
+async def test_what_changed_while_it_was_archived_is_left(data: Path) -> None:
+    chosen = candidates(data, before_us=EVER, whole=True)
+    late = [msgspec.structs.replace(found, version=found.version - 1) for found in chosen]
+    before = stored(data)
+
+    done = clean(data, late, whole=True, actor="user:a")
+
+    assert (done.runs, done.skipped) == ((), (RUN, "r_two"))
+    assert stored(data) == before
+
+
+async def test_nothing_goes_that_does_not_prove_itself(data: Path) -> None:
+    connection = edit(data)
+    connection.execute("UPDATE events SET data = CAST('{}' AS BLOB) WHERE run_id = ? AND type = 'message'", (RUN,))
+    leave(connection)
+    before = contents(data)
+
+    with pytest.raises(BadRequest, match="does not match its hash"):
+        clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+
+    assert contents(data) == before
+
+
+async def test_an_output_that_is_not_what_its_turn_ended_with_is_not_cleaned_away(data: Path) -> None:
+    (data / "runs" / RUN / "output.log").write_bytes(b"altered")
+    before = contents(data)
+
+    with pytest.raises(Refused, match=r"`output.log` of `r_a` is not what event"):
+        clean(data, candidates(data, before_us=EVER, whole=False), actor="user:a")
+
+    assert contents(data) == before
+
+
+async def test_a_trimmed_run_is_listed_with_status_tokens_and_cost_also_by_a_rebuild(data: Path) -> None:
+    before = essence(listed(data))
+
+    done = clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+
+    assert done.runs == (RUN, "r_two")
+    assert essence(listed(data)) == before
+    rebuild(data)
+    assert essence(listed(data)) == before
+    assert find(data) == []
+    assert not (data / "runs" / RUN).exists()
+    assert list(data.glob("blobs/*/*")) == []
+    told = [event.event() for event in stored(data, SYSTEM_STREAM)]
+    assert [event.run_id for event in told if isinstance(event, RunArchived)] == [RUN, "r_two"]
+
+
+async def test_a_trim_takes_nothing_from_the_readers_of_other_runs(data: Path) -> None:
+    kept = stored(data, "r_open")
+    clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+
+    assert stored(data, "r_open") == kept
+    reader = open_reader(data)
+    first = bounds(reader).first
+    for stream, after in ((None, 0), (RUN, 0), ("r_two", 0), (None, first - 2)):
+        with pytest.raises(Trimmed):
+            read_page(reader, after=after, stream=stream)
+    assert read_page(reader, after=first - 1).events[-1].run_id == SYSTEM_STREAM
+    reader.close()
+    async with opened(data, "r_open") as ledger:
+        with pytest.raises(Trimmed):
+            await act(ledger, Observe(events=(NoteAdded(text="late"),)), run_id=RUN)
+        # The same order again is known to be of a run that was.
+        with pytest.raises(Trimmed):
+            await act(ledger, OpenReported(queued=RunQueued(driver="reported")), run_id=RUN)
+        with pytest.raises(NotFound):
+            await ledger.state("r_unknown")
+        await act(ledger, say("goes on"), run_id="r_open")
+    assert find(data) == []
+
+
+async def test_a_trimmed_run_comes_back_from_its_archive(data: Path) -> None:
+    before = essence(listed(data))
+    events = [(event.hash, event.data) for event in stored(data)]
+    done = clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+    listed(data)
+
+    restore(data / done.archive, data, actor="user:a")
+
+    assert [(event.hash, event.data) for event in stored(data)] == events
+    assert essence(listed(data)) == before
+    assert find(data) == []
+    rebuild(data)
+    assert essence(listed(data)) == before
+
+
+@pytest.mark.parametrize("whose", ["r_open", SYSTEM_STREAM])
+async def test_an_event_that_is_missing_beside_a_trim_is_still_found(data: Path, whose: str) -> None:
+    clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+
+    connection = edit(data)
+    connection.execute(
+        "DELETE FROM events WHERE position = (SELECT min(position) FROM events WHERE run_id = ?)", (whose,)
+    )
+    leave(connection)
+
+    assert find(data) != []
+
+
+async def test_a_run_that_somebody_took_away_is_found_beside_a_trim(data: Path) -> None:
+    clean(data, candidates(data, before_us=EVER, whole=True)[1:], whole=True, actor="user:a")
+
+    connection = edit(data)
+    connection.execute("DELETE FROM events WHERE run_id = ?", (RUN,))
+    leave(connection)
+
+    messages = [fault.message for fault in find(data)]
+    assert f"run `{RUN}` has no events any more" in messages
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from eventstore.cleaning import candidates, clean
+data, whole = Path(sys.argv[1]), sys.argv[2] == "whole"
+clean(data, candidates(data, before_us=2**62, whole=whole), whole=whole, actor="user:a")
+"""
+PLACES = (
+    "clean.archived", "clean.before_commit", "clean.committed", "clean.settled", "clean.one_done",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("how", ["emptied", "whole"])
+async def test_cleaning_that_is_killed_has_taken_a_run_or_has_not(data: Path, place: str, how: str) -> None:
+    before = essence(listed(data))
+
+    killed = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(data), how], env={**os.environ, FAILPOINT: place}, check=False
+    )
+    log = await SqliteLog.open(data)
+    await log.close()
+
+    assert killed.returncode == -signal.SIGKILL
+    assert find(data) == []
+    assert not (data / "pending").exists()
+    is_done = place in ("clean.committed", "clean.settled", "clean.one_done")
+    assert (data / "runs" / RUN / "output.log").exists() != is_done
+    if how == "whole":
+        assert essence(listed(data)) == before
+    # Again, from wherever it was.
+    clean(data, candidates(data, before_us=EVER, whole=how == "whole"), whole=how == "whole", actor="user:a")
+    assert find(data) == []
+    assert candidates(data, before_us=EVER, whole=how == "whole") == []
+
+
+@pytest.mark.slow
+async def test_a_person_sees_what_would_go_before_it_goes(data: Path) -> None:
+    before = contents(data)
+
+    listing = runfold(data, "clean", "--older-than", "0s", "--dry-run")
+
+    assert RUN in listing.stdout
+    assert "nothing was changed" in listing.stderr
+    assert {name: content for name, content in contents(data).items() if not name.startswith("views")} == {
+        name: content for name, content in before.items() if not name.startswith("views")
+    }
+    assert runfold(data, "clean", "--older-than", "0s").returncode == 0
+    assert runfold(data, "verify").returncode == 0
+    assert "0 runs" in runfold(data, "clean", "--older-than", "0s").stderr
