@@ -165,8 +165,16 @@ TABLE: tuple[Route, ...] = (
         media_type="text/plain",
     ),
     Route(
+        method="GET",
+        path="/api/runs/{run_id}/artifacts/{artifact}",
+        operation="get_artifact",
+        handler=files.get_artifact,
+        summary="The bytes of an artifact, by its id",
+        media_type="application/octet-stream",
+    ),
+    Route(
         method="PUT",
-        path="/api/runs/{run_id}/artifacts/{name}",
+        path="/api/runs/{run_id}/artifacts/{artifact}",
         operation="store_artifact",
         handler=files.put_artifact,
         summary="Keep a file of the run: the body is its bytes",

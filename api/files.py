@@ -15,6 +15,7 @@ from api.guard import SCOPE
 from api.routes import QUERY
 from api.service import SERVICE, known_run
 from eventstore import blobs
+from projections import artifacts
 from runfold.commands import Observe
 from runfold.errors import BadRequest, NotFound, TooLarge
 from runfold.events import ArtifactStored
@@ -69,7 +70,7 @@ async def put_artifact(request: web.Request) -> web.Response:
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
     query: ArtifactQuery = request[QUERY]
     run = await known_run(service, run_id, request[SCOPE].tenant)
-    name = request.match_info["name"]
+    name = request.match_info["artifact"]
     if not 0 < len(name) <= NAME_CHARACTERS_MAX or not name.isprintable():
         raise BadRequest("that is no name for an artifact", hint=f"1 to {NAME_CHARACTERS_MAX} printable characters")
     if (request.content_length or 0) > ARTIFACT_BYTES_MAX:
@@ -110,11 +111,19 @@ async def put_artifact(request: web.Request) -> web.Response:
     return json_response(answer, status=201, headers={"Location": location})
 
 
-def artifact_response(data: Path, sha256: str, *, name: str, media_type: str) -> web.StreamResponse:
-    """The bytes of an artifact as a download, with ranges. Raises NotFound."""
-    disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-    headers = {**_HARMLESS, "Content-Type": media_type, "Content-Disposition": disposition}
-    return web.FileResponse(blobs.path_of(data, sha256), headers=headers)
+async def get_artifact(request: web.Request) -> web.StreamResponse:
+    """The bytes as a download, with ranges: whatever they are, a browser must not show them in our origin."""
+    service, run_id = request.app[SERVICE], request.match_info["run_id"]
+    tenant = request[SCOPE].tenant
+    await known_run(service, run_id, tenant)
+    found, _ = await service.views.query(artifacts.get_artifact, run_id, request.match_info["artifact"], tenant=tenant)
+    if found is None:
+        raise NotFound(
+            f"run `{run_id}` has no such artifact", hint=f"`GET /api/runs/{run_id}/artifacts` lists them", run_id=run_id
+        )
+    disposition = f"attachment; filename*=UTF-8''{quote(found.name, safe='')}"
+    headers = {**_HARMLESS, "Content-Type": found.media_type, "Content-Disposition": disposition}
+    return web.FileResponse(blobs.path_of(service.data, found.sha256), headers=headers)
 
 
 def _tail(path: Path, lines: int) -> tuple[bytes, int]:

@@ -76,6 +76,18 @@ def list_artifacts(
     return ArtifactList(items=items, total=total, next_cursor=str(items[-1].position) if len(rows) > limit else None)
 
 
+def get_artifact(
+    connection: sqlite3.Connection, run_id: str, artifact_id: str, *, tenant: str | None
+) -> Artifact | None:
+    """The newest artifact under an id; None where the run has none, or is of another tenant."""
+    row = connection.execute(
+        """SELECT artifact_id, name, media_type, size_bytes, sha256, step, actor, at_us, position FROM artifacts
+        WHERE run_id = ?1 AND artifact_id = ?2 AND (?3 IS NULL OR tenant = ?3) ORDER BY position DESC LIMIT 1""",
+        (run_id, artifact_id, tenant),
+    ).fetchone()
+    return None if row is None else _item(row)
+
+
 def _item(row: tuple[Any, ...]) -> Artifact:
     artifact_id, name, media_type, size_bytes, sha256, step, actor, at_us, position = row
     return Artifact(

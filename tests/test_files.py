@@ -80,6 +80,12 @@ async def test_an_artifact_is_stored_before_the_event_that_names_it(served: Serv
     assert other.status == 422
     assert answer["sha256"] == hashlib.sha256(content).hexdigest()
     assert blobs.get(tmp_path, answer["sha256"]) == content
+    got = await served.ask("GET", first.headers["Location"])
+    assert await got.read() == content
+    assert got.headers["Content-Type"] == "image/png"
+    assert got.headers["Content-Disposition"] == "attachment; filename*=UTF-8''sheet%20one.png"
+    part = await served.ask("GET", first.headers["Location"], headers={"Range": "bytes=1-2"})
+    assert (part.status, await part.read()) == (206, content[1:3])
     events = [event for page in [await served.events(run_id)] for event in page if event["type"] == "artifact_stored"]
     assert [event["data"]["name"] for event in events] == ["sheet one.png"]
     assert list((tmp_path / "blobs").glob(".new-*")) == []
@@ -108,9 +114,10 @@ async def test_files_of_another_tenant_are_as_unknown_as_any(served: Served, tmp
 
     foreign = await served.ask("GET", f"/api/runs/{run_id}/output", token=OTHER)
     unknown = await served.ask("GET", f"/api/runs/{'r_' + 'a' * 26}/output", token=OTHER)
+    artifact = await served.ask("GET", f"/api/runs/{run_id}/artifacts/a", token=OTHER)
     put = await served.ask("PUT", f"/api/runs/{run_id}/artifacts/a", token=OTHER, data=b"x")
 
-    assert (foreign.status, put.status) == (404, 404)
+    assert (foreign.status, artifact.status, put.status) == (404, 404, 404)
     assert json.loads((await foreign.text()).replace(run_id, "X")) == json.loads(
         (await unknown.text()).replace("r_" + "a" * 26, "X")
     )

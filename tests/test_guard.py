@@ -37,7 +37,8 @@ GUARDED = {
     ("GET", "/api/runs/{run_id}/history"): "viewer",
     ("GET", "/api/runs/{run_id}/stream"): "viewer",
     ("GET", "/api/runs/{run_id}/output"): "viewer",
-    ("PUT", "/api/runs/{run_id}/artifacts/{name}"): "operator",
+    ("GET", "/api/runs/{run_id}/artifacts/{artifact}"): "viewer",
+    ("PUT", "/api/runs/{run_id}/artifacts/{artifact}"): "operator",
     ("POST", "/api/runs/{run_id}/heartbeat"): "operator",
     ("POST", "/api/runs/{run_id}/control"): "operator",
     ("GET", "/api/audit"): "viewer",
@@ -148,7 +149,7 @@ async def test_a_viewer_looks_and_touches_nothing(served: Served) -> None:
             continue
         response = await served.ask(
             method,
-            path.replace("{run_id}", run_id).replace("{name}", "a"),
+            path.replace("{run_id}", run_id).replace("{artifact}", "a"),
             token=VIEWER,
             **({} if method in ("GET", "HEAD") else {"json": {}}),
         )

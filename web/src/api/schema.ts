@@ -227,14 +227,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/runs/{run_id}/artifacts/{name}": {
+    "/api/runs/{run_id}/artifacts/{artifact}": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The bytes of an artifact, by its id */
+        get: operations["get_artifact"];
         /** Keep a file of the run: the body is its bytes */
         put: operations["store_artifact"];
         post?: never;
@@ -1871,6 +1872,38 @@ export interface operations {
             };
         };
     };
+    get_artifact: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                artifact: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The bytes of an artifact, by its id */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     store_artifact: {
         parameters: {
             query?: {
@@ -1879,7 +1912,7 @@ export interface operations {
             };
             header?: never;
             path: {
-                name: string;
+                artifact: string;
                 run_id: string;
             };
             cookie?: never;
