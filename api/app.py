@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from api import acting, admin, dashboard, files, history_queries, launching, pages, reading, run_queries, sse
+from api import acting, dashboard, explaining, files, launching, pages, reading, sse
 from api.answers import json_response
 from api.following import Streaming
 from api.guard import make_guard
@@ -23,7 +24,9 @@ from projections.history import Transition
 from projections.runs import RunList
 from projections.service import ViewService
 from runfold import reporting
+from runfold.difference import Difference
 from runfold.envelope import _Envelope as Envelope
+from runfold.markdown import Why
 from runfold.snapshot import Snapshot
 from runfold.workflows import Registry
 
@@ -154,6 +157,30 @@ TABLE: tuple[Route, ...] = (
         summary="The run's status transitions",
         query=reading.ViewQuery,
         answer=History,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/report",
+        operation="get_report",
+        handler=explaining.get_report,
+        summary="The run as a Markdown report",
+        media_type="text/markdown",
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/why",
+        operation="get_why",
+        handler=explaining.get_why,
+        summary="The causes of the run's present status, the nearest first",
+        answer=Why,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/diff/{other_id}",
+        operation="get_difference",
+        handler=explaining.get_difference,
+        summary="Where two runs part, and what each then made, took and cost",
+        answer=Difference,
     ),
     Route(
         method="GET",

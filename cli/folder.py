@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from cli.runs import EventPage
 from cli.screen import talk
@@ -13,14 +13,18 @@ from cli.settings import Settings
 from eventstore.reading import bounds, data_version, open_reader, read_page
 from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
 from projections.history import Transition, run_history
-from projections.runs import RunFilter, RunList, find_run_ids, get_run, list_runs
+from projections.runs import RunFilter, RunList, find_run_ids, get_fold, get_run, list_runs
 from projections.steps import StepList, list_steps
 from projections.usage import CostFilter, CostList, costs
 from projections.views import Views
 from runfold.envelope import Recorded
 from runfold.errors import InvalidSetting, NotAllowed, NotFound
 from runfold.snapshot import Snapshot, snapshot
-from runfold.state import RESTING
+from runfold.state import RESTING, Run
+
+if TYPE_CHECKING:
+    from runfold.difference import Difference
+    from runfold.markdown import Why
 
 STEPS_MAX = 1_000_000  # More than a run can have.
 POLL_SECONDS = 0.05  # A person sees no delay, and an idle watcher costs next to nothing.
@@ -85,6 +89,37 @@ class FolderRuns:
         items = found if limit is None else found[:limit]
         cursor = items[-1].cursor if len(items) < len(found) else None
         return EventPage(items=items, total=None if types else run.version, next_cursor=cursor)
+
+    def report(self, run_id: str) -> str:
+        from runfold.markdown import markdown_report
+
+        return markdown_report(self._fold(run_id))
+
+    def why(self, run_id: str) -> "Why":
+        from runfold.markdown import explain
+
+        return explain(self._fold(run_id))
+
+    def difference(self, a: str, b: str) -> "Difference":
+        from runfold.difference import Side, difference
+
+        sides = Side(a), Side(b)
+        connection = open_reader(self._settings.data)
+        try:
+            for side in sides:
+                after = 0
+                while (page := read_page(connection, after=after, stream=side.run.run_id)).events:
+                    side.add(page.events)
+                    after = page.scanned_to
+        finally:
+            connection.close()
+        return difference(*sides)
+
+    def _fold(self, run_id: str) -> Run:
+        run = get_fold(self.views.connection, run_id)
+        if run is None:
+            raise NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
+        return run
 
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
         connection = open_reader(self._settings.data)

@@ -19,9 +19,12 @@ from projections.runs import LIMIT_MAX, RunFilter, RunList
 from projections.steps import StepItem, StepList
 from projections.usage import CostList
 from runfold import errors
+from runfold.difference import Difference
 from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
 from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable, error_of_code
+from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable
+from runfold.markdown import Why
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
 
@@ -138,6 +141,15 @@ class RemoteRuns:
     def output(self, run_id: str, *, offset: int) -> bytes:
         wanted = {"Range": f"bytes={offset}-{offset + OUTPUT_BYTES - 1}"}
         return self._answer("GET", f"/api/runs/{run_id}/output", headers=wanted)[0]
+
+    def report(self, run_id: str) -> str:
+        return self._get(f"/api/runs/{run_id}/report").decode()
+
+    def why(self, run_id: str) -> Why:
+        return msgspec.json.decode(self._get(f"/api/runs/{run_id}/why"), type=Why)
+
+    def difference(self, a: str, b: str) -> Difference:
+        return msgspec.json.decode(self._get(f"/api/runs/{a}/diff/{b}"), type=Difference)
 
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
         failures = 0

@@ -1,7 +1,7 @@
 """What a reading command asks for, answered by the data folder itself or by a server that has it, alike."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -13,6 +13,10 @@ from projections.usage import CostList
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, NotFound
 from runfold.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from runfold.difference import Difference
+    from runfold.markdown import Why
 
 SUGGESTED_RUNS = 200  # Among so many of the newest a mistyped id is looked for.
 CANDIDATES_SHOWN = 3
@@ -69,6 +73,14 @@ class Runs(Protocol):
     def output(self, run_id: str, *, offset: int) -> bytes:
         """What it wrote from there on, as much as is read at once; empty at the end."""
         ...
+
+    def report(self, run_id: str) -> str:
+        """In Markdown."""
+        ...
+
+    def why(self, run_id: str) -> "Why": ...
+
+    def difference(self, a: str, b: str) -> "Difference": ...
 
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
         """The run's events from a position on; ends when all are delivered and the run rests."""

@@ -114,6 +114,12 @@ def get_run(connection: sqlite3.Connection, run_id: str, *, tenant: str | None) 
     return None if row is None else snapshot(decode_run(row[0]), position=row[1])
 
 
+def get_fold(connection: sqlite3.Connection, run_id: str) -> Run | None:
+    """The folded run itself, of any tenant."""
+    row = connection.execute("SELECT body FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return None if row is None else decode_run(row[0])
+
+
 def find_run_ids(connection: sqlite3.Connection, prefix: str, *, tenant: str | None, limit: int) -> list[str]:
     """The ids that begin with this text, the newest run first."""
     rows = connection.execute(

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+import msgspec
+
 from runfold.envelope import time_text
 from runfold.events import StepSpec
 from runfold.graph import find_step
@@ -28,6 +30,19 @@ def markdown_report(run: Run) -> str:
     if run.steps:
         parts.append(f"## Graph\n\n```mermaid\n{mermaid(run)}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """The causes of the present status, the nearest first."""
+
+    run_id: str
+    status: str | None
+    reason_code: str
+    causes: tuple[str, ...]
+
+
+def explain(run: Run) -> Why:
+    return Why(run_id=run.run_id, status=run.status, reason_code=run.reason_code, causes=why(run))
 
 
 def why(run: Run) -> tuple[str, ...]:
