@@ -8,8 +8,19 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from api import acting, admin, dashboard, files, history_queries, launching, pages, reading, run_queries, sse
-from api import acting, dashboard, explaining, files, launching, pages, reading, sse
+from api import (
+    acting,
+    admin,
+    dashboard,
+    explaining,
+    files,
+    history_queries,
+    launching,
+    pages,
+    reading,
+    run_queries,
+    sse,
+)
 from api.answers import json_response
 from api.following import Streaming
 from api.guard import make_guard

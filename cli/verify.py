@@ -12,12 +12,13 @@ from cli.screen import colour, is_talking, plain, talk
 from eventstore.attachments import Attachments
 from eventstore.faults import Fault
 from eventstore.reading import open_reader
+from eventstore.state_file import States
 from eventstore.verifying import Anchor, Proof, anchors_beside, read_anchors
 from projections.drift import Drift
 from runfold.errors import BadRequest
 
 FAULTS_SHOWN_MAX = 1_000
-PARTS = ("log", "blobs", "views")
+PARTS = ("log", "blobs", "views", "states")
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,9 +38,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Anchors kept elsewhere: a copy of anchors.jsonl, or some of its lines.",
 )
-@click.option(
-    "--only", type=click.Choice(("log", "blobs", "views")), multiple=True, help="Prove only this; repeatable."
-)
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Prove only this; repeatable.")
 @json_option
 @click.pass_context
 def verify(context: click.Context, *, anchor_files: tuple[Path, ...], only: tuple[str, ...], as_json: bool) -> None:
@@ -89,6 +88,10 @@ def _verify(data: Path, given: list[Anchor], only: tuple[str, ...]) -> Verified:
             drift = Drift(connection, data)
             keep(drift.faults(on_progress=lambda name, done, upto: _progress(f"view {name}")(done, upto)))
             looked_at |= {"rows": drift.rows}
+        if "states" in only:
+            states = States(connection, data)
+            keep(states.faults())
+            looked_at |= {"states": states.files}
     finally:
         connection.close()
         if is_talking():

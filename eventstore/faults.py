@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["file", "event", "head", "anchor", "blob", "output", "view"]
+Kind = Literal["file", "event", "head", "anchor", "blob", "output", "state", "view"]
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):

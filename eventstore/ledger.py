@@ -20,6 +20,7 @@ from eventstore.line import Caller, Line
 from eventstore.overflow import overflow
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
+from eventstore.state_file import TOLD_TYPES, kept_going, mend_states, write_state
 from eventstore.wishes import Executed as Executed
 from eventstore.wishes import Wish, new_events, own_ids, unknown_run
 from runfold.commands import Command, OpenReported, Queue, StartHere
@@ -67,6 +68,7 @@ class Ledger:
         self._new_id = new_id
         self._lines: OrderedDict[str, Line] = OrderedDict()
         self._refusals = Refusals(log, now_us)
+        self._is_mended = data is None
 
     async def execute(
         self,
@@ -88,6 +90,7 @@ class Ledger:
         """
         if run_id == SYSTEM_STREAM:
             raise unknown_run(run_id)
+        await self._mend()
         wish = Wish.of(
             run_id,
             command,
@@ -276,9 +279,24 @@ class Ledger:
             mine = tuple(next(stored) for _ in decided.events)
             granted = Executed(run=decided.after, events=mine, duplicate=False)
             _settle(line, decided.caller, decided.refused or granted)
+        if appended is not None:
+            await self._tell(batch[0].before, appended)
         for decided in batch:
             if isinstance(decided.refused, Refused) and decided.refused.recorded and decided.before.version:
                 await self._refusals.record(line.run, line.position, decided.caller.wish, decided.refused)
+
+    async def _mend(self) -> None:
+        """Before the first command: what a killed process left behind the log."""
+        if self._is_mended or self._data is None:
+            return
+        self._is_mended = True
+        with kept_going():
+            await asyncio.to_thread(mend_states, self._data)
+
+    async def _tell(self, before: Run, appended: Appended) -> None:
+        if self._data is not None and any(recorded.type in TOLD_TYPES for recorded in appended.events):
+            with kept_going():
+                await asyncio.to_thread(write_state, self._data, before, appended.events)
 
 
 def _settle(line: Line, caller: Caller, outcome: Executed | RunfoldError) -> None:

@@ -262,6 +262,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{run_id}/diff/{other_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where two runs part, and what each then made, took and cost */
+        get: operations["get_difference"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{run_id}/events": {
         parameters: {
             query?: never;
@@ -323,6 +340,23 @@ export interface paths {
         };
         /** What the run's commands wrote, whole, in ranges, or its last lines */
         get: operations["get_output"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The run as a Markdown report */
+        get: operations["get_report"];
         put?: never;
         post?: never;
         delete?: never;
@@ -425,6 +459,23 @@ export interface paths {
         };
         /** Turns, steps, tools, units, approvals and pauses as spans */
         get: operations["get_timeline"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/why": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The causes of the run's present status, the nearest first */
+        get: operations["get_why"];
         put?: never;
         post?: never;
         delete?: never;
@@ -804,6 +855,39 @@ export interface components {
             created: number;
             day: string;
         };
+        /**
+         * Deed
+         * @description An event in one line; `version` is its place in its run.
+         */
+        Deed: {
+            text: string;
+            type: string;
+            version: number;
+        };
+        /** Difference */
+        Difference: {
+            a: string;
+            b: string;
+            cost_usd: components["schemas"]["Sides"];
+            divergence: components["schemas"]["Divergence"] | null;
+            duration_ms: components["schemas"]["Sides"];
+            files: components["schemas"]["FileDifference"][];
+            message: components["schemas"]["Words"];
+            reason: components["schemas"]["Words"];
+            status: components["schemas"]["Words"];
+            steps: components["schemas"]["StepDifference"][];
+            tokens: components["schemas"]["Sides"];
+            turns: components["schemas"]["Sides"];
+        };
+        /**
+         * Divergence
+         * @description The first deed that is not the other's; null where that run has no more. `after` counts those alike.
+         */
+        Divergence: {
+            a: components["schemas"]["Deed"] | null;
+            after: number;
+            b: components["schemas"]["Deed"] | null;
+        };
         /** EventList */
         EventList: {
             items: components["schemas"]["_Envelope"][];
@@ -871,6 +955,11 @@ export interface components {
              * @enum {unknown}
              */
             type?: "agent" | "audit" | "dependency" | "system";
+        };
+        /** FileDifference */
+        FileDifference: {
+            change: string;
+            path: string;
         };
         /** Health */
         Health: {
@@ -1047,6 +1136,15 @@ export interface components {
         SessionBody: {
             token: string;
         };
+        /**
+         * Sides
+         * @description A figure of both; `change` is what b has more, where both are known.
+         */
+        Sides: {
+            a: number | null;
+            b: number | null;
+            change: number | null;
+        };
         /** Snapshot */
         Snapshot: {
             command: string[];
@@ -1147,6 +1245,17 @@ export interface components {
             status: "cancelled" | "completed" | "failed" | "needs_rerun" | "pending" | "running" | "skipped";
             tokens: number;
             turns: number;
+        };
+        /**
+         * StepDifference
+         * @description A step that ended otherwise, or that only one of them has.
+         */
+        StepDifference: {
+            attempts: components["schemas"]["Sides"];
+            cost_usd: components["schemas"]["Sides"];
+            duration_ms: components["schemas"]["Sides"];
+            status: components["schemas"]["Words"];
+            step: string;
         };
         /**
          * StepItem
@@ -1295,6 +1404,21 @@ export interface components {
             remedy: string;
             state: string;
             view: string;
+        };
+        /**
+         * Why
+         * @description The causes of the present status, the nearest first.
+         */
+        Why: {
+            causes: string[];
+            reason_code: string;
+            run_id: string;
+            status: string | null;
+        };
+        /** Words */
+        Words: {
+            a: string;
+            b: string;
         };
         /**
          * WorkflowItem
@@ -1974,6 +2098,38 @@ export interface operations {
             };
         };
     };
+    get_difference: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                other_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Where two runs part, and what each then made, took and cost */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Difference"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_events: {
         parameters: {
             query?: {
@@ -2130,6 +2286,37 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_report: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The run as a Markdown report */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/markdown": string;
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2345,6 +2532,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SpanList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_why: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The causes of the run's present status, the nearest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Why"];
                 };
             };
             /** @description What went wrong, and what to do next */
