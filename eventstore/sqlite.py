@@ -116,7 +116,9 @@ class SqliteLog(EventLog):
                 yield page
 
     async def frames(self, *, after: int, framing: Framing, stream: str | None = None) -> AsyncGenerator[Framed, None]:
-        look = partial(self._read, read_framed, stream=stream, framing=framing)
+        def look(*, after: int) -> Coroutine[Any, Any, Framed]:
+            return self._read(read_framed, after=after, stream=stream, framing=framing)
+
         async with aclosing(self._follow(after, (stream, framing), look)) as pages:
             async for page in pages:
                 yield page
