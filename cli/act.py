@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
+import msgspec
 
 from cli.folder import need_folder
 from cli.reading import open_runs, run_argument, settings_of
@@ -15,6 +16,8 @@ from cli.runs import find_run
 from cli.screen import next_command, talk
 from cli.settings import Settings
 from runfold.commands import Cancel, Command, Pause, Resume
+from runfold.events import Json
+from runfold.limits import parse_pairs
 from runfold.redact import secrets_of
 
 if TYPE_CHECKING:
@@ -54,20 +57,22 @@ def pause(context: click.Context, *, run_text: str, reason: str, now: bool) -> N
 @click.command()
 @run_argument
 @reason_option
+@click.option("--limit", "limits", multiple=True, metavar="KEY=VALUE", help="A new limit, as `cost=5`; repeatable.")
 @click.pass_context
-def resume(context: click.Context, *, run_text: str, reason: str) -> None:
+def resume(context: click.Context, *, run_text: str, reason: str, limits: tuple[str, ...]) -> None:
     """Let a paused or stopped run go on; one that was started by hand goes on here."""
     settings = settings_of(context)
+    more = parse_pairs(limits)
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
         is_here = not isinstance(runs, RemoteRuns) and run.driver == "here" and not run.worker
     if is_here and run.status in ("paused", "stopped", "queued"):
-        context.exit(asyncio.run(_resume_here(settings, run.id, reason)))
-    run_id = _act(context, run_text, "resume", reason)
+        context.exit(asyncio.run(_resume_here(settings, run.id, reason, more)))
+    run_id = _act(context, run_text, "resume", reason, limits=more)
     next_command(f"runfold watch {run_id}")
 
 
-async def _resume_here(settings: Settings, run_id: str, reason: str) -> int:
+async def _resume_here(settings: Settings, run_id: str, reason: str, limits: dict[str, Json]) -> int:
     from cli.run import local_actor
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
@@ -83,7 +88,9 @@ async def _resume_here(settings: Settings, run_id: str, reason: str) -> int:
         launch = launch_here(order, workflow, shown=True, tty=is_terminal(1))
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         run = await ledger.state(run_id)
-        return await resume_here(ledger, log, run, launch, data=settings.data, actor=local_actor(), reason=reason)
+        return await resume_here(
+            ledger, log, run, launch, data=settings.data, actor=local_actor(), reason=reason, limits=limits
+        )
     finally:
         await log.close()
 
@@ -100,15 +107,25 @@ def recover(context: click.Context) -> None:
     talk(f"{len(found)} recovered" if found else "nothing to recover")
 
 
-def _act(context: click.Context, run_text: str, action: Action, reason: str, *, now: bool = False) -> str:
+def _act(
+    context: click.Context,
+    run_text: str,
+    action: Action,
+    reason: str,
+    *,
+    now: bool = False,
+    limits: dict[str, Json] | None = None,
+) -> str:
     settings = settings_of(context)
     status: str | None
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
         if isinstance(runs, RemoteRuns):
-            status = runs.control(run.id, action, reason=reason).status
+            status = runs.control(run.id, action, reason=reason, limits=limits).status
         else:
             command = Pause(reason=reason, now=True) if now else COMMANDS[action](reason=reason)
+            if limits and isinstance(command, Resume):
+                command = msgspec.structs.replace(command, limits=limits)
             status = asyncio.run(_execute(settings, run.id, command, run.tenant))
     talk(f"run {run.id} is {status}")
     return run.id

@@ -23,7 +23,7 @@ from runfold.difference import Difference
 from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
 from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable, error_of_code
-from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable
+from runfold.events import Json
 from runfold.markdown import Why
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
@@ -166,9 +166,9 @@ class RemoteRuns:
                     raise self._unreachable(error) from error
                 time.sleep(RETRY_SECONDS)
 
-    def control(self, run_id: str, action: str, *, reason: str) -> Snapshot:
+    def control(self, run_id: str, action: str, *, reason: str, limits: dict[str, Json] | None = None) -> Snapshot:
         """Ask the server to pause, resume or cancel; the run after it."""
-        body = msgspec.json.encode({"action": action, "reason": reason})
+        body = msgspec.json.encode({"action": action, "reason": reason, **({"limits": limits} if limits else {})})
         key = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
         return msgspec.json.decode(
             self._ask("POST", f"/api/runs/{run_id}/control", body=body, headers=key), type=Snapshot

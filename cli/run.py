@@ -18,6 +18,7 @@ from cli.screen import next_command, talk
 from cli.settings import Settings
 from runfold.errors import NotAllowed
 from runfold.events import RunQueued
+from runfold.limits import parse_pairs
 from runfold.redact import secrets_of
 from runfold.workflows import TURNS_MAX, Asked, CompletionRules, find_workflow, order_of
 
@@ -71,7 +72,7 @@ def _asked(options: dict[str, Any]) -> Asked:
         model=options["model"],
         max_turns=options["max_turns"],
         completion=None if rules.is_empty else rules,
-        limits={key: _value(text) for key, text in map(_pair, options["limits"])},
+        limits=parse_pairs(options["limits"]),
         labels=dict(map(_pair, options["labels"])),
     )
 

@@ -132,21 +132,35 @@ def active_us(run: Run, *, now_us: int) -> int:
 def check_room(run: Run, limits: Mapping[str, Json]) -> None:
     """A run goes on only where no limit stops it at once; `limits` are the new ones. Raises BadRequest, NotAllowed."""
     parse_limits(limits)
+    it = _in_the_way(run, limits)
+    if it is not None:
+        name = it.limit.limit
+        raise NotAllowed(
+            f"run `{run.run_id}` cannot go on: its {name.replace('_', ' ')} is used up"
+            f" ({words(name, it.actual, it.limit.threshold)})",
+            hint=f"`{resume_command(run)}` gives it more",
+            run_id=run.run_id,
+        )
+
+
+def resume_command(run: Run) -> str:
+    """What to type so that the run goes on: with as much again where a limit is used up."""
+    it = _in_the_way(run, {})
+    more = "" if it is None else f" --limit {it.limit.limit}={_more(it)}"
+    return f"runfold resume {run.run_id}{more}"
+
+
+def _in_the_way(run: Run, limits: Mapping[str, Json]) -> Measured | None:
+    """The first limit that would stop the run at once, with these in place of its own."""
     ahead = replace(run, limits={**run.limits, **limits}, fails_in_row=0, repeats=Repeats(), active_since_us=None,
                     units=replace(run.units, fails_in_row=0))  # fmt: skip
-    for it in measure(ahead, now_us=0):
-        if it.is_broken and not it.reason and it.limit.on_exceed != "warn":
-            name = it.limit.limit
-            used = words(name, it.actual, it.limit.threshold)
-            raise NotAllowed(
-                f"run `{run.run_id}` cannot go on: its {name.replace('_', ' ')} is used up ({used})",
-                hint=f"`runfold resume {run.run_id} --limit {name}={_more(it)}` gives it more",
-                run_id=run.run_id,
-            )
+    broken = (it for it in measure(ahead, now_us=0) if it.is_broken and not it.reason)
+    return next((it for it in broken if it.limit.on_exceed != "warn"), None)
 
 
 def _more(measured: Measured) -> str:
-    return f"{measured.actual + measured.limit.threshold:.10g}"
+    more = measured.actual + measured.limit.threshold
+    return f"{min(more, 1.0) if measured.limit.limit.endswith('_rate') else more:.10g}"
 
 
 def words(limit: str, actual: float, threshold: float) -> str:

@@ -7,6 +7,7 @@ import msgspec
 
 from runfold.envelope import time_text
 from runfold.events import Failure, Json
+from runfold.limits import resume_command
 from runfold.state import Run
 from runfold.units import estimated_remaining_us, reject_rate, retry_rate, units_failed, units_remaining
 
@@ -97,12 +98,11 @@ def _completed(run: Run) -> dict[str, Json]:
 
 
 def _stopped(run: Run) -> dict[str, Json]:
-    again = "retry" if run.status == "cancelled" else "resume"
     return {
         "stop_condition": run.stop_condition or run.reason_code,
         "threshold": run.stop_threshold,
         "actual_value": run.stop_actual,
-        "resume_command": f"runfold {again} {run.run_id}",
+        "resume_command": f"runfold retry {run.run_id}" if run.status == "cancelled" else resume_command(run),
         "units_remaining": units_remaining(run),
     }
 

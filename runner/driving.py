@@ -16,6 +16,7 @@ from eventstore.contract import EventLog
 from eventstore.ledger import Executed, Ledger
 from runfold.commands import (
     Cancelled,
+    CheckLimits,
     Claim,
     Command,
     Complete,
@@ -40,6 +41,7 @@ from runfold.events import (
     Unknown,
     event_type,
 )
+from runfold.limits import has_step_limits
 from runfold.state import Run
 from runner import machine
 from runner.claims import Claims, background
@@ -198,6 +200,14 @@ class Driving:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             await self._stop_when_due()
+            await self._check_limits()
+
+    async def _check_limits(self) -> None:
+        """Time passes, and answers are overdue, also while nothing is reported."""
+        with contextlib.suppress(Refused, Unavailable):
+            run = await self._ledger.state(self.run_id)
+            if not run.is_resting and (run.limits or has_step_limits(run) or run.open_approvals):
+                await self.execute(CheckLimits())
 
     async def _stop_when_due(self) -> None:
         """Stop the turn's processes where they are; between turns the run pauses by itself."""

@@ -16,13 +16,15 @@ from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
 from runfold.commands import Claim, Command, Resume, StartHere
 from runfold.envelope import run_id_of
-from runfold.events import RunQueued
+from runfold.errors import RunfoldError
+from runfold.events import Json, RunQueued
 from runfold.redact import redact, secrets_of
 from runfold.state import Run
 from runner import machine, terminal
 from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import Launch, launch_here
+from runner.prices import check_price
 from runner.turn import TurnEnd
 
 GRACE_SECONDS = 5.0
@@ -80,6 +82,7 @@ async def drive_here(
         command=tuple(redact(word, secrets) for word in order.command),
         prompt=None if order.prompt is None else redact(order.prompt, secrets),
     )
+    check_price(order.command, order.limits, format_name=order.format, model=order.model)
     claims = await Claims.open(data)
     try:
         driving = Driving(
@@ -122,9 +125,12 @@ async def resume_here(
     data: Path,
     actor: str = "system",
     reason: str = "",
+    limits: Mapping[str, Json] | None = None,
     quiet: bool = False,
 ) -> int:
     """Take a run that rests over and drive it here; its next turn goes on with the agent's own session."""
+    limits = dict(limits or {})
+    check_price(launch.argv, {**run.limits, **limits}, format_name=launch.format, model=launch.model)
     claims = await Claims.open(data)
     claim = run.claim + 1
     try:
@@ -142,10 +148,17 @@ async def resume_here(
         )
         with _signals(driving):
             await claims.take(run.run_id, run.tenant, claim)
-            command: Command = Resume(reason=reason, driver="here", worker=claims.worker, host=machine.host())
+            command: Command = Resume(
+                reason=reason, driver="here", limits=limits, worker=claims.worker, host=machine.host()
+            )
             if run.status == "queued":
                 command = Claim(worker=claims.worker, host=machine.host())
-            executed = await driving.execute(command, actor=actor)
+            try:
+                executed = await driving.execute(command, actor=actor)
+            except RunfoldError:
+                # Who may not go on must not keep others from it.
+                await claims.release(run.run_id, claim)
+                raise
             await claims.take(run.run_id, run.tenant, claim)
             return await _drive(driving, after=executed.events[-1].position, quiet=quiet)
     finally:

@@ -1,13 +1,18 @@
 """What tokens cost, where the price table is installed and knows the model; an unknown price is none, never 0."""
 
 import importlib
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
 import msgspec
 
-from runfold.events import TokenUsage
+from runfold.errors import NotAllowed
+from runfold.events import Json, TokenUsage
+from runfold.limits import parse_limits
+from runner.formats.choosing import FORMATS, format_of
+from runner.formats.contract import Format
 
 MODEL_CHARACTERS_MAX = 200
 
@@ -32,6 +37,35 @@ def priced(usage: TokenUsage, *, model: str | None, provider: str | None) -> Tok
     except (LookupError, ValueError):
         return usage
     return msgspec.structs.replace(usage, cost_micros=max(0, round(cost * 1_000_000)), price_source=source)
+
+
+def check_price(argv: Sequence[str], limits: Mapping[str, Json], *, format_name: str | None, model: str | None) -> None:
+    """A cost limit needs a price: refuse where none can come, before anything is spent. Raises NotAllowed.
+
+    Where it may come, or nobody can know, what follows usage without a price is `on_unknown_price`.
+    """
+    stands = any(limit.limit == "cost" and limit.on_exceed != "warn" for limit in parse_limits(limits))
+    known = _format(argv, format_name)
+    if not stands or known is None or known.prints_cost or limits.get("on_unknown_price", "stop") == "warn":
+        return
+    if not known.prints_model and not model:
+        raise NotAllowed(
+            f"a cost limit needs a price, and {known.name} prints neither its cost nor its model",
+            hint="name the model with `--model`, or take `--limit tokens=…` instead",
+        )
+    if _table()[0] is None:
+        raise NotAllowed(
+            f"a cost limit needs a price, {known.name} prints none, and no price table is installed",
+            hint="`pip install genai-prices`, or take `--limit tokens=…` instead",
+        )
+
+
+def _format(argv: Sequence[str], name: str | None) -> Format | None:
+    """The format that is named, or that of the program; None where only its output will tell."""
+    if name is not None:
+        return format_of(name)
+    program = argv[0].rpartition("/")[2] if argv else ""
+    return next((known for known in FORMATS if program in known.programs), None)
 
 
 @cache

@@ -24,6 +24,7 @@ from runner import machine
 from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import launch_of, order_of_run
+from runner.prices import check_price
 
 SLOTS = 4
 QUEUED_PAGE = 200
@@ -124,6 +125,7 @@ class Worker:
             order = await order_of_run(self._log, run.run_id)
             workflow = self._registry().workflows.get(order.workflow) if order.workflow is not None else None
             launch = launch_of(order, workflow)
+            check_price(launch.argv, run.limits, format_name=launch.format, model=launch.model)
         except (InvalidSetting, NotAllowed) as error:
             failure = Failure(code="SYS_MANIFEST_INVALID", message=f"{error.message}; {error.hint}")
             await self._fail(run, failure)
