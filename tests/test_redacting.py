@@ -88,7 +88,7 @@ async def test_a_redacted_secret_is_gone_from_every_file_and_every_proof_holds(t
 
     redacted = redact(tmp_path, RUN, texts=[SECRET], reason="leaked", actor="user:a")
 
-    assert (redacted.events, redacted.blobs, redacted.files, redacted.is_gone) == (7, 2, 1, True)
+    assert (redacted.events, redacted.blobs, redacted.files, redacted.is_gone) == (7, 2, 2, True)
     views = Views.open(tmp_path)
     views.refresh()
     run = get_run(views.connection, RUN, tenant=None)
