@@ -52,7 +52,7 @@ class Delivery:
         self._is_sending = False
         self._is_closed = False
         self._status = "queued"
-        self._heard_at = time.monotonic()
+        self._beat_at = time.monotonic()
         self.refused: deque[Problem] = deque(maxlen=REFUSED_KEPT_MAX)
         self._thread = threading.Thread(target=self._work, name="runfold", daemon=True)
         self._thread.start()
@@ -136,11 +136,14 @@ class Delivery:
     def _next(self) -> list[Said] | _Asked | None:
         """A batch, a request, an empty batch where it is time for a heartbeat, or None at the end."""
         with self._changed:
-            due = max(0.0, self._heard_at + HEARTBEAT_SECONDS - time.monotonic())
+            due = max(0.0, self._beat_at + HEARTBEAT_SECONDS - time.monotonic())
             self._changed.wait_for(lambda: self._waiting or self._is_closed, timeout=due)
             self._is_sending = True
-            if not self._waiting:
-                return None if self._is_closed else []
+            if self._is_closed and not self._waiting:
+                return None
+            # Also in the middle of a lot to say: that is how a server that is up again is found.
+            if not self._waiting or time.monotonic() - self._beat_at >= HEARTBEAT_SECONDS:
+                return []
             if isinstance(first := self._waiting[0], _Asked):
                 self._waiting.popleft()
                 return first
@@ -198,6 +201,7 @@ class Delivery:
         return waited and self._status == "running"
 
     def _heartbeat(self) -> None:
+        self._beat_at = time.monotonic()
         request = Request(do="heartbeat", key=str(uuid.uuid4()))
         self._ways.improve(request)
         answer = self._ways.send(request)
@@ -206,7 +210,6 @@ class Delivery:
         self._hear(answer)
 
     def _hear(self, answer: Answer) -> None:
-        self._heard_at = time.monotonic()
         if answer.status < 300:
             status = answer.run_status or msgspec.json.decode(answer.body, type=Told).status
             self._set_status(status or self._status)
@@ -221,7 +224,6 @@ class Delivery:
         if isinstance(work, list) and work:
             self.refused.append(Problem(code="unavailable", detail=str(error)))
             print(f"runfold: {len(work)} events could not be kept anywhere: {error}", file=sys.stderr)
-        self._heard_at = time.monotonic()
 
 
 def now_text() -> str:

@@ -24,7 +24,7 @@ from runfold.reporting import keyed_command_id
 Way: TypeAlias = ServerWay | ToolWay | SpoolWay
 
 PATIENCE_SECONDS = 5.0  # So long a server may be away before what is said goes another way.
-TOOLS_MAX = 3  # A tool that ends this often will not do better the next time.
+TOOLS_LOST_MAX = 3  # A tool that ends this often will not do better the next time.
 RETRY_SECONDS = 0.05
 RETRY_SECONDS_MAX = 1.0
 BUSY_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -41,7 +41,7 @@ class Ways:
         self._data = data_folder(environ=environ) if data is None else data
         self._url = environ.get("RUNFOLD_URL", "").rstrip("/")
         self._token = environ.get("RUNFOLD_TOKEN", "")
-        self._tools = 0
+        self._tools_lost = 0
         self._way: Way | None = None
 
     @property
@@ -63,6 +63,7 @@ class Ways:
             except Unreachable:
                 if isinstance(self._way, SpoolWay):
                     raise
+                self._tools_lost += isinstance(self._way, ToolWay)
                 self._leave()
             time.sleep(pause)
             pause = min(2 * pause, RETRY_SECONDS_MAX)
@@ -102,12 +103,11 @@ class Ways:
     def _choose(self, *, is_late: bool) -> Way:
         if not is_late and (server := self._find_server()):
             return server
-        if not self._url and self._tools < TOOLS_MAX and (tool := find_tool()):
-            self._tools += 1
+        if not self._url and self._tools_lost < TOOLS_LOST_MAX and (tool := find_tool()):
             try:
                 return ToolWay(tool, self._data)
             except Unreachable:
-                self._tools = TOOLS_MAX
+                self._tools_lost = TOOLS_LOST_MAX
         return SpoolWay(self._data, self.run, self._url)
 
     def _find_server(self) -> ServerWay | None:
