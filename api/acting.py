@@ -9,12 +9,12 @@ from aiohttp import web
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY
-from api.service import SERVICE, known_run
+from api.service import SERVICE, known_run, unknown_run
 from eventstore.ledger import Executed
 from projections.past import At, state_at
 from runfold import commands
 from runfold.envelope import run_id_of
-from runfold.errors import AlreadyFinal, BadRequest
+from runfold.errors import AlreadyFinal, BadRequest, NotFound
 from runfold.reporting import (
     STATUS_HEADER,
     AskBody,
@@ -52,16 +52,19 @@ async def post_external(request: web.Request) -> web.Response:
 async def post_events(request: web.Request) -> web.Response:
     body: EventsBody = request[BODY]
     run_id = request.match_info["run_id"]
-    await known_run(request.app[SERVICE], run_id, request[SCOPE].tenant)
-    executed = await request.app[SERVICE].ledger.execute(
-        run_id,
-        observe_command(body),
-        command_id=command_id_of(request),
-        actor=request[SCOPE].actor,
-        tenant=request[SCOPE].tenant,
-        ids=ids_of(body),
-        ats_us=ats_us_of(body),
-    )
+    try:
+        executed = await request.app[SERVICE].ledger.execute(
+            run_id,
+            observe_command(body),
+            command_id=key_of(request),
+            actor=request[SCOPE].actor,
+            tenant=request[SCOPE].tenant,
+            ids=ids_of(body),
+            ats_us=ats_us_of(body),
+        )
+    except NotFound:
+        # The ledger asks the log only where it does not hold the run, which to ask first would cost every report.
+        raise unknown_run(run_id) from None
     answer = EventsAnswer.of(executed.run, executed.events, duplicate=executed.duplicate)
     return json_response(answer, headers={STATUS_HEADER: executed.run.status or ""})
 
@@ -104,9 +107,14 @@ async def delete_run(request: web.Request) -> web.Response:
 
 def command_id_of(request: web.Request) -> str:
     """The same key of the same tenant on the same route is the same command; without a key every request is new."""
+    return key_of(request) or str(uuid.uuid4())
+
+
+def key_of(request: web.Request) -> str | None:
+    """The id of a command that may come again; None where no key says so, which spares the ledger a lookup."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
-        return str(uuid.uuid4())
+        return None
     if not 0 < len(key) <= KEY_LENGTH_MAX:
         raise BadRequest("the Idempotency-Key is empty or too long", hint=f"1 to {KEY_LENGTH_MAX} characters")
     tenant = request[SCOPE].tenant
@@ -123,11 +131,11 @@ async def _control(request: web.Request, body: ControlBody) -> web.Response:
             run_id=run_id,
         )
     command = control_command(body)
-    executed = await _execute(request, run_id, command, command_id_of(request))
+    executed = await _execute(request, run_id, command, key_of(request))
     return await snapshot_response(request, executed, status=202)
 
 
-async def _execute(request: web.Request, run_id: str, command: commands.Command, command_id: str) -> Executed:
+async def _execute(request: web.Request, run_id: str, command: commands.Command, command_id: str | None) -> Executed:
     scope = request[SCOPE]
     return await request.app[SERVICE].ledger.execute(
         run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant

@@ -16,6 +16,7 @@ COOKIE = "runfold_session"
 TENANT_HEADER = "Runfold-Tenant"
 NEEDED = {"root": "it needs an admin of all tenants"}
 SCOPE: web.RequestKey[Scope] = web.RequestKey("scope", Scope)
+_DIGITS = frozenset("0123456789")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
@@ -51,7 +52,8 @@ def check_host(request: web.Request, hosts: frozenset[str]) -> None:
     """An unknown Host means DNS rebinding or a wrong proxy; answering it would hand the page's origin our data."""
     given = request.headers.getall("Host", [])
     host = given[0].lower() if len(given) == 1 else ""
-    name = re.sub(r":[0-9]*\Z", "", host)
+    before, _, port = host.rpartition(":")
+    name = before if before and set(port) <= _DIGITS else host
     if not host or (host not in hosts and name not in hosts):
         raise Misdirected("this server does not answer for that Host", hint="use the address that `runfold up` printed")
 

@@ -1,5 +1,6 @@
 """Requests into typed values: what is not exactly right is refused with 400 and a hint, before any handler runs."""
 
+from functools import cache
 from typing import Any, cast, get_origin, get_type_hints
 
 import msgspec
@@ -26,8 +27,7 @@ def decode_body(content: bytes, kind: type[Any]) -> Any:
 
 def decode_query(request: web.Request, kind: type[Any]) -> Any:
     """Lists are written `a=1&a=2` or `a=1,2`; another name given twice, or an unknown one, is refused."""
-    hints = get_type_hints(kind)
-    lists = {field.encode_name for field in msgspec.structs.fields(kind) if get_origin(hints[field.name]) is tuple}
+    lists = _lists_of(kind)
     values: dict[str, Any] = {}
     for name in set(request.query):
         given = request.query.getall(name)
@@ -46,18 +46,32 @@ def decode_query(request: web.Request, kind: type[Any]) -> Any:
         ) from error
 
 
+@cache
+def _lists_of(kind: type[Any]) -> frozenset[str]:
+    """The parameters that may be given more than once."""
+    hints = get_type_hints(kind)
+    return frozenset(
+        field.encode_name for field in msgspec.structs.fields(kind) if get_origin(hints[field.name]) is tuple
+    )
+
+
 def _check(document: object) -> None:
-    waiting: list[tuple[object, int]] = [(document, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        if depth > DEPTH_MAX:
-            raise BadRequest("the body is nested too deeply", hint=f"at most {DEPTH_MAX} levels")
-        if isinstance(value, dict):
-            waiting.extend((child, depth + 1) for child in cast("dict[str, object]", value).values())
-        elif isinstance(value, list):
-            waiting.extend((child, depth + 1) for child in cast("list[object]", value))
-        elif isinstance(value, int | float) and abs(value) > NUMBER_MAX:
-            raise BadRequest(f"the number {value} is larger than 2^53", hint="send it as text")
+    level: list[object] = [document]
+    for _ in range(DEPTH_MAX):
+        deeper: list[object] = []
+        for value in level:
+            if isinstance(value, str):
+                continue
+            if isinstance(value, dict):
+                deeper.extend(cast("dict[str, object]", value).values())
+            elif isinstance(value, list):
+                deeper.extend(cast("list[object]", value))
+            elif isinstance(value, int | float) and abs(value) > NUMBER_MAX:
+                raise BadRequest(f"the number {value} is larger than 2^53", hint="send it as text")
+        if not deeper:
+            return
+        level = deeper
+    raise BadRequest("the body is nested too deeply", hint=f"at most {DEPTH_MAX} levels")
 
 
 def _lower(error: Exception) -> str:

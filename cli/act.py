@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -140,9 +139,7 @@ async def _execute(settings: Settings, run_id: str, command: Command, tenant: st
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await end_overdue(ledger, log, settings.data)
-        executed = await ledger.execute(
-            run_id, command, command_id=str(uuid.uuid4()), actor=local_actor(), tenant=tenant
-        )
+        executed = await ledger.execute(run_id, command, actor=local_actor(), tenant=tenant)
         return executed.run.status or "unknown"
     finally:
         await log.close()

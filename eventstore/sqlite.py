@@ -13,7 +13,7 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.appending import Request, prepare
-from eventstore.contract import TAIL_BYTES, Appended, Bounds, EventLog, Page
+from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, EventLog, Page
 from eventstore.framing import Framed, Framing
 from eventstore.splicing import read_framed
 from eventstore.sqlite3_module import sqlite3
@@ -98,7 +98,13 @@ class SqliteLog(EventLog):
         self, *, after: int = 0, stream: str | None = None, upto: int | None = None
     ) -> AsyncGenerator[Page, None]:
         if upto is None:
-            upto = (await self.bounds()).last
+            # Most of what is asked for is one page; where to end is only asked for where it is more.
+            page = await self._read(reading.read_page, after=after, stream=stream)
+            if page.scanned_to > after:
+                yield page
+            if len(page.events) < PAGE_EVENTS:
+                return
+            after, upto = page.scanned_to, max(page.scanned_to, (await self.bounds()).last)
         while True:
             page = await self._read(reading.read_page, after=after, stream=stream, upto=upto)
             if page.events:

@@ -98,16 +98,17 @@ def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) ->
         identity: str | None = None
         at_us = wish.at_us
         digest = whole
+        data = encode_data(event)
         if following < len(sent) and (event is sent[following] or event == sent[following]):
             identity = wish.ids[following] if following < len(wish.ids) else None
             at_us = wish.ats_us[following] if following < len(wish.ats_us) else wish.at_us
-            digest = sent_digest(event)
+            digest = _digest(event_type(event), data)
             following += 1
         result.append(
             NewEvent(
                 id=derived_id(wish.command_id, str(number)) if identity is None else identity,
                 type=event_type(event),
-                data=encode_data(event),
+                data=data,
                 at_us=now_us if at_us is None else at_us,
                 tenant=wish.tenant,
                 actor=wish.actor,
@@ -120,7 +121,11 @@ def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) ->
 
 def sent_digest(event: Event | Unknown) -> bytes:
     """What makes a retry the same: the type and the data as sent; the log salts it."""
-    return hashlib.sha256(event_type(event).encode() + b"\0" + encode_data(event)).digest()
+    return _digest(event_type(event), encode_data(event))
+
+
+def _digest(type_name: str, data: bytes) -> bytes:
+    return hashlib.sha256(type_name.encode() + b"\0" + data).digest()
 
 
 def command_digest(command: Command) -> bytes:

@@ -1,8 +1,10 @@
 """The envelope round an event: what a caller hands to the log, and what the log gives back."""
 
 import base64
+import hashlib
 import uuid
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -143,4 +145,12 @@ def run_id_of(identity: uuid.UUID) -> str:
 
 def derived_id(namespace: str, name: str) -> str:
     """The v5 UUID of a name under another UUID: the same inputs give the same id, so a retry is known."""
-    return str(uuid.uuid5(uuid.UUID(namespace), name))
+    # As uuid.uuid5, which takes three times as long; one is made for every event.
+    digits = hashlib.sha1(_uuid_bytes(namespace) + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+
+
+@lru_cache(maxsize=128)
+def _uuid_bytes(text: str) -> bytes:
+    return uuid.UUID(text).bytes

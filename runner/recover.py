@@ -1,7 +1,6 @@
 """Ends what was driven on this host and has lost its driver; reported runs and other hosts' runs are left alone."""
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +39,6 @@ async def _lose(ledger: Ledger, log: EventLog, leases: Leases, lease: Lease) -> 
             executed = await ledger.execute(
                 lease.run_id,
                 LoseClaim(claim=lease.claim, reason="the worker is gone"),
-                command_id=str(uuid.uuid4()),
                 actor="system",
                 tenant=lease.tenant,
             )

@@ -5,7 +5,6 @@ a server that was down has heard nobody, and that is no reporter's fault.
 """
 
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -73,9 +72,7 @@ class Reporters:
 
     async def _end(self, run: Run, command: Command) -> bool:
         try:
-            executed = await self._ledger.execute(
-                run.run_id, command, command_id=str(uuid.uuid4()), actor="system", tenant=run.tenant
-            )
+            executed = await self._ledger.execute(run.run_id, command, actor="system", tenant=run.tenant)
         except (Refused, NotFound):
             return False  # It has ended meanwhile, by its own reporter.
         return bool(executed.events)

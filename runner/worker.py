@@ -5,7 +5,6 @@ tail. A claim is a conditional append, so of several workers exactly one wins.
 """
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +109,6 @@ class Worker:
             executed = await self._ledger.execute(
                 run_id,
                 Claim(worker=self._claims.worker, host=machine.host()),
-                command_id=str(uuid.uuid4()),
                 actor=f"worker:{self._claims.worker}",
                 tenant=run.tenant,
             )
@@ -158,7 +156,6 @@ class Worker:
             await self._ledger.execute(
                 run.run_id,
                 Fail(claim=run.claim, reason_code=error.code, error=error),
-                command_id=str(uuid.uuid4()),
                 actor=f"worker:{self._claims.worker}",
                 tenant=run.tenant,
             )

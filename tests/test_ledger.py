@@ -214,3 +214,10 @@ async def test_a_late_event_is_refused_but_not_one_that_was_taken_before_the_end
         again = await act(ledger, say("a"), ids=IDS[:1])
 
     assert again.events == first.events
+
+
+def test_ids_of_a_commands_events_are_the_v5_uuids_that_anyone_can_derive() -> None:
+    for number in range(200):
+        command_id = str(uuid.UUID(int=number << 97 | number))
+
+        assert derived_id(command_id, str(number)) == str(uuid.uuid5(uuid.UUID(command_id), str(number)))
