@@ -31,7 +31,9 @@ EVENTS_ALONE = 1_000
 CALLERS = 64
 DATA = encode_data(FileWritten(path="src/" + "a" * 170 + ".py", bytes=1234, kind="update"))
 _CHANCE = Random(1)
-_ROW = f"({', '.join('?' * 17)})"
+WIDTH = 17
+ROWS_MAX = 256  # In one statement.
+_ROW = f"({', '.join('?' * WIDTH)})"
 FLOORS = {"64 on 64 runs": 0.7, "64 on 64 runs, ids not by time": 0.0, "64 on one run": 0.4, "1 caller": 0.7}
 
 
@@ -66,14 +68,18 @@ class Bare:
         return cls(connection, new_id)
 
     async def append(self, run_id: str, version: int) -> int:
+        return await self.append_all(run_id, version, 1)
+
+    async def append_all(self, run_id: str, version: int, count: int) -> int:
         now = time.time_ns() // 1000
-        row = (run_id, version, self._new_id().bytes, "file_written", 1, now, now, "default", "worker:bench",
-               None, None, None, "", bytes(32), DATA, bytes(16))  # fmt: skip
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((row, future))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for number in range(version, version + count):
+            row = (run_id, number, self._new_id().bytes, "file_written", 1, now, now, "default", "worker:bench",
+                   None, None, None, "", bytes(32), DATA, bytes(16))  # fmt: skip
+            self._waiting.append((row, future))
         self._arrived.set()
         await future
-        return version
+        return version + count - 1
 
     def _insert(self, rows: list[tuple[object, ...]]) -> None:
         connection = self._connection._conn
@@ -83,7 +89,10 @@ class Bare:
             values.append(self._position)
             values += row
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {', '.join([_ROW] * len(rows))}", values)
+        for start in range(0, len(rows), ROWS_MAX):
+            part = values[start * WIDTH : (start + ROWS_MAX) * WIDTH]
+            marks = ", ".join([_ROW] * (len(part) // WIDTH))
+            connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {marks}", part)
         connection.execute("COMMIT")
 
     async def _write(self) -> None:
@@ -93,7 +102,8 @@ class Bare:
             group, self._waiting = self._waiting, []
             await self._connection._execute(self._insert, [row for row, _ in group])
             for _, future in group:
-                future.set_result(None)
+                if not future.done():
+                    future.set_result(None)
 
     async def close(self) -> None:
         self._task.cancel()
