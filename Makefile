@@ -25,6 +25,8 @@ bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 	$(BIN)/python bench/spine.py
 	$(BIN)/python bench/ledger.py
 	$(BIN)/python -m bench.append
+	$(BIN)/python -m bench.post
+	$(BIN)/python -m bench.sse
 	$(BIN)/python -m bench.fairness
 	$(BIN)/python bench/cli.py
 	$(BIN)/python -m bench.rebuild

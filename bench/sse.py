@@ -1,13 +1,13 @@
 """Measures SSE beside a plain aiohttp handler that writes the very same bytes, in one run; prints ratios.
 
-Run with `python bench/sse.py`. Every figure is the median of three interleaved rounds. The plain handler writes bytes
+Run with `python -m bench.sse`. Every figure is the median of three interleaved rounds; the client
+is a process of its own. The plain handler writes bytes
 that are ready, 64 KiB a write: what is left beside it is reading the log and encoding.
 """
 
 import asyncio
 import statistics
 import tempfile
-import time
 import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import web
 
 from api.app import make_app
+from bench.post import TOKEN, load, serve
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
@@ -25,27 +26,13 @@ from runfold.events import FileWritten, RunQueued
 ROUNDS = 3
 CHUNK_BYTES = 64 * 1024
 EVENTS = 100_000
-TOKEN = "bench-token"
 RUN = "r_" + "a" * 26
 
 
-async def _serve(stack: AsyncExitStack, app: web.Application) -> str:
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}"
-
-
-async def _take(session: aiohttp.ClientSession, url: str, keep: bytearray | None = None) -> tuple[float, int]:
-    started, size = time.perf_counter(), 0
+async def _take(session: aiohttp.ClientSession, url: str, keep: bytearray) -> None:
     async with session.get(url) as response:
         async for piece in response.content.iter_any():
-            size += len(piece)
-            if keep is not None:
-                keep += piece
-    return time.perf_counter() - started, size
+            keep += piece
 
 
 async def main() -> None:
@@ -67,12 +54,12 @@ async def main() -> None:
         app = make_app(
             log=log, ledger=ledger, views=views, data=folder, token=TOKEN, allowed_hosts=frozenset({"127.0.0.1"})
         )
-        ours = await _serve(stack, app) + f"/api/runs/{RUN}/stream"
+        ours = await serve(stack, app)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}, read_bufsize=2**20)
         )
         ready = bytearray()
-        await _take(session, ours, ready)
+        await _take(session, f"http://127.0.0.1:{ours}/api/runs/{RUN}/stream", ready)
 
         async def plain(request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse()
@@ -83,13 +70,12 @@ async def main() -> None:
 
         bare = web.Application()
         bare.router.add_get("/", plain)
-        beside = await _serve(stack, bare)
+        beside = await serve(stack, bare)
         rates: dict[str, list[float]] = {"plain": [], "resume": []}
         for _ in range(ROUNDS):
-            for name, url in (("plain", beside), ("resume", ours)):
-                seconds, size = await _take(session, url)
-                assert size == len(ready)
-                rates[name].append(size / seconds / 1e6)
+            for name, port, path in (("plain", beside, "/"), ("resume", ours, f"/api/runs/{RUN}/stream")):
+                figures = await load("take", port, path, 1, len(ready))
+                rates[name].append(len(ready) / figures["seconds"] / 1e6)
         middle = {name: statistics.median(values) for name, values in rates.items()}
         print(f"resume of {EVENTS:,} events, {len(ready) / 1e6:.1f} MB, {ROUNDS} rounds")
         for name, values in rates.items():
