@@ -1,6 +1,5 @@
 """Requests into typed values: what is not exactly right is refused with 400 and a hint, before any handler runs."""
 
-from functools import cache
 from typing import Any, cast, get_origin, get_type_hints
 
 import msgspec
@@ -9,6 +8,7 @@ from aiohttp import web
 from runfold.errors import BadRequest
 
 NUMBER_MAX = 2**53  # JSON readers keep larger whole numbers only roughly.
+_lists: dict[type[Any], frozenset[str]] = {}
 DEPTH_MAX = 64  # Deep enough for any honest document, and far from every parser's own limit.
 
 
@@ -27,7 +27,9 @@ def decode_body(content: bytes, kind: type[Any]) -> Any:
 
 def decode_query(request: web.Request, kind: type[Any]) -> Any:
     """Lists are written `a=1&a=2` or `a=1,2`; another name given twice, or an unknown one, is refused."""
-    lists = _lists_of(kind)
+    lists = _lists.get(kind)
+    if lists is None:
+        lists = _lists[kind] = _lists_of(kind)
     values: dict[str, Any] = {}
     for name in set(request.query):
         given = request.query.getall(name)
@@ -46,7 +48,6 @@ def decode_query(request: web.Request, kind: type[Any]) -> Any:
         ) from error
 
 
-@cache
 def _lists_of(kind: type[Any]) -> frozenset[str]:
     """The parameters that may be given more than once."""
     hints = get_type_hints(kind)

@@ -44,7 +44,7 @@ async def serve(stack: AsyncExitStack, app: web.Application) -> int:
 async def load(mode: str, port: int, path: str, number: int, count: int, body: bytes = b"") -> dict[str, float]:
     started = time.process_time()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.load", mode, str(port), path, TOKEN, str(number), str(count)),
+        sys.executable, "-m", "bench.load", mode, str(port), path, TOKEN, str(number), str(count),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     answer, _ = await process.communicate(body)

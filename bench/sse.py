@@ -43,14 +43,13 @@ async def main() -> None:
         views = await ViewService.open(folder)
         stack.push_async_callback(views.close)
         ledger = Ledger(log)
-        who = {"actor": "user:bench", "tenant": "default"}
         commands = [OpenReported(queued=RunQueued(driver="reported"))]
         commands += [
             Observe(events=tuple(FileWritten(path=f"src/{n + i}.py", bytes=n + i) for i in range(400)))
             for n in range(0, EVENTS, 400)
         ]
         for command in [*commands, Complete(reason_code="REPORTED")]:
-            await ledger.execute(RUN, command, command_id=str(uuid.uuid4()), **who)
+            await ledger.execute(RUN, command, command_id=str(uuid.uuid4()), actor="user:bench", tenant="default")
         app = make_app(
             log=log, ledger=ledger, views=views, data=folder, token=TOKEN, allowed_hosts=frozenset({"127.0.0.1"})
         )

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -116,21 +115,23 @@ class SqliteLog(EventLog):
             after = page.scanned_to
 
     async def tail(self, *, after: int, stream: str | None = None) -> AsyncGenerator[Page, None]:
-        look = partial(self._read, reading.read_page, stream=stream, size_bytes=TAIL_BYTES)
+        async def look(after: int) -> Page:
+            return await self._read(reading.read_page, after=after, stream=stream, size_bytes=TAIL_BYTES)
+
         async with aclosing(self._follow(after, (stream, None), look)) as pages:
             async for page in pages:
                 yield page
 
     async def frames(self, *, after: int, framing: Framing, stream: str | None = None) -> AsyncGenerator[Framed, None]:
-        def look(*, after: int) -> Coroutine[Any, Any, Framed]:
-            return self._read(read_framed, after=after, stream=stream, framing=framing)
+        async def look(after: int) -> Framed:
+            return await self._read(read_framed, after=after, stream=stream, framing=framing)
 
         async with aclosing(self._follow(after, (stream, framing), look)) as pages:
             async for page in pages:
                 yield page
 
     async def _follow(
-        self, after: int, what: _What, look: Callable[..., Coroutine[Any, Any, _Seen]]
+        self, after: int, what: _What, look: Callable[[int], Coroutine[Any, Any, _Seen]]
     ) -> AsyncGenerator[_Seen, None]:
         """What `look` finds after a place, again and again; waits at the head."""
         self._tails += 1
@@ -149,11 +150,11 @@ class SqliteLog(EventLog):
         finally:
             self._tails -= 1
 
-    async def _look(self, after: int, what: _What, look: Callable[..., Coroutine[Any, Any, _Seen]]) -> _Seen:
+    async def _look(self, after: int, what: _What, look: Callable[[int], Coroutine[Any, Any, _Seen]]) -> _Seen:
         """The page after a place; all who stand there and want the same share one look until the log has moved."""
         coming = cast("asyncio.Task[_Seen] | None", self._looks.get((after, what)))
         if coming is None or coming.cancelled():
-            coming = asyncio.create_task(look(after=after))
+            coming = asyncio.create_task(look(after))
             self._looks[after, what] = coming
             # Whoever asked may be gone before the answer; then nobody else asks what became of it.
             coming.add_done_callback(lambda done: done.cancelled() or done.exception())
