@@ -143,7 +143,7 @@ async def test_a_run_that_is_not_there_is_said_to_be_so(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("tab", ["events", "history", "data", "logs"])
+@pytest.mark.parametrize("tab", ["timeline", "steps", "events", "logs", "files", "history", "data"])
 async def test_the_page_of_a_run_can_be_used_by_everyone(screen: Screen, tmp_path: Path, scheme: str, tab: str) -> None:
     run_id = await open_run(screen, payload={"a": [1, None, True, "text"]})
     folder = tmp_path / "runs" / run_id

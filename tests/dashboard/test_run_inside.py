@@ -1,0 +1,116 @@
+"""The inside of one run as a person sees it: its timeline, its steps, its files."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.async_api import expect
+
+from tests.dashboard.screen import Screen
+
+pytestmark = pytest.mark.slow
+STEPS = [
+    {"id": "game_config"},
+    {"id": "bundle_game", "needs": ["game_config"]},
+    {"id": "manifest", "needs": ["bundle_game"]},
+]
+
+
+async def open_game(screen: Screen) -> str:
+    """One step done at its second attempt, one at work with a tool, one to come."""
+    run_id = await screen.served.open_run(title="a game", steps=STEPS)
+    happened = (
+        {"type": "step_started", "data": {"step": "game_config", "skill": "configure", "input": {"seed": 7}}},
+        {"type": "step_failed", "data": {"step": "game_config", "error": {"code": "E_SEED", "message": "bad seed"}}},
+        {"type": "step_started", "data": {"step": "game_config", "attempt": 2, "input": {"seed": 8}}},
+        {"type": "step_completed", "data": {"step": "game_config", "attempt": 2, "output": {"file": "config.json"}}},
+        {"type": "step_started", "data": {"step": "bundle_game"}},
+        {"type": "turn_started", "data": {"turn": 1, "step": "bundle_game"}},
+        {"type": "tool_called", "data": {"call_id": "t1", "tool": "Bash"}},
+    )
+    # A second apart, as work is, so that no two of them are one moment.
+    first = datetime.now(UTC) - timedelta(minutes=1)
+    dated = [{**event, "at": (first + timedelta(seconds=number)).isoformat()} for number, event in enumerate(happened)]
+    answer = await screen.served.report(run_id, *dated)
+    assert answer.status == 200, await answer.text()
+    stored = await screen.served.ask(
+        "PUT", f"/api/runs/{run_id}/artifacts/config.json?step=game_config",
+        data=b"{}", headers={"Content-Type": "application/json"},
+    )  # fmt: skip
+    assert stored.status in (200, 201), await stored.text()
+    return run_id
+
+
+async def test_a_run_with_steps_opens_at_a_waterfall_of_what_it_did(screen: Screen) -> None:
+    run_id = await open_game(screen)
+
+    await screen.show(f"/runs/{run_id}")
+
+    bars = screen.page.locator("section.timeline .row")
+    await expect(bars).to_have_count(5)
+    await expect(bars.nth(0)).to_have_attribute("title", re.compile("step game_config: failed"))
+    await expect(bars.nth(1)).to_have_attribute("title", re.compile("attempt 2: completed"))
+    await expect(bars.nth(4)).to_have_attribute("title", re.compile("tool Bash: running"))
+    box = await bars.nth(4).locator(".bar").bounding_box()
+    assert box is not None
+    assert box["width"] > 1
+    await screen.served.report(run_id, {"type": "tool_returned", "data": {"call_id": "t1", "status": "ok"}})
+    await expect(bars.nth(4)).to_have_attribute("title", re.compile("tool Bash: ok"))
+
+
+async def test_the_timeline_of_the_past_ends_at_the_event_that_is_shown(screen: Screen) -> None:
+    run_id = await open_game(screen)
+    first = next(event for event in await screen.served.events(run_id) if event["type"] == "step_started")
+
+    await screen.show(f"/runs/{run_id}?at={first['version']}&tab=timeline")
+
+    bars = screen.page.locator("section.timeline .row")
+    await expect(bars).to_have_count(1)
+    await expect(bars.first).to_have_attribute("title", re.compile("game_config: running"))
+
+
+async def test_a_stored_file_is_listed_and_taken_away_as_it_was(screen: Screen) -> None:
+    run_id = await open_game(screen)
+    await screen.show(f"/runs/{run_id}?tab=files")
+
+    async with screen.page.expect_download() as waited:
+        await screen.page.get_by_role("link", name="config.json").click()
+
+    taken = await waited.value
+    assert taken.suggested_filename == "config.json"
+    assert (await taken.path()).read_bytes() == b"{}"
+
+
+async def test_steps_are_a_chain_and_each_opens_with_what_went_in_and_came_out(screen: Screen) -> None:
+    run_id = await open_game(screen)
+    await screen.show(f"/runs/{run_id}?tab=steps")
+
+    chain = screen.page.locator("button.step")
+    await expect(chain).to_have_text([re.compile("Completed"), re.compile("Running"), re.compile("Pending")])
+    await chain.first.click()
+
+    panel = screen.page.get_by_role("dialog")
+    await expect(panel).to_contain_text("config.json")
+    await expect(panel).to_contain_text("bad seed")
+    await expect(panel.locator("[data-artifact]")).to_have_count(1)
+    assert "step=game_config" in screen.page.url
+    await screen.page.reload()
+    await expect(panel).to_contain_text("seed")
+    await screen.page.keyboard.press("Escape")
+    await expect(panel).to_be_hidden()
+    assert "step=" not in screen.page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("tab", ["timeline", "steps", "files"])
+async def test_the_inside_of_a_run_can_be_used_by_everyone(screen: Screen, scheme: str, tab: str) -> None:
+    run_id = await open_game(screen)
+    await screen.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+
+    await screen.show(f"/runs/{run_id}?tab={tab}")
+    await expect(screen.page.get_by_role("tabpanel").locator("button, table").first).to_be_visible()
+    assert await screen.faults() == []
+    await screen.show(f"/runs/{run_id}?tab={tab}&step=game_config")
+    await expect(screen.page.get_by_role("dialog").get_by_role("table").first).to_be_visible()
+
+    assert await screen.faults() == []
