@@ -1,21 +1,77 @@
-"""`runfold rebuild`: fold every view anew from the log, beside the old ones, which serve until it is done."""
+"""`runfold rebuild`: fold the views anew from the log, beside the served ones, which serve until it is done."""
+
+import time
+from collections.abc import Callable
 
 import click
 
 from cli.folder import need_folder
-from cli.reading import settings_of
-from cli.screen import next_command, talk
+from cli.reading import json_option, print_json, settings_of
+from cli.screen import duration, is_talking, next_command, talk
 from eventstore.reading import open_reader
-from projections.views import VIEWS, rebuild
+from projections.rebuilding import rebuild
+from projections.views import VIEWS
+
+SHOW_SECONDS = 0.1  # Often enough to look alive; drawing costs more than folding a page.
+BAR_CHARACTERS = 24
 
 
 @click.command(name="rebuild")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice([view.name for view in VIEWS]),
+    help="Fold this view alone and copy the others; repeatable.",
+)
+@json_option
 @click.pass_context
-def rebuild_views(context: click.Context) -> None:
-    """Fold every view anew from the log."""
+def rebuild_views(context: click.Context, *, only: tuple[str, ...], as_json: bool) -> None:
+    """Fold every view anew from the log; one that was cut goes on where it was."""
     settings = settings_of(context)
     need_folder(settings, "rebuild")
     open_reader(settings.data).close()  # Raises where there is no log.
-    generation = rebuild(settings.data)
-    talk(f"folded {', '.join(view.name for view in VIEWS)} anew, as generation {generation}")
-    next_command("runfold ps")
+    started = time.monotonic()
+    try:
+        rebuilt = rebuild(settings.data, only=only, on_progress=_progress(started) if is_talking() else None)
+    finally:
+        if is_talking():
+            click.echo("\r\x1b[K", nl=False, err=True)
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json(rebuilt)
+        return
+    gone_on = f", gone on from event {rebuilt.folded_from:,}" if rebuilt.folded_from else ""
+    rate = (rebuilt.position - rebuilt.folded_from) / max(seconds, 0.001)
+    talk(
+        f"folded {', '.join(rebuilt.folded)} anew, as generation {rebuilt.generation}: up to event"
+        f" {rebuilt.position:,} in {duration(seconds * 1000)} ({rate:,.0f} events/s{gone_on})"
+    )
+    for name in rebuilt.parked:
+        talk(f"note: view `{name}` is parked at an event it cannot take; `runfold verify` names it")
+    next_command("runfold verify" if rebuilt.parked else "runfold ps")
+
+
+def _progress(started: float) -> Callable[[int, int], None]:
+    """Draws a bar with the rate and the time that is left, by what this process has folded itself."""
+    first: int | None = None
+    shown = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal first, shown
+        now = time.monotonic()
+        if first is None:
+            first = done
+        if now - shown < SHOW_SECONDS or not total:
+            return
+        shown = now
+        filled = min(done * BAR_CHARACTERS // total, BAR_CHARACTERS)
+        rate = (done - first) / max(now - started, 0.001)
+        left = f", about {duration((total - done) / rate * 1000)} left" if rate else ""
+        bar = "█" * filled + "░" * (BAR_CHARACTERS - filled)
+        click.echo(
+            f"\r\x1b[K[{bar}] {done * 100 // total} %  {done:,} of {total:,}  {rate:,.0f} events/s{left}",
+            nl=False,
+            err=True,
+        )
+
+    return show

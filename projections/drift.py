@@ -8,6 +8,7 @@ from eventstore.faults import Fault
 from eventstore.reading import bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import OF_ANOTHER_KIND
+from projections.skips import Skips
 from projections.view import View, fold_page
 from projections.views import VIEWS, Checkpoint, Views, read_checkpoints
 from runfold.errors import InvalidEvent, RunfoldError
@@ -75,11 +76,11 @@ class Drift:
     def _fold(self, view: View, upto: int, fresh: sqlite3.Connection, on_progress: Progress | None) -> None:
         for statement in view.ddl:
             fresh.execute(statement)
-        fold, after = view.make_fold(), 0
+        fold, skips, after = view.make_fold(), Skips(self._log), 0
         while after < upto:
             page = read_page(self._log, after=after, upto=upto, kept=True)
             fresh.execute("BEGIN")
-            parked = fold_page(fresh, {view.name: (view, fold)}, page.events)
+            parked = fold_page(fresh, {view.name: (view, fold)}, page.events, is_skipped=skips.holds)
             fold.write(fresh)
             fresh.execute("COMMIT")
             if parked:

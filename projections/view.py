@@ -80,9 +80,16 @@ class Parked(msgspec.Struct, frozen=True):
 
 
 def fold_page(
-    connection: sqlite3.Connection, folds: Mapping[str, tuple[View, Fold]], events: Iterable[Recorded]
+    connection: sqlite3.Connection,
+    folds: Mapping[str, tuple[View, Fold]],
+    events: Iterable[Recorded],
+    *,
+    is_skipped: Callable[[str, int], bool],
 ) -> dict[str, Parked]:
-    """Give every event to the folds that want it, decoded once for all; the answer names those that broke."""
+    """Give every event to the folds that want it, decoded once for all; the answer names those that broke.
+
+    An event that a fold refuses is left out where a person let this view leave out that position.
+    """
     parked: dict[str, Parked] = {}
     takers: dict[tuple[str, bool], tuple[list[tuple[str, Fold]], bool]] = {}
     last: Recorded | None = None
@@ -107,6 +114,8 @@ def fold_page(
                 except sqlite3.Error:
                     raise
                 except Exception as error:  # Whatever a fold raises stops its own view only.
+                    if is_skipped(name, recorded.position):
+                        continue
                     text = f"event {recorded.position} of `{recorded.run_id}`: {type(error).__name__}: {error}"
                     parked[name] = Parked(last, text)
         last = recorded

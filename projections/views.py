@@ -3,10 +3,8 @@
 Rows and checkpoint are written in one transaction, so a process that dies leaves views that are old, never wrong.
 """
 
-import fcntl
 import os
-import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,9 +14,19 @@ from eventstore.contract import PAGE_EVENTS, Bounds, Page
 from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
 from projections import artifacts, audit, history, runs, stats, timeline, usage
+from projections.generations import (
+    FOLD_LOCK_FILE,
+    REBUILD_LOCK_FILE,
+    current_generation,
+    locked,
+    remove_unused,
+    use,
+    views_file,
+)
 from projections.rewritten import pages_before, rewritten_runs
+from projections.skips import Skips
 from projections.view import Fold, Parked, View, fold_page
-from runfold.errors import Contended, Diverged, InvalidSetting, NotFound
+from runfold.errors import Contended, Diverged, NotFound
 
 VIEWS: tuple[View, ...] = (
     runs.VIEW,
@@ -29,12 +37,8 @@ VIEWS: tuple[View, ...] = (
     artifacts.VIEW,
     stats.VIEW,
 )
-CURRENT_FILE = "CURRENT"
-LOCK_FILE = "views.lock"
-REBUILD_LOCK_FILE = "rebuild.lock"
 OPEN_WAIT_SECONDS = 10.0
 BUSY_TIMEOUT_MS = 5_000
-LOCK_POLL_SECONDS = 0.005
 ERROR_CHARS_MAX = 500
 
 _CHECKPOINTS_DDL = """CREATE TABLE IF NOT EXISTS checkpoints (
@@ -56,11 +60,15 @@ class ForeignViews(sqlite3.DatabaseError):
 
 
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the views have read the log; `stale` when that is not its head. `parked` views stay behind."""
+    """How far the views have read the log; `stale` when that is not its head.
+
+    `parked` views stay behind an event that their fold refuses; `outdated` ones were made by another runfold.
+    """
 
     position: int
     stale: bool
     parked: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,9 +94,11 @@ class Views:
         self._folds: dict[str, Fold] = {}  # Made by the first event: a process that only reads has none.
         self._written: dict[str, tuple[str, int, bytes]] = {}
         self._log: sqlite3.Connection | None = None
+        self._skips: Skips | None = None
         self._log_identity: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
         self._generation = 0
+        self._use: int | None = None
         self._is_writable = False
 
     @classmethod
@@ -96,13 +106,12 @@ class Views:
         """The views of a data folder, made where there are none. Raises Contended, InvalidSetting."""
         opened = cls(data, views, page_events)
         try:
-            generation = _current_generation(data)
             try:
-                opened._open_generation(generation)
+                opened._open_current()
             except sqlite3.DatabaseError as error:
                 if not opened._is_writable or not _is_damage(error):
                     raise
-                opened._replace(generation)
+                opened._replace(opened._generation)
         except BaseException:
             opened.close()
             raise
@@ -133,18 +142,17 @@ class Views:
             return self._refresh(wait_seconds)
 
     def _refresh(self, wait_seconds: float) -> Freshness:
-        generation = _current_generation(self._data)
-        if generation != self._generation:
-            self._open_generation(generation)
-        log = self._open_log()
-        target = _bounds(log).last
+        if current_generation(self._data) != self._generation:
+            self._open_current()
+        log = self.open_log()
+        target = bounds_of(log).last
         freshness = self._freshness(log, target)
         if not freshness.stale or not self._is_writable:
             return freshness
-        with self._lock(LOCK_FILE, wait_seconds) as is_held:
+        with locked(self._data, FOLD_LOCK_FILE, wait_seconds) as is_held:
             # Whether it was us or the process that we waited for: what counts is where the views stand now.
             if is_held:
-                self._catch_up(log, target)
+                self.catch_up(log, target)
             return self._freshness(log, target)
 
     def checkpoints(self) -> dict[str, Checkpoint]:
@@ -153,36 +161,48 @@ class Views:
 
     def close(self) -> None:
         self._close_log()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._leave()
+        if self._generation and self._is_writable and current_generation(self._data) != self._generation:
+            remove_unused(self._data)
 
     def _freshness(self, log: sqlite3.Connection | None, target: int) -> Freshness:
         checkpoints = self.checkpoints()
         # After the checkpoints: a head read before them may be older than what another process has folded.
-        head = _bounds(log)
+        head = bounds_of(log)
         known = [checkpoints.get(view.name, Checkpoint()) for view in self._views]
         is_current = all(
             checkpoint.fingerprint == view.fingerprint
             and checkpoint.status == "live"
             and checkpoint.position >= target
-            and _is_held(log, head, checkpoint)
+            and is_held(log, head, checkpoint)
             for view, checkpoint in zip(self._views, known, strict=True)
         )
         return Freshness(
             position=min(checkpoint.position for checkpoint in known),
             stale=not is_current,
             parked=tuple(name for name, checkpoint in checkpoints.items() if checkpoint.status == "parked"),
+            outdated=tuple(
+                view.name
+                for view, checkpoint in zip(self._views, known, strict=True)
+                if checkpoint.fingerprint != view.fingerprint
+            ),
         )
 
-    def _catch_up(self, log: sqlite3.Connection | None, target: int) -> None:
+    def catch_up(
+        self, log: sqlite3.Connection | None, target: int, *, on_page: Callable[[int], object] | None = None
+    ) -> None:
+        """Fold up to a position of the log, as the one process that may; `on_page` hears how far it has come."""
         while True:
             checkpoints = self.checkpoints()
-            head = _bounds(log)
+            head = bounds_of(log)
             ours = [view for view in self._views if checkpoints[view.name].fingerprint == view.fingerprint]
-            foreign = [view for view in ours if not _is_held(log, head, checkpoints[view.name])]
+            foreign = [view for view in ours if not is_held(log, head, checkpoints[view.name])]
             if foreign:
                 self._discard(foreign)
+                continue
+            freed = [view for view in ours if log is not None and self._is_freed(log, view, checkpoints[view.name])]
+            if freed:
+                self._free(freed, checkpoints)
                 continue
             moving = [
                 view
@@ -199,9 +219,28 @@ class Views:
             if not page.events:
                 return
             self._fold(together, checkpoints, page, head.log_id)
+            if on_page is not None:
+                on_page(page.scanned_to)
+
+    def _is_freed(self, log: sqlite3.Connection, view: View, checkpoint: Checkpoint) -> bool:
+        """Whether somebody let a parked view leave out the event that it stands before."""
+        if checkpoint.status != "parked":
+            return False
+        page = read_page(log, after=checkpoint.position, limit=1, kept=True)
+        return bool(page.events) and self._is_skipped(view.name, page.events[0].position)
+
+    def _is_skipped(self, view: str, position: int) -> bool:
+        return self._skips is not None and self._skips.holds(view, position)
+
+    def _free(self, views: list[View], before: dict[str, Checkpoint]) -> None:
+        with self.transaction():
+            now = self.checkpoints()
+            for view in views:
+                if now[view.name] == before[view.name]:
+                    self._write_checkpoint(view, _checkpoint(view, now[view.name].place))
 
     def _fold(self, views: list[View], before: dict[str, Checkpoint], page: Page, log_id: str) -> None:
-        with self._transaction():
+        with self.transaction():
             now = self.checkpoints()
             folds: dict[str, tuple[View, Fold]] = {}
             for view in views:
@@ -214,7 +253,9 @@ class Views:
                 if view.name not in self._folds:
                     self._folds[view.name] = view.make_fold()
                 folds[view.name] = (view, self._folds[view.name])
-            parked = self._fold_anew(folds, page) | fold_page(self.connection, folds, page.events)
+            parked = self._fold_anew(folds, page) | fold_page(
+                self.connection, folds, page.events, is_skipped=self._is_skipped
+            )
             for name, (view, fold) in folds.items():
                 fold.write(self.connection)
                 broke = parked.get(name)
@@ -231,21 +272,21 @@ class Views:
     def _fold_anew(self, folds: dict[str, tuple[View, Fold]], page: Page) -> dict[str, Parked]:
         """Runs of which the page says that earlier events were redacted: their rows are made of what is left."""
         parked: dict[str, Parked] = {}
-        is_trimmed = _bounds(self._log).first > 1
+        is_trimmed = bounds_of(self._log).first > 1
         anew = {name: (view, fold) for name, (view, fold) in folds.items() if not view.sums}
         for run_id in rewritten_runs(page.events, is_trimmed=is_trimmed):
             for view, fold in anew.values():
                 fold.forget()
                 view.drop_run(self.connection, run_id)
             for earlier in pages_before(self._log, run_id, page.events[0].position):
-                parked |= fold_page(self.connection, anew, earlier)
+                parked |= fold_page(self.connection, anew, earlier, is_skipped=self._is_skipped)
                 for _, fold in anew.values():
                     fold.write(self.connection)
         return parked
 
     def _discard(self, views: list[View]) -> None:
         """These rows were folded from a log that is not this one, so the views begin anew."""
-        with self._transaction():
+        with self.transaction():
             for view in views:
                 self._forget(view)
                 for table in view.tables:
@@ -269,7 +310,7 @@ class Views:
         )
 
     @contextmanager
-    def _transaction(self) -> Generator[None]:
+    def transaction(self) -> Generator[None]:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -281,23 +322,7 @@ class Views:
                 self.connection.execute("ROLLBACK")
             raise
 
-    @contextmanager
-    def _lock(self, name: str, wait_seconds: float) -> Generator[bool]:
-        """Whether this process may fold now. The lock goes with its holder, however that ends."""
-        deadline = time.monotonic() + wait_seconds
-        with (self._data / name).open("ab") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        yield False
-                        return
-                time.sleep(LOCK_POLL_SECONDS)
-            yield True
-
-    def _open_log(self) -> sqlite3.Connection | None:
+    def open_log(self) -> sqlite3.Connection | None:
         """The log, None before its first event; a restored log is another file, so that is looked at each time."""
         try:
             found = (self._data / LOG_FILE).stat()
@@ -305,6 +330,7 @@ class Views:
             if identity != self._log_identity:
                 self._close_log()
                 self._log, self._log_identity = open_reader(self._data), identity
+                self._skips = Skips(self._log)
         except (FileNotFoundError, NotFound):
             self._close_log()
         return self._log
@@ -312,22 +338,44 @@ class Views:
     def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
-        self._log = self._log_identity = None
+        self._log = self._log_identity = self._skips = None
 
-    def _open_generation(self, generation: int) -> None:
+    def _open_current(self) -> None:
+        before = self._generation
+        while True:
+            self._leave()
+            self._generation = current_generation(self._data)
+            self._use = use(self._data, self._generation)
+            # It may have been replaced and removed before we had the lock that keeps it.
+            if self._use is None or current_generation(self._data) == self._generation:
+                break
+        if before not in (0, self._generation):
+            remove_unused(self._data)
+        self.open_generation(self._generation)
+
+    def _leave(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._use is not None:
+            os.close(self._use)
+            self._use = None
+
+    def open_generation(self, generation: int) -> None:
+        """Open the file of a generation, made where it is not there; its builder asks, and who is pointed to it."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
         for view in self._views:
             self._forget(view)
         self._generation = generation
-        path = self._data / f"views.{generation}.db"
+        path = views_file(self._data, generation)
         self._is_writable = os.access(self._data, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
-        self._connection = _connect(path) if self._is_writable else _connect_read_only(path)
+        self._connection = connect(path) if self._is_writable else _connect_read_only(path)
         if self._is_writable and not self._is_prepared():
-            with self._lock(LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
+            with locked(self._data, FOLD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
                 if not is_held:
-                    raise Contended(f"another process has held `{LOCK_FILE}` for {OPEN_WAIT_SECONDS:g} s")
+                    raise Contended(f"another process has held `{FOLD_LOCK_FILE}` for {OPEN_WAIT_SECONDS:g} s")
                 # SQLite does not wait for a change of the journal's mode, so it is made under our lock; it lasts.
                 self.connection.execute("PRAGMA journal_mode = WAL")
                 self._prepare()
@@ -336,12 +384,14 @@ class Views:
 
     def _replace(self, generation: int) -> None:
         """Leave a file that cannot be used behind, as whoever is first of those that met it. Raises Contended."""
-        with self._lock(REBUILD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
+        from projections.rebuilding import build_next
+
+        with locked(self._data, REBUILD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
             if not is_held:
                 raise Contended("another process is rebuilding the views", hint="wait until it has ended")
-            if _current_generation(self._data) == generation:
-                _build_next(self._data, self._views)
-        self._open_generation(_current_generation(self._data))
+            if current_generation(self._data) == generation:
+                build_next(self._data, self._views)
+        self._open_current()
 
     def _is_prepared(self) -> bool:
         columns = [row[1] for row in self.connection.execute("PRAGMA table_info(checkpoints)").fetchall()]
@@ -354,42 +404,12 @@ class Views:
         return False
 
     def _prepare(self) -> None:
-        with self._transaction():
+        with self.transaction():
             self.connection.execute(_CHECKPOINTS_DDL)
             known = self.checkpoints()
             for view in self._views:
                 if view.name not in known:
                     self._create(view)
-
-
-def rebuild(data: Path, *, views: tuple[View, ...] = VIEWS) -> int:
-    """Fold the whole log into the next generation, then point at it; readers keep the old one until then."""
-    with Views(data, views, PAGE_EVENTS)._lock(REBUILD_LOCK_FILE, 0) as is_held:
-        if not is_held:
-            raise Contended("another process is rebuilding these views", hint="wait until it has ended")
-        return _build_next(data, views)
-
-
-def _build_next(data: Path, views: tuple[View, ...]) -> int:
-    """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock."""
-    generation = _current_generation(data) + 1
-    for leftover in data.glob(f"views.{generation}.db*"):
-        leftover.unlink()
-    built = Views(data, views, PAGE_EVENTS)
-    try:
-        built._open_generation(generation)
-        log = built._open_log()
-        built._catch_up(log, _bounds(log).last)
-    finally:
-        built.close()
-    temporary = data / f"{CURRENT_FILE}.new"
-    temporary.write_text(f"{generation}\n")
-    temporary.replace(data / CURRENT_FILE)
-    # Who still reads an older one keeps it open until its next look at the pointer.
-    for old in data.glob("views.*.db*"):
-        if old.name.split(".")[1] != str(generation):
-            old.unlink(missing_ok=True)
-    return generation
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
@@ -408,7 +428,7 @@ def read_checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
     }
 
 
-def _bounds(log: sqlite3.Connection | None) -> Bounds:
+def bounds_of(log: sqlite3.Connection | None) -> Bounds:
     return Bounds(first=1, last=0, log_id="") if log is None else bounds(log)
 
 
@@ -419,7 +439,7 @@ def _checkpoint(view: View, place: tuple[str, int, bytes], *, status: str = "liv
     )
 
 
-def _is_held(log: sqlite3.Connection | None, head: Bounds, checkpoint: Checkpoint) -> bool:
+def is_held(log: sqlite3.Connection | None, head: Bounds, checkpoint: Checkpoint) -> bool:
     """Whether the log has the event that the checkpoint stands at."""
     if checkpoint.position == 0:
         return True
@@ -435,20 +455,7 @@ def _is_held(log: sqlite3.Connection | None, head: Bounds, checkpoint: Checkpoin
     return bool(page.events) and page.events[0].hash == checkpoint.hash
 
 
-def _current_generation(data: Path) -> int:
-    try:
-        text = (data / CURRENT_FILE).read_text()
-    except FileNotFoundError:
-        return 1
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidSetting(
-            f"`{data / CURRENT_FILE}` does not hold a number", hint="delete it; the views are folded anew from the log"
-        ) from None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from eventstore.sqlite import SqliteLog
-from projections.views import VIEWS, Views, rebuild
+from projections.rebuilding import rebuild
+from projections.views import VIEWS, Views
 from runfold.envelope import NewEvent
 from runfold.events import Event, Message, RunQueued, RunStarted, encode_data, event_type
 
@@ -45,9 +46,11 @@ async def test_t48_rebuilding_one_view_leaves_every_other_as_it_was(tmp_path: Pa
     before = rows(tmp_path)
 
     for view in VIEWS:
-        rebuild(tmp_path, views=(view,))
+        rebuilt = rebuild(tmp_path, only=(view.name,))
 
         assert rows(tmp_path) == before
+        assert rebuilt.folded == (view.name,)
+        assert set(rebuilt.copied) == {other.name for other in VIEWS} - {view.name}
 
 
 @pytest.mark.parametrize("runs", [0, 1, 200])

@@ -18,8 +18,9 @@ from eventstore.sqlite3_module import sqlite3
 from projections.history import run_history
 from projections.runs import RunFilter, find_run_ids, get_run, list_runs, newest_run_id
 from projections.service import ViewService
+from projections.rebuilding import rebuild
 from projections.view import Decoded, View, decode_run
-from projections.views import VIEWS, Views, rebuild
+from projections.views import VIEWS, Views
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded, time_text
 from runfold.errors import BadRequest
 from runfold.events import (
@@ -271,7 +272,7 @@ async def test_views_of_another_revision_are_read_only_and_stale_until_rebuilt(l
 
     before = new.refresh()
     seen_before = list_runs(new.connection, RunFilter(tenant=None)).total
-    generation = rebuild(tmp_path, views=newer)
+    generation = rebuild(tmp_path, views=newer).generation
     after = new.refresh()
 
     assert (before.stale, seen_before) == (True, 1)

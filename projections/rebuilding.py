@@ -1,0 +1,194 @@
+"""The next generation of the views: folded beside the served one, gone on with where it was cut, served in one step."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from eventstore.contract import PAGE_EVENTS
+from eventstore.sqlite3_module import sqlite3
+from projections.generations import (
+    FOLD_LOCK_FILE,
+    REBUILD_LOCK_FILE,
+    current_generation,
+    locked,
+    remove_files,
+    remove_unused,
+    switch_to,
+    use,
+    views_file,
+)
+from projections.view import View
+from projections.views import VIEWS, Checkpoint, Views, bounds_of, connect, is_held, read_checkpoints
+from runfold.errors import BadRequest, Contended, Unavailable
+
+PAGE_EVENTS_BUILDING = 4 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.
+SWITCH_WAIT_SECONDS = 30.0
+ROUNDS_MAX = 100  # Of catching up with a log that grows meanwhile, before who folds the served ones has to wait.
+Progress = Callable[[int, int], object]
+
+# Which views were asked for: the others are copies, and a half-built file is gone on with by the same wish only.
+_WISH_DDL = "CREATE TABLE rebuilding (views TEXT NOT NULL, copied TEXT NOT NULL) STRICT"
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """`folded_from`: where a rebuild that had been cut was gone on with, else 0. `copied` views were not folded."""
+
+    generation: int
+    position: int
+    folded_from: int = 0
+    folded: tuple[str, ...]
+    copied: tuple[str, ...] = ()
+    parked: tuple[str, ...] = ()
+
+
+def rebuild(
+    data: Path, *, views: tuple[View, ...] = VIEWS, only: Sequence[str] = (), on_progress: Progress | None = None
+) -> Rebuilt:
+    """Fold the log into the next generation and point at it; readers keep the old one until then.
+
+    With `only`, the other views are copied as they are. Raises BadRequest, Contended.
+    """
+    unknown = sorted(set(only) - {view.name for view in views})
+    if unknown:
+        raise BadRequest(f"there is no view `{unknown[0]}`", hint=f"one of {', '.join(view.name for view in views)}")
+    with locked(data, REBUILD_LOCK_FILE, 0) as is_ours:
+        if not is_ours:
+            raise Contended("another process is rebuilding these views", hint="wait until it has ended")
+        return build_next(data, views, only=only, on_progress=on_progress)
+
+
+def build_next(
+    data: Path, views: tuple[View, ...], *, only: Sequence[str] = (), on_progress: Progress | None = None
+) -> Rebuilt:
+    """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock."""
+    generation = current_generation(data) + 1
+    using = use(data, generation)
+    try:
+        building = _Building(data, generation, views, only)
+        try:
+            building.fold(on_progress)
+            # Nobody folds the old ones meanwhile, so no reader finds itself further back after the switch.
+            with locked(data, FOLD_LOCK_FILE, SWITCH_WAIT_SECONDS) as is_ours:
+                if not is_ours:
+                    raise Contended(
+                        f"another process has held `{FOLD_LOCK_FILE}` for {SWITCH_WAIT_SECONDS:g} s",
+                        hint="run it again; it goes on where it was",
+                    )
+                rebuilt = building.finish()
+                switch_to(data, generation)
+        finally:
+            building.views.close()
+        remove_unused(data)
+        return rebuilt
+    finally:
+        if using is not None:
+            os.close(using)
+
+
+class _Building:
+    """The next generation's file, from its first table to the moment before it is served."""
+
+    def __init__(self, data: Path, generation: int, views: tuple[View, ...], only: Sequence[str]) -> None:
+        self._data = data
+        self._wanted = views
+        self._wish = "\n".join(sorted(only))
+        self._path = views_file(data, generation)
+        self._copied: tuple[str, ...] = ()
+        self.views = Views(data, views, PAGE_EVENTS_BUILDING)
+        try:
+            self._log = self.views.open_log()
+            if not self._can_go_on():
+                remove_files(data, generation)
+            self.views.open_generation(generation)
+            self._begin(only)
+            self._folded_from = self._position()
+        except BaseException:
+            self.views.close()
+            raise
+
+    def fold(self, on_progress: Progress | None) -> None:
+        """Fold until the log's head is near, however it moves meanwhile."""
+        for _ in range(ROUNDS_MAX):
+            head = bounds_of(self._log).last
+            self.views.catch_up(self._log, head, on_page=on_progress and (lambda done: on_progress(done, head)))  # noqa: B023
+            if bounds_of(self._log).last - head <= PAGE_EVENTS_BUILDING:
+                return
+
+    def finish(self) -> Rebuilt:
+        """Fold the last events, and have the whole file on the disk."""
+        self.views.catch_up(self._log, bounds_of(self._log).last)
+        connection = self.views.connection
+        connection.execute("DROP TABLE rebuilding")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        checkpoints = self.views.checkpoints()
+        return Rebuilt(
+            generation=current_generation(self._data) + 1,
+            position=self._position(),
+            folded_from=self._folded_from,
+            folded=tuple(view.name for view in self._wanted if view.name not in self._copied),
+            copied=self._copied,
+            parked=tuple(view.name for view in self._wanted if checkpoints[view.name].status == "parked"),
+        )
+
+    def _can_go_on(self) -> bool:
+        """Whether a rebuild with the same wish, fingerprints and log was cut here, and no view had to stop."""
+        if not self._path.exists():
+            return False
+        try:
+            with closing(connect(self._path)) as left:
+                wish, copied = left.execute("SELECT views, copied FROM rebuilding").fetchone()
+                checkpoints = read_checkpoints(left)
+        except (sqlite3.DatabaseError, TypeError):
+            return False
+        head = bounds_of(self._log)
+        self._copied = tuple(copied.split())
+        return wish == self._wish and all(
+            checkpoint.fingerprint == view.fingerprint
+            and (checkpoint.status == "live" or view.name in self._copied)
+            and is_held(self._log, head, checkpoint)
+            for view in self._wanted
+            for checkpoint in (checkpoints.get(view.name, Checkpoint()),)
+        )
+
+    def _begin(self, only: Sequence[str]) -> None:
+        """Copy what is not asked for and note the wish, in one transaction: a file without the note is begun anew."""
+        connection = self.views.connection
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'rebuilding'").fetchone():
+            return
+        others = [view for view in self._wanted if only and view.name not in only]
+        served = views_file(self._data, current_generation(self._data))
+        if others and served.exists():
+            connection.execute("ATTACH DATABASE ? AS served", (str(served),))
+        with self.views.transaction():
+            self._copied = tuple(view.name for view in others if served.exists() and _copy(connection, view))
+            connection.execute(_WISH_DDL)
+            connection.execute("INSERT INTO rebuilding VALUES (?, ?)", (self._wish, " ".join(self._copied)))
+        if others and served.exists():
+            connection.execute("DETACH DATABASE served")
+
+    def _position(self) -> int:
+        checkpoints = self.views.checkpoints()
+        return min(checkpoints[view.name].position for view in self._wanted if view.name not in self._copied)
+
+
+def _copy(connection: sqlite3.Connection, view: View) -> bool:
+    """Copy a view's rows with its checkpoint; not those of another making, which must be folded anew."""
+    try:
+        row = connection.execute("SELECT fingerprint FROM served.checkpoints WHERE view = ?", (view.name,)).fetchone()
+        if row is None or row[0] != view.fingerprint:
+            return False
+        for table in view.tables:
+            connection.execute(f"DELETE FROM main.{table}")  # noqa: S608
+            connection.execute(f"INSERT INTO main.{table} SELECT * FROM served.{table}")  # noqa: S608
+        connection.execute(
+            "INSERT OR REPLACE INTO main.checkpoints SELECT * FROM served.checkpoints WHERE view = ?", (view.name,)
+        )
+    except sqlite3.DatabaseError as error:
+        raise Unavailable(
+            f"view `{view.name}` cannot be copied: {error}", hint="`runfold rebuild` folds every view anew"
+        ) from error
+    return True

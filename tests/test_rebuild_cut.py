@@ -1,0 +1,284 @@
+"""A rebuild that is cut, watched or refused: what is served stays whole, and nobody is sent back."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from eventstore.reading import open_reader
+from eventstore.sqlite import SqliteLog
+from projections.drift import Drift
+from projections.generations import CURRENT_FILE
+from projections.rebuilding import rebuild
+from projections.runs import VIEW as RUNS
+from projections.runs import RunsFold
+from projections.skips import record_skip
+from projections.view import View
+from projections.views import VIEWS, Freshness, Views
+from runfold.envelope import Recorded
+from runfold.errors import BadRequest, Contended, InvalidSetting
+from runfold.events import Message, ViewEventSkipped
+from tests.test_rebuild import new, rows, write
+
+ROOT = Path(__file__).parent.parent
+
+# Folds seven events a page, and is killed when so many pages are done.
+CUT = """
+import os, signal, sys
+from pathlib import Path
+from projections import rebuilding
+rebuilding.PAGE_EVENTS_BUILDING = 7
+left = int(sys.argv[2])
+def progress(done, total):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+print(rebuilding.rebuild(Path(sys.argv[1]), only=sys.argv[3:], on_progress=progress).folded_from)
+"""
+
+
+def cut_after(data: Path, pages: int, *only: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CUT, str(data), str(pages), *only], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+
+
+def refreshed(data: Path, views: tuple[View, ...] = VIEWS) -> Freshness:
+    opened = Views.open(data, views=views)
+    try:
+        return opened.refresh()
+    finally:
+        opened.close()
+
+
+@pytest.mark.slow
+async def test_t51_a_rebuild_killed_at_twenty_random_points_harms_nothing_and_the_next_goes_on(tmp_path: Path) -> None:
+    await write(tmp_path, runs=40)
+    before = rows(tmp_path)
+    chance = random.Random(51)
+    reached = 0
+
+    for number in range(20):
+        killed = cut_after(tmp_path, chance.randrange(1, 3))
+        if killed.returncode == -signal.SIGKILL:
+            reached += 1
+        else:
+            assert killed.returncode == 0, killed.stderr
+        assert rows(tmp_path) == before, number
+    ended = cut_after(tmp_path, 1_000)
+
+    assert reached >= 15
+    assert ended.returncode == 0, ended.stderr
+    assert rows(tmp_path) == before
+
+
+@pytest.mark.slow
+async def test_a_rebuild_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
+    await write(tmp_path, runs=40)
+    before = rows(tmp_path)
+
+    assert cut_after(tmp_path, 9).returncode == -signal.SIGKILL
+    rebuilt = rebuild(tmp_path)
+
+    assert rebuilt.folded_from == 63
+    assert rows(tmp_path) == before
+
+
+@pytest.mark.slow
+async def test_a_rebuild_with_another_wish_begins_anew(tmp_path: Path) -> None:
+    await write(tmp_path, runs=40)
+    before = rows(tmp_path)
+
+    assert cut_after(tmp_path, 9, "history").returncode == -signal.SIGKILL
+    rebuilt = rebuild(tmp_path)
+
+    assert (rebuilt.folded_from, rebuilt.copied) == (0, ())
+    assert rows(tmp_path) == before
+
+
+@pytest.mark.slow
+async def test_a_half_built_generation_of_another_making_is_begun_anew(tmp_path: Path) -> None:
+    await write(tmp_path, runs=40)
+    assert cut_after(tmp_path, 9).returncode == -signal.SIGKILL
+    newer = tuple(msgspec.structs.replace(view, revision=view.revision + 1) for view in VIEWS)
+
+    rebuilt = rebuild(tmp_path, views=newer)
+
+    assert rebuilt.folded_from == 0
+    assert not refreshed(tmp_path, newer).stale
+    assert refreshed(tmp_path).outdated == tuple(view.name for view in VIEWS)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database, but as long as the first page of one" * 99])
+async def test_a_half_built_generation_that_cannot_be_read_is_begun_anew(tmp_path: Path, content: bytes) -> None:
+    await write(tmp_path, runs=3)
+    before = rows(tmp_path)
+    (tmp_path / "views.2.db").write_bytes(content)
+
+    assert rebuild(tmp_path).folded_from == 0
+    assert rows(tmp_path) == before
+
+
+async def test_copied_views_that_lag_are_brought_to_the_head(tmp_path: Path) -> None:
+    await write(tmp_path, runs=3)
+    rows(tmp_path)
+    log = await SqliteLog.open(tmp_path)
+    await log.append("r_late", [new(Message(text="late"))], expected=0)
+    await log.close()
+
+    rebuilt = rebuild(tmp_path, only=("history",))
+
+    assert rebuilt.copied == tuple(view.name for view in VIEWS if view.name != "history")
+    assert not refreshed(tmp_path).stale
+    assert len(rows(tmp_path)["runs"]) == 4
+
+
+async def test_an_unknown_view_is_refused_and_a_second_rebuild_waits_for_nobody(tmp_path: Path) -> None:
+    await write(tmp_path, runs=1)
+
+    with pytest.raises(BadRequest, match="there is no view `colours`"):
+        rebuild(tmp_path, only=("colours",))
+    with pytest.raises(Contended, match="another process is rebuilding"):
+        rebuild(tmp_path, on_progress=lambda done, total: rebuild(tmp_path))
+
+
+def response(views: Views) -> tuple[int, int, bool]:
+    """What one answer of a server holds: one snapshot, and how far it says it has looked."""
+    freshness = views.refresh(wait_seconds=20)
+    views.connection.execute("BEGIN")
+    try:
+        runs, version = views.connection.execute("SELECT count(*), coalesce(sum(version), 0) FROM runs").fetchone()
+    finally:
+        views.connection.execute("ROLLBACK")
+    return freshness.position, version, runs * 3 == version
+
+
+@pytest.mark.slow
+async def test_t52_readers_during_the_switch_see_one_generation_each_and_never_go_back(tmp_path: Path) -> None:
+    await write(tmp_path, runs=60)
+    answers: list[list[tuple[int, int, bool]]] = [[], [], []]
+    ended = threading.Event()
+
+    def read(into: list[tuple[int, int, bool]]) -> None:
+        with contextlib.closing(Views.open(tmp_path)) as views:
+            while not ended.is_set():
+                into.append(response(views))
+
+    async def append() -> None:
+        log = await SqliteLog.open(tmp_path)
+        number = 1_000
+        while not ended.is_set():
+            events = [new(Message(text="a")), new(Message(text="b")), new(Message(text="c"))]
+            await log.append(f"r_{number}", events, expected=0)
+            number += 1
+        await log.close()
+
+    readers = [asyncio.create_task(asyncio.to_thread(read, into)) for into in answers]
+    appending = asyncio.create_task(append())
+    for _ in range(6):
+        await asyncio.to_thread(rebuild, tmp_path)
+    ended.set()
+    await asyncio.gather(*readers, appending)
+    refreshed(tmp_path)
+
+    for seen in answers:
+        assert seen
+        assert [position for position, _, _ in seen] == sorted(position for position, _, _ in seen)
+        assert all(whole and version >= position for position, version, whole in seen)
+    assert [path.name for path in tmp_path.glob("views.*.db")] == ["views.7.db"]
+
+
+async def test_a_generation_is_removed_when_its_last_reader_leaves_it(tmp_path: Path) -> None:
+    await write(tmp_path, runs=2)
+    reader = Views.open(tmp_path)
+    reader.refresh()
+
+    rebuild(tmp_path)
+    while_read = (tmp_path / "views.1.db").exists()
+    reader.refresh()
+    after = (tmp_path / "views.1.db").exists()
+    reader.close()
+
+    assert (while_read, after) == (True, False)
+    assert [path.name for path in tmp_path.glob("views.1.*")] == []
+
+
+class Delicate(RunsFold):
+    """Takes every event but one text."""
+
+    def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
+        if recorded.data is not None and b"poison" in recorded.data:
+            raise ValueError("it cannot be taken")
+        super().apply(connection, recorded)
+
+
+DELICATE = (msgspec.structs.replace(RUNS, make_fold=Delicate),)
+
+
+async def test_t53_a_recorded_skip_frees_a_parked_view_and_rebuilds_and_proofs_obey_it(tmp_path: Path) -> None:
+    await write(tmp_path, runs=1)
+    log = await SqliteLog.open(tmp_path)
+    await log.append("r_bad", [new(Message(text="poison")), new(Message(text="fine"))], expected=0)
+    parked = refreshed(tmp_path, DELICATE)
+
+    skip = ViewEventSkipped(view="runs", position=4, reason="made by a broken reporter")
+    await record_skip(log, skip, actor="user:ann", at_us=1)
+    await record_skip(log, skip, actor="user:ann", at_us=1)
+    freed = refreshed(tmp_path, DELICATE)
+    live = rows_of(tmp_path)
+    rebuild(tmp_path, views=DELICATE)
+    await log.close()
+    connection = open_reader(tmp_path)
+    faults = list(Drift(connection, tmp_path, views=DELICATE).faults())
+    connection.close()
+
+    assert (parked.parked, parked.position, parked.stale) == (("runs",), 3, True)
+    assert (freed.parked, freed.position, freed.stale) == ((), 6, False)
+    assert [run_id for run_id, _ in live] == ["r_0", "r_bad"]
+    assert rows_of(tmp_path) == live
+    assert faults == []
+
+
+async def test_a_skip_of_another_event_or_view_frees_nothing(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await log.append("r_bad", [new(Message(text="poison"))], expected=0)
+
+    for skip in (ViewEventSkipped(view="runs", position=2), ViewEventSkipped(view="history", position=1)):
+        await record_skip(log, skip, actor="user:ann", at_us=1)
+    freshness = refreshed(tmp_path, DELICATE)
+    await log.close()
+
+    assert (freshness.parked, freshness.position) == (("runs",), 0)
+
+
+def rows_of(data: Path) -> list[tuple[str, int]]:
+    with contextlib.closing(Views.open(data, views=DELICATE)) as views:
+        views.refresh()
+        return views.connection.execute("SELECT run_id, version FROM runs ORDER BY run_id").fetchall()
+
+
+@pytest.mark.parametrize("content", [b"", b"two", b"0", b"-1", b"1\n2", b"\xff\xfe", b"99999999999999999999"])
+async def test_a_broken_pointer_is_an_error_that_says_what_is_safe_and_changes_nothing(
+    tmp_path: Path, content: bytes
+) -> None:
+    await write(tmp_path, runs=1)
+    before = rows(tmp_path)
+    (tmp_path / CURRENT_FILE).write_bytes(content)
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(InvalidSetting, match="does not hold a number") as raised:
+        Views.open(tmp_path)
+
+    assert "delete it" in (raised.value.hint or "")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == held
+    (tmp_path / CURRENT_FILE).unlink()
+    assert rows(tmp_path) == before
