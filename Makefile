@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 BUNDLE := api/bundle/.digest
 
-.PHONY: help demo test check bench lock browser client
+.PHONY: help demo test check torture bench lock browser client
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ check: $(VENV)/installed $(BUNDLE)  ## format, lint, types, tests: green before 
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+torture: $(VENV)/installed  ## kill, fail, fill and cut the power at every point; minutes
+	RUNFOLD_TORTURE=1 RUNFOLD_TORTURE_SEED=$${SEED:-$$(date +%s)} $(BIN)/python -m pytest -n 2 -rP tests/torture
 
 bench: $(VENV)/installed  ## measure, as ratios to plain sqlite3 in the same run
 	$(BIN)/python bench/spine.py

@@ -35,14 +35,18 @@ def status(context: click.Context, *, run_text: str, at: str | None, as_json: bo
 
 def show_status(run: Snapshot, *, took_ms: float | None) -> None:
     """Print the status screen of a snapshot."""
+    for line in status_lines(run, took_ms=took_ms):
+        click.echo(line)
+
+
+def status_lines(run: Snapshot, *, took_ms: float | None) -> list[str]:
+    """The status screen of a snapshot, line by line."""
     report = run.report
     state = str(run.status if run.status in RESTING else report.status)
     name = plain(run.title or run.workflow or "", 80)
     painted = colour(state, status_colour(str(run.status)), bold=True)
-    click.echo(f"Run {run.id}   {name}   {painted} ({run.reason_code or str(run.status).upper()})")
-    for label, text in _lines(run, report, duration(took_ms)):
-        if text:
-            click.echo(f"{label:<13}{text}")
+    head = f"Run {run.id}   {name}   {painted} ({run.reason_code or str(run.status).upper()})"
+    return [head, *(f"{label:<13}{text}" for label, text in _lines(run, report, duration(took_ms)) if text)]
 
 
 def _lines(run: Snapshot, report: Report, took: str) -> list[tuple[str, str]]:

@@ -8,7 +8,10 @@ import msgspec
 from projections.view import View
 from projections.views import VIEWS, Checkpoint
 
-REMEDY = "`runfold rebuild` folds the views anew; where that parks too, this runfold cannot read the event: upgrade it"
+REMEDY = (
+    "`runfold rebuild` folds the views anew; where that parks too, this runfold cannot read the event: upgrade it,"
+    " or let the view leave it out with `runfold skip VIEW POSITION`"
+)
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):

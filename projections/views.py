@@ -62,13 +62,12 @@ class ForeignViews(sqlite3.DatabaseError):
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     """How far the views have read the log; `stale` when that is not its head.
 
-    `parked` views stay behind an event that their fold refuses; `outdated` ones were made by another runfold.
+    `parked` views stay behind an event that their fold refuses.
     """
 
     position: int
     stale: bool
     parked: tuple[str, ...] = ()
-    outdated: tuple[str, ...] = ()
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,11 +180,6 @@ class Views:
             position=min(checkpoint.position for checkpoint in known),
             stale=not is_current,
             parked=tuple(name for name, checkpoint in checkpoints.items() if checkpoint.status == "parked"),
-            outdated=tuple(
-                view.name
-                for view, checkpoint in zip(self._views, known, strict=True)
-                if checkpoint.fingerprint != view.fingerprint
-            ),
         )
 
     def catch_up(

@@ -21,7 +21,7 @@ from projections.rebuilding import rebuild
 from projections.runs import VIEW as RUNS
 from projections.runs import RunsFold
 from projections.skips import record_skip
-from projections.view import View
+from projections.view import Decoded, View
 from projections.views import VIEWS, Freshness, Views
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, Contended, InvalidSetting
@@ -115,7 +115,7 @@ async def test_a_half_built_generation_of_another_making_is_begun_anew(tmp_path:
 
     assert rebuilt.folded_from == 0
     assert not refreshed(tmp_path, newer).stale
-    assert refreshed(tmp_path).outdated == tuple(view.name for view in VIEWS)
+    assert refreshed(tmp_path).stale
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database, but as long as the first page of one" * 99])
@@ -215,10 +215,10 @@ async def test_a_generation_is_removed_when_its_last_reader_leaves_it(tmp_path: 
 class Delicate(RunsFold):
     """Takes every event but one text."""
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
         if recorded.data is not None and b"poison" in recorded.data:
             raise ValueError("it cannot be taken")
-        super().apply(connection, recorded)
+        super().apply(connection, recorded, event)
 
 
 DELICATE = (msgspec.structs.replace(RUNS, make_fold=Delicate),)

@@ -1,0 +1,86 @@
+"""`runfold replay RUN`: a run played on the terminal as it happened, with nothing but the log to go by."""
+
+import time
+from collections.abc import Iterator
+
+import click
+
+from cli.lines import event_line
+from cli.reading import open_runs, run_argument, settings_of
+from cli.runs import Runs, find_run
+from cli.screen import is_terminal
+from cli.status import status_lines
+from projections.past import At, parse_at
+from runfold.envelope import Recorded
+from runfold.errors import NotFound
+from runfold.evolve import fold
+from runfold.snapshot import Snapshot, snapshot
+from runfold.state import new_run
+
+PAGE_EVENTS = 200
+PAUSE_SECONDS_MAX = 1.0  # A night in which nothing happened is no part of the play.
+FRAME_SECONDS = 0.05
+WRAP_OFF, WRAP_ON = "\x1b[?7l\x1b[?25l", "\x1b[?7h\x1b[?25h"
+
+
+@click.command()
+@run_argument
+@click.option("--at", "at_text", help="Play up to this position, or this time.")
+@click.option("--speed", type=click.FloatRange(min=0.001), default=10.0, show_default=True, help="Times faster.")
+@click.pass_context
+def replay(context: click.Context, *, run_text: str, at_text: str | None, speed: float) -> None:
+    """Play a run on the terminal as it happened; plain lines where there is none."""
+    at = At() if at_text is None else parse_at(at_text)
+    with open_runs(settings_of(context)) as runs:
+        run = find_run(runs, run_text)
+        if not is_terminal():
+            for recorded in _events(runs, run, at):
+                click.echo(event_line(recorded))
+            return
+        click.echo(WRAP_OFF, nl=False)
+        try:
+            _play(run, _events(runs, run, at), speed)
+        finally:
+            click.echo(WRAP_ON, nl=False)
+
+
+def _events(runs: Runs, run: Snapshot, at: At) -> Iterator[Recorded]:
+    after, seen = 0, False
+    while True:
+        page = runs.events(run, after=after, types=(), limit=PAGE_EVENTS)
+        for recorded in page.items:
+            if not at.holds(recorded):
+                break
+            seen = True
+            yield recorded
+        else:
+            if page.next_cursor is not None:
+                after = page.items[-1].position
+                continue
+        if not seen:
+            raise NotFound(f"run `{run.id}` was not there yet", hint="choose a later moment", run_id=run.id)
+        return
+
+
+def _play(shown: Snapshot, events: Iterator[Recorded], speed: float) -> None:
+    """Draw the status screen whenever enough time has gone by, and at the end whatever the time."""
+    run, height, drawn, before_us, last = new_run(shown.id), 0, 0.0, None, None
+    for recorded in events:
+        if before_us is not None:
+            pause = min(max(recorded.at_us - before_us, 0) / 1e6 / speed, PAUSE_SECONDS_MAX)
+            if last is not None and pause >= FRAME_SECONDS:
+                height = _draw(snapshot(run, position=last.position), last, height)
+                time.sleep(pause)
+        before_us = recorded.at_us
+        run, last = fold(run, (recorded,)), recorded
+        if time.monotonic() - drawn >= FRAME_SECONDS:
+            height, drawn = _draw(snapshot(run, position=recorded.position), recorded, height), time.monotonic()
+    if last is not None:
+        _draw(snapshot(run, position=last.position), last, height)
+
+
+def _draw(run: Snapshot, recorded: Recorded, height: int) -> int:
+    """Draw over what is there; the number of lines that now are."""
+    lines = [*status_lines(run, took_ms=run.duration_ms), "", event_line(recorded)]
+    click.echo((f"\x1b[{height}F\x1b[J" if height else "") + "\n".join(lines))
+    return len(lines)

@@ -1,0 +1,103 @@
+"""A process that is killed, or a disk that fails, at each single change of the files: nothing acknowledged is lost."""
+
+import errno
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.torture.shim import faulty
+from tests.torture.soundness import wrongs
+from tests.torture.states import cuts, read_changes
+
+pytestmark = pytest.mark.slow
+
+# `make torture` takes every point and many disks; `make test` a share of them.
+IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
+SEED = int(os.environ.get("RUNFOLD_TORTURE_SEED", "1"))
+EVERY = 1 if IS_LONG else 5
+STATES = 1_500 if IS_LONG else 40
+WORKS = ["append", "blob", "project", "rebuild"]
+
+
+def points(work: str, folder: Path, *, error: int, times: int, reads: bool = False, every: int = EVERY) -> Any:
+    done = faulty("points", work, folder, error, times, every, below=folder, reads=reads)
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(f"{work}: {found}")
+    return found
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("work", WORKS)
+def test_a_kill_at_any_change_of_the_disk_loses_nothing_that_was_acknowledged(tmp_path: Path, work: str) -> None:
+    found = points(work, tmp_path, error=0, times=1)
+
+    assert found["wrong"] == []
+    assert found["killed"] >= 3
+    assert found["ended"] == 1  # The last point lies beyond the work's end.
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("work", WORKS)
+def test_an_io_error_at_any_call_loses_nothing_and_the_next_process_goes_on(tmp_path: Path, work: str) -> None:
+    found = points(work, tmp_path, error=errno.EIO, times=1, reads=True)
+
+    assert found["wrong"] == []
+    assert found["refused"] >= 3
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("work", WORKS)
+def test_a_disk_that_is_full_from_any_call_on_loses_nothing_and_the_next_process_goes_on(
+    tmp_path: Path, work: str
+) -> None:
+    found = points(work, tmp_path, error=errno.ENOSPC, times=0)
+
+    assert found["wrong"] == []
+    assert found["refused"] >= 3
+
+
+def recorded(folder: Path, *mode: str) -> tuple[Path, list[Any]]:
+    data, records = folder / "data", folder / "records"
+    data.mkdir()
+    faulty("writer", data, 40, *mode, below=data, records=records)
+    return data, read_changes(records)
+
+
+def damaged(data: Path, changes: list[Any], folder: Path, count: int) -> tuple[int, int, list[str]]:
+    """How many disks were left, how many lack something acknowledged, and what is wrong beside that."""
+    chance = random.Random(SEED)
+    looked_at = losing = 0
+    unsound: list[str] = []
+    for number, disk in cuts(changes, count, chance):
+        left = folder / f"cut-{number}"
+        left.mkdir()
+        mode = disk.cut(data, left, chance)
+        found = wrongs(left, disk.acknowledged, views=looked_at % 8 == 0)
+        looked_at += 1
+        losing += any(wrong.startswith(("lost", "all is lost")) for wrong in found)
+        unsound += [f"{number} {mode}: {wrong}" for wrong in found if not wrong.startswith(("lost", "all is lost"))]
+    print(f"seed {SEED}: {looked_at} disks after {len(changes)} changes, {losing} lack something acknowledged")
+    return looked_at, losing, unsound
+
+
+@pytest.mark.timeout(1800)
+def test_t26_no_disk_that_a_power_cut_can_leave_lacks_what_was_acknowledged(tmp_path: Path) -> None:
+    data, changes = recorded(tmp_path)
+
+    looked_at, losing, unsound = damaged(data, changes, tmp_path, STATES)
+
+    assert looked_at == min(STATES, len(changes) - 1)
+    assert (losing, unsound) == (0, [])
+
+
+@pytest.mark.timeout(900)
+def test_t26_the_same_disks_show_the_loss_where_the_log_does_not_wait_for_them(tmp_path: Path) -> None:
+    data, changes = recorded(tmp_path, "normal")
+
+    _, losing, _ = damaged(data, changes, tmp_path, 40)
+
+    assert losing > 0
