@@ -9,6 +9,7 @@ import click
 import msgspec
 
 import runfold
+from cli.file_systems import NETWORK, file_system_of
 from cli.folder import check_log
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour
@@ -37,6 +38,7 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     settings = settings_of(context)
     rows = [(name, _shown(settings, name), settings.sources[name]) for name in ENVIRONMENT]
     findings = [_version(), _python(), _sqlite(), _platform(), _data_folder(settings.data)]
+    findings += _file_system(settings.data)
     findings += [*_log(settings.data), _server(settings.data)]
     problems = any(finding.level == "problem" for finding in findings)
     if as_json:
@@ -90,6 +92,17 @@ def _data_folder(data: Path) -> Finding:
     size = (data / "log.db").stat().st_size if (data / "log.db").exists() else None
     held = "no log yet" if size is None else f"log of {size / 1_048_576:.1f} MiB"
     return Finding(name="data", level="ok", text=f"`{data}` can be written, {held}")
+
+
+def _file_system(data: Path) -> list[Finding]:
+    kind = file_system_of(data)
+    if kind not in NETWORK:
+        return []
+    text = (
+        f"`{data}` lies on a network file system ({kind}), whose locks cannot be relied on: two processes can damage"
+        " the log; move it to a local disk while nothing runs, and name the new place with --data"
+    )
+    return [Finding(name="disk", level="problem", text=text)]
 
 
 def _log(data: Path) -> list[Finding]:
