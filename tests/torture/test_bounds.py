@@ -1,0 +1,101 @@
+"""The journal stays small, whoever reads: 200 readers that stall, and other processes that stop in the middle."""
+
+import os
+import subprocess
+import sys
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+
+import pytest
+
+from eventstore.sqlite import SqliteLog
+from eventstore.writing import JOURNAL_BYTES_MAX
+from runfold.envelope import NewEvent
+from tests.torture.soundness import new
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+READERS = 200
+WRITTEN_BYTES = 2 * JOURNAL_BYTES_MAX
+EVENT_BYTES = 60_000
+EVENTS = 8
+
+# Reads one page of each kind, then holds still with everything open until its input ends.
+STALLED = """
+import sys
+from pathlib import Path
+from eventstore.reading import open_reader, read_page
+from projections.views import Views
+from projections.runs import RunFilter, list_runs
+data = Path(sys.argv[1])
+log = open_reader(data)
+assert read_page(log, limit=2).events
+views = Views.open(data)
+views.refresh()
+list_runs(views.connection, RunFilter(tenant=None))
+print("stalled", flush=True)
+sys.stdin.read()
+"""
+
+
+def big() -> NewEvent:
+    return new("x" * EVENT_BYTES)
+
+
+@pytest.mark.timeout(600)
+async def test_the_journal_stays_small_with_200_stalled_readers_and_processes_that_stopped(tmp_path: Path) -> None:
+    journal = tmp_path / "log.db-wal"
+    log = await SqliteLog.open(tmp_path)
+    last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=0)).last
+    stalled = [
+        subprocess.Popen(
+            [sys.executable, "-c", STALLED, str(tmp_path)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    largest = written = 0
+
+    try:
+        async with AsyncExitStack() as stack:
+            for process in stalled:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "stalled\n"
+            for number in range(READERS):
+                pages = log.tail(after=number % EVENTS) if number % 2 else log.read(after=number % EVENTS)
+                await anext(await stack.enter_async_context(aclosing(pages)))
+            while written < WRITTEN_BYTES:
+                last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=last)).last
+                written += EVENTS * EVENT_BYTES
+                largest = max(largest, os.path.getsize(journal))
+    finally:
+        for process in stalled:
+            process.communicate(timeout=30)
+        await log.close()
+
+    print(f"{written / 1e6:.0f} MB written, journal at most {largest / 1e6:.1f} MB")
+    assert largest <= JOURNAL_BYTES_MAX
+
+
+@pytest.mark.timeout(600)
+async def test_a_reader_that_holds_a_snapshot_makes_the_journal_grow(tmp_path: Path) -> None:
+    """The control: what every reader of ours avoids."""
+    from eventstore.reading import open_reader
+
+    log = await SqliteLog.open(tmp_path)
+    last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=0)).last
+    reader = open_reader(tmp_path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM events").fetchone()
+
+    for _ in range(40):
+        last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=last)).last
+    size = os.path.getsize(tmp_path / "log.db-wal")
+    reader.close()
+    await log.close()
+
+    assert size >= 40 * EVENTS * EVENT_BYTES
