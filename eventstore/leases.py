@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from runfold.errors import Fenced
+from runfold.errors import Fenced, Unavailable
 
 LEASE_SECONDS = 30.0
 BUSY_SECONDS = 5.0
@@ -65,10 +65,17 @@ class Leases:
         connection = sqlite3.connect(
             data / "leases.db", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode = WAL")
-        # A lease lost with the power is lost with its boot anyway.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(_SCHEMA)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A lease lost with the power is lost with its boot anyway.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            raise Unavailable(
+                f"the leases in `{data}` cannot be opened: {error}",
+                hint="free or repair the disk; nothing was started, and what was acknowledged is kept",
+            ) from error
         return cls(connection, monotonic_us, wall_us)
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded
-from runfold.errors import BadRequest, Diverged, NotFound, Trimmed
+from runfold.errors import BadRequest, Diverged, NotFound, Trimmed, Unavailable
 
 APPLICATION_ID = 0x52554E46
 USER_VERSION = 1
@@ -25,7 +25,7 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 def open_reader(data: Path) -> sqlite3.Connection:
-    """A connection that can only read the log of a data folder. Raises NotFound, BadRequest."""
+    """A connection that can only read the log of a data folder. Raises NotFound, BadRequest, Unavailable."""
     path = data / LOG_FILE
     if not path.exists():
         raise NotFound(
@@ -38,6 +38,12 @@ def open_reader(data: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA query_only = ON")
         if not check_file(connection, path):
             raise NotFound(f"the log in `{data}` is empty", hint="`runfold run -- COMMAND` starts it")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise Unavailable(
+            f"the log in `{data}` cannot be read: {error}",
+            hint="free or repair the disk; nothing was changed, and what was acknowledged is kept",
+        ) from error
     except BaseException:
         connection.close()
         raise

@@ -26,7 +26,7 @@ from projections.generations import (
 from projections.rewritten import pages_before, rewritten_runs
 from projections.skips import Skips
 from projections.view import Fold, Parked, View, fold_page
-from runfold.errors import Contended, Diverged, NotFound
+from runfold.errors import Contended, Diverged, NotFound, Unavailable
 
 VIEWS: tuple[View, ...] = (
     runs.VIEW,
@@ -40,6 +40,8 @@ VIEWS: tuple[View, ...] = (
 OPEN_WAIT_SECONDS = 10.0
 BUSY_TIMEOUT_MS = 5_000
 ERROR_CHARS_MAX = 500
+SQLITE_FULL = 13
+DISK_HINT = "free or repair the disk; nothing was changed, and what was acknowledged is in the log"
 
 _CHECKPOINTS_DDL = """CREATE TABLE IF NOT EXISTS checkpoints (
     view TEXT PRIMARY KEY,
@@ -57,6 +59,10 @@ CHECKPOINT_COLUMNS = ["view", "log_id", "position", "hash", "fingerprint", "stat
 
 class ForeignViews(sqlite3.DatabaseError):
     """The file is a database, but not one of ours; it never leaves this module."""
+
+
+class _DiskFull(sqlite3.OperationalError):
+    """What is on the disk stays as it is, and is served as stale; it never leaves this module."""
 
 
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +157,8 @@ class Views:
         with locked(self._data, FOLD_LOCK_FILE, wait_seconds) as is_held:
             # Whether it was us or the process that we waited for: what counts is where the views stand now.
             if is_held:
-                self.catch_up(log, target)
+                with suppress(_DiskFull):
+                    self.catch_up(log, target)
             return self._freshness(log, target)
 
     def checkpoints(self) -> dict[str, Checkpoint]:
@@ -309,11 +316,13 @@ class Views:
         try:
             yield
             self.connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             for view in self._views:
                 self._forget(view)
             with suppress(sqlite3.Error):
                 self.connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) == SQLITE_FULL:
+                raise _DiskFull(*error.args) from error
             raise
 
     def open_log(self) -> sqlite3.Connection | None:
@@ -450,11 +459,15 @@ def is_held(log: sqlite3.Connection | None, head: Bounds, checkpoint: Checkpoint
 
 
 def connect(path: Path) -> sqlite3.Connection:
+    """A connection to a views file. Raises Unavailable where the disk is full or fails."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         # A power cut may lose the newest rows, never mix them: what is lost is folded again.
         connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise Unavailable(f"`{path}` cannot be opened: {error}", hint=DISK_HINT) from error
     except BaseException:
         connection.close()
         raise
