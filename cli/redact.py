@@ -32,7 +32,7 @@ def redact(
     """Take a secret out of a run's events, output and blobs; the proofs still hold."""
     from cli.run import local_actor
     from eventstore.redacting import redact as redact_run
-    from projections.views import rebuild
+    from projections.rebuilding import rebuild
 
     if not (texts or positions or by_form):
         raise BadRequest("nothing was named to redact", hint="give --text, --position or --pattern")
@@ -46,7 +46,7 @@ def redact(
     )
     if done.events or done.files:
         # A row that was replaced leaves its text in the file's free pages, so the views move to a new one.
-        rebuild(settings.data)
+        rebuild(settings.data, anew=True)
     if as_json:
         print_json(done)
     else:

@@ -45,10 +45,16 @@ class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rebuild(
-    data: Path, *, views: tuple[View, ...] = VIEWS, only: Sequence[str] = (), on_progress: Progress | None = None
+    data: Path,
+    *,
+    views: tuple[View, ...] = VIEWS,
+    only: Sequence[str] = (),
+    anew: bool = False,
+    on_progress: Progress | None = None,
 ) -> Rebuilt:
     """Fold the log into the next generation and point at it; readers keep the old one until then.
 
+    `anew` takes nothing of a rebuild that was cut: it may hold what has been redacted since.
     With `only`, the other views are copied as they are. Raises BadRequest, Contended.
     """
     unknown = sorted(set(only) - {view.name for view in views})
@@ -57,6 +63,8 @@ def rebuild(
     with locked(data, REBUILD_LOCK_FILE, 0) as is_ours:
         if not is_ours:
             raise Contended("another process is rebuilding these views", hint="wait until it has ended")
+        if anew:
+            remove_files(data, current_generation(data) + 1)
         return build_next(data, views, only=only, on_progress=on_progress)
 
 

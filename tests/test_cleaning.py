@@ -14,8 +14,9 @@ from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.reading import bounds, open_reader, read_page
 from eventstore.restoring import restore
 from eventstore.sqlite import SqliteLog
+from projections.rebuilding import rebuild
 from projections.runs import RunFilter, RunList, list_runs
-from projections.views import Views, rebuild
+from projections.views import Views
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, NotFound, Refused, Trimmed
