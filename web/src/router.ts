@@ -14,6 +14,9 @@ export const router = createRouter({
       props: true,
       meta: { title: "Run" },
     },
+    { path: "/audit", name: "audit", component: () => import("@/views/AuditView.vue"), meta: { title: "Audit" } },
+    { path: "/costs", name: "costs", component: () => import("@/views/CostsView.vue"), meta: { title: "Costs" } },
+    { path: "/admin", name: "admin", component: () => import("@/views/AdminView.vue"), meta: { title: "Admin" } },
     { path: "/:path(.*)*", name: "lost", component: () => import("@/views/NotFoundView.vue"), meta: { title: "Not found" } },
   ],
 });
