@@ -11,6 +11,7 @@ from aiohttp import web
 from api import (
     acting,
     admin,
+    approvals,
     dashboard,
     explaining,
     files,
@@ -18,8 +19,10 @@ from api import (
     launching,
     pages,
     reading,
+    retrying,
     run_queries,
     sse,
+    steps,
 )
 from api.answers import json_response
 from api.following import Streaming
@@ -263,6 +266,9 @@ TABLE: tuple[Route, ...] = (
     *history_queries.ROUTES,
     *run_queries.ROUTES,
     *admin.ROUTES,
+    *steps.ROUTES,
+    *retrying.ROUTES,
+    *approvals.ROUTES,
     Route(
         method="POST",
         path="/api/runs/{run_id}/approvals",

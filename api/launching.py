@@ -11,7 +11,7 @@ from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY
 from api.service import SERVICE
-from runfold.commands import Queue
+from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
 from runfold.events import Json
 from runfold.reporting import Text
@@ -64,8 +64,10 @@ async def post_run(request: web.Request) -> web.Response:
     order = order_of(find_workflow(registry.workflows, body.workflow), asked, folder=registry.folder)
     command_id = command_id_of(request)
     run_id = run_id_of(uuid.UUID(command_id))
+    # Where nobody has to start anything, whoever does the steps drives the run.
+    command = OpenReported(queued=order) if order.driver == "reported" else Queue(queued=order)
     executed = await service.ledger.execute(
-        run_id, Queue(queued=order), command_id=command_id, actor=scope.actor, tenant=scope.tenant
+        run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant
     )
     return await snapshot_response(request, executed, status=202)
 

@@ -98,7 +98,9 @@ async def get_one(request: web.Request) -> web.Response:
     found, freshness = await query_views(request.app[SERVICE], query.min_position, get_run, run_id, tenant=tenant)
     if found is None:
         raise unknown_run(run_id)
-    tag = f'"{found.version}"'
+    # A retry of the run is told with it, though the run itself did not change.
+    retries = len(found.lineage.retries)
+    tag = f'"{found.version}-{retries}"' if retries else f'"{found.version}"'
     if is_held_by_caller(request, tag) and not freshness.stale:
         return web.Response(status=304, headers={"ETag": tag, "Runfold-Position": str(freshness.position)})
     return view_response(found, freshness, headers={"ETag": tag})

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 import msgspec
@@ -14,14 +14,11 @@ from cli.remote import RemoteRuns
 from cli.runs import find_run
 from cli.screen import next_command, talk
 from cli.settings import Settings
-from runfold.commands import Cancel, Command, Pause, Resume
+from cli.wishing import execute, take_in
+from runfold.commands import Cancel, Pause, Resume
 from runfold.events import Json
 from runfold.limits import parse_pairs
 from runfold.redact import secrets_of
-
-if TYPE_CHECKING:
-    from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
 
 Action = Literal["cancel", "pause", "resume"]
 COMMANDS: dict[Action, type[Cancel] | type[Pause] | type[Resume]] = {
@@ -125,44 +122,9 @@ def _act(
             command = Pause(reason=reason, now=True) if now else COMMANDS[action](reason=reason)
             if limits and isinstance(command, Resume):
                 command = msgspec.structs.replace(command, limits=limits)
-            status = asyncio.run(_execute(settings, run.id, command, run.tenant))
+            status = asyncio.run(execute(settings, run.id, command, run.tenant)).run.status
     talk(f"run {run.id} is {status}")
     return run.id
-
-
-async def _execute(settings: Settings, run_id: str, command: Command, tenant: str) -> str:
-    from cli.run import local_actor
-    from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
-
-    log = await SqliteLog.open(settings.data)
-    try:
-        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
-        await end_overdue(ledger, log, settings.data)
-        executed = await ledger.execute(run_id, command, actor=local_actor(), tenant=tenant)
-        return executed.run.status or "unknown"
-    finally:
-        await log.close()
-
-
-async def end_overdue(ledger: "Ledger", log: "SqliteLog", data: Path) -> None:
-    """Whoever writes first takes in what was left for the log, and, with no server, ends what is overdue here."""
-    from cli.server_lock import running_server
-    from runner.recover import recover as recover_runs
-
-    await take_in(ledger, data)
-    if running_server(data) is None:
-        for lost in await recover_runs(ledger, log, data=data):
-            talk(f"run {lost} had lost its driver")
-
-
-async def take_in(ledger: "Ledger", data: Path) -> None:
-    """Record what programs have left in the spool, because nobody was there who could."""
-    from cli.run import local_actor
-    from runner.intake import take_in_spool
-
-    for run_id in await take_in_spool(ledger, data, actor=local_actor()):
-        talk(f"run {run_id} is recorded now; its program could not reach us")
 
 
 async def _recover(settings: Settings) -> list[str]:

@@ -38,9 +38,10 @@ def problems_of(workflow: Workflow, folder: Path) -> list[str]:
     workspace = folder / workflow.workspace
     if not workspace.is_dir():
         found.append(f"workspace `{workflow.workspace}` is not a folder")
-    program = workflow.command[0]
-    if "{" not in program and shutil.which(program) is None and not (workspace / program).is_file():
-        found.append(f"`{program}` is not on the PATH")
+    commands = [workflow.command, *(step.command for step in workflow.steps)]
+    for program in dict.fromkeys(command[0] for command in commands if command):
+        if "{" not in program and shutil.which(program) is None and not (workspace / program).is_file():
+            found.append(f"`{program}` is not on the PATH")
     if workflow.prompt_file is not None and not (workspace / workflow.prompt_file).is_file():
         found.append(f"prompt file `{workflow.prompt_file}` is not there")
     if workflow.completion.pattern is not None and (said := check_pattern(workflow.completion.pattern)):

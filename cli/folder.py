@@ -11,6 +11,7 @@ from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
 from eventstore.reading import bounds, data_version, open_reader, read_page
+from projections.approvals import ApprovalFilter, ApprovalList, list_approvals
 from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
 from projections.history import Transition, run_history
 from projections.runs import RunFilter, RunList, find_run_ids, get_fold, get_run, list_runs
@@ -73,6 +74,9 @@ class FolderRuns:
 
     def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]:
         return count_audit(self.views.connection, wanted, by=by)
+
+    def approvals(self, wanted: ApprovalFilter) -> ApprovalList:
+        return list_approvals(self.views.connection, wanted)
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
         found: list[Recorded] = []

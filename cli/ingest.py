@@ -25,8 +25,8 @@ def ingest(context: click.Context) -> None:
 
 
 async def _ingest(data: Path) -> None:
-    from cli.act import end_overdue
     from cli.run import local_actor
+    from cli.wishing import end_overdue
     from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
     from runfold.client.requests import Answer, decode_request

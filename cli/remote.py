@@ -6,13 +6,14 @@ import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
 from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
+from projections.approvals import ApprovalFilter, ApprovalItem, ApprovalList
 from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.history import Transition
 from projections.runs import LIMIT_MAX, RunFilter, RunList
@@ -23,10 +24,11 @@ from runfold.difference import Difference
 from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
 from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable, error_of_code
-from runfold.events import Json
 from runfold.markdown import Why
+from runfold.retrying import RetryAnswer
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
+from runfold.step_wishes import StepAnswer, StepsWish, StepWish
 
 ANSWER_SECONDS = 30.0  # The server says something every 15 s, also on a stream where nothing happens.
 RETRY_SECONDS = 1.0
@@ -166,17 +168,36 @@ class RemoteRuns:
                     raise self._unreachable(error) from error
                 time.sleep(RETRY_SECONDS)
 
-    def control(self, run_id: str, action: str, *, reason: str, limits: dict[str, Json] | None = None) -> Snapshot:
-        """Ask the server to pause, resume or cancel; the run after it."""
-        body = msgspec.json.encode({"action": action, "reason": reason, **({"limits": limits} if limits else {})})
-        key = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        return msgspec.json.decode(
-            self._ask("POST", f"/api/runs/{run_id}/control", body=body, headers=key), type=Snapshot
-        )
+    def approvals(self, wanted: ApprovalFilter) -> ApprovalList:
+        path = f"/api/runs/{wanted.run_id}/approvals" if wanted.run_id else "/api/approvals"
+        answer = self._get(path, {"status": wanted.status, "limit": wanted.limit})
+        return msgspec.json.decode(answer, type=ApprovalList)
+
+    def control(self, run_id: str, action: str, **said: Any) -> Snapshot:
+        """Ask the server to pause, resume or cancel; of a reported run also for its end. The run after it."""
+        given = {name: value for name, value in said.items() if value}
+        answer = self._post(f"/api/runs/{run_id}/control", {"action": action, **given})
+        return msgspec.json.decode(answer, type=Snapshot)
+
+    def change_steps(self, run_id: str, step: str | None, wish: StepWish | StepsWish) -> StepAnswer:
+        path = f"/api/runs/{run_id}/steps" + ("" if step is None else f"/{quote(step, safe='')}")
+        said = {name: value for name, value in msgspec.structs.asdict(wish).items() if value not in (None, "", {})}
+        return msgspec.json.decode(self._post(path, said), type=StepAnswer)
+
+    def answer_approval(self, run_id: str, approval_id: str, body: dict[str, Any]) -> ApprovalItem:
+        path = f"/api/runs/{run_id}/approvals/{quote(approval_id, safe='')}"
+        return msgspec.json.decode(self._post(path, body), type=ApprovalItem)
+
+    def retry(self, run_id: str, body: dict[str, Any]) -> RetryAnswer:
+        return msgspec.json.decode(self._post(f"/api/runs/{run_id}/retry", body), type=RetryAnswer)
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+
+    def _post(self, path: str, body: dict[str, Any]) -> bytes:
+        key = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        return self._ask("POST", path, body=msgspec.json.encode(body), headers=key)
 
     def _get(self, path: str, query: dict[str, Any] | None = None) -> bytes:
         return self._ask("GET", path + (f"?{urlencode(query, doseq=True)}" if query else ""))

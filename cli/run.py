@@ -37,6 +37,7 @@ _ID_DESCRIPTOR = "RUNFOLD_ID_DESCRIPTOR"  # Where a detached driver tells its ru
 @click.option("--limit", "limits", multiple=True, metavar="KEY=VALUE", help="A limit, as `cost=2.50`; repeatable.")
 @click.option("--title", help="The run's title; the command line where none is given.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; repeatable.")
+@click.option("--no-cache", is_flag=True, help="Run every step, also where an earlier run made the very same.")
 @click.option("--detach", is_flag=True, help="Start it in the background and print its id.")
 @click.option("--quiet", is_flag=True, help="Say nothing beside the command's own output.")
 @click.option("--no-tty", is_flag=True, help="Give the command pipes, also on a terminal.")
@@ -59,6 +60,9 @@ def run(context: click.Context, /, *, workflow: str | None, command: tuple[str, 
         _detach(settings, workflow, asked)
         return
     order = _order_of_workflow(workflow, asked) if workflow else _order_of_command(command, asked, options)
+    if order.driver == "reported":
+        _open_by_hand(settings.data, order)
+        return
     code = asyncio.run(_run(settings.data, order, quiet=options["quiet"], tty=not options["no_tty"]))
     context.exit(code)
 
@@ -74,6 +78,7 @@ def _asked(options: dict[str, Any]) -> Asked:
         completion=None if rules.is_empty else rules,
         limits=parse_pairs(options["limits"]),
         labels=dict(map(_pair, options["labels"])),
+        cache=not options["no_cache"],
     )
 
 
@@ -102,7 +107,7 @@ def _order_of_command(command: tuple[str, ...], asked: Asked, options: dict[str,
 
 
 async def _run(data: Path, order: RunQueued, *, quiet: bool, tty: bool) -> int:
-    from cli.act import take_in
+    from cli.wishing import take_in
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
@@ -159,20 +164,30 @@ def _detach(settings: Settings, workflow: str | None, asked: Asked) -> None:
     next_command(f"runfold watch {run_id}")
 
 
+def _open_by_hand(data: Path, order: RunQueued) -> None:
+    """None of its steps has a command: the run is open, and a person or a program says what happens."""
+    run_id = asyncio.run(_queue(data, order))
+    click.echo(run_id)
+    talk("its steps have no command: it is driven by hand, or by a program")
+    first = next(step.id for step in order.steps if not step.needs)
+    next_command(f"runfold step start {run_id} {first}")
+
+
 async def _queue(data: Path, order: RunQueued) -> str:
     import uuid
 
     from eventstore.ledger import Ledger
     from eventstore.sqlite import SqliteLog
-    from runfold.commands import Queue
+    from runfold.commands import OpenReported, Queue
     from runfold.envelope import run_id_of
 
     log = await SqliteLog.open(data)
     try:
         identity = uuid.uuid4()
         run_id = run_id_of(identity)
+        command = OpenReported(queued=order) if order.driver == "reported" else Queue(queued=order)
         await Ledger(log, data=data, secrets=secrets_of(os.environ)).execute(
-            run_id, Queue(queued=order), command_id=str(identity), actor=local_actor(), tenant="default"
+            run_id, command, command_id=str(identity), actor=local_actor(), tenant="default"
         )
         return run_id
     finally:

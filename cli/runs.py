@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from projections.approvals import ApprovalFilter, ApprovalList
 from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.history import Transition
 from projections.runs import RunFilter, RunList
@@ -59,6 +60,8 @@ class Runs(Protocol):
     def audit(self, wanted: AuditFilter) -> AuditList: ...
 
     def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]: ...
+
+    def approvals(self, wanted: ApprovalFilter) -> ApprovalList: ...
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage: ...
 

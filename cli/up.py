@@ -22,12 +22,14 @@ from cli.settings import Settings
 from cli.workflow_file import watched_registry
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from projections.approvals import runs_asking
 from projections.runs import active_runs
 from projections.service import ViewService
 from runfold.errors import RunfoldError, Unavailable
 from runfold.redact import secrets_of
 from runner.claims import Claims
 from runner.intake import take_in_spool
+from runner.questions import expire_overdue
 from runner.recover import recover
 from runner.reported import Reporters
 from runner.worker import SLOTS, Worker
@@ -108,6 +110,9 @@ async def _end_overdue(log: SqliteLog, ledger: Ledger, views: ViewService, repor
     for run_id in await take_in_spool(ledger, data, actor=local_actor()):
         structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
     lost = await recover(ledger, log, data=data)
+    asking, _ = await views.query(runs_asking)
+    for run_id in await expire_overdue(ledger, asking):
+        structlog.get_logger().warning("run stopped: nobody answered in time", run_id=run_id)
     active, _ = await views.query(active_runs)
     for run_id in [*lost, *await reporters.end_overdue(active)]:
         structlog.get_logger().warning("run ended: its driver is gone", run_id=run_id)

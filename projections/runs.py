@@ -4,6 +4,7 @@ import base64
 from typing import Any, cast, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, RunCache, View, decode_run, encode_run
@@ -15,6 +16,7 @@ from runfold.snapshot import Snapshot, snapshot
 from runfold.state import Run, Status, new_run
 
 LIMIT_MAX = 200
+RETRIES_SHOWN_MAX = 50
 OFFSET_MAX = 2**53 - 1
 STATUSES: tuple[str, ...] = get_args(Status)
 ORDERS = ("asc", "desc")
@@ -40,10 +42,12 @@ _DDL = (
         labels TEXT NOT NULL, -- A JSON object of texts.
         version INTEGER NOT NULL,
         position INTEGER NOT NULL, -- Of the run's last event.
+        retry_of TEXT,
         body BLOB NOT NULL -- The folded run as JSON.
     ) STRICT""",
     "CREATE INDEX runs_created ON runs (created_at_us, run_id)",
     "CREATE INDEX runs_tenant_created ON runs (tenant, created_at_us, run_id)",
+    "CREATE INDEX runs_retried ON runs (retry_of) WHERE retry_of IS NOT NULL",
     # Few of many runs are active, and what is overdue is looked for every second.
     "CREATE INDEX runs_active ON runs (status) WHERE status NOT IN ('completed', 'failed', 'cancelled', 'stopped')",
 )
@@ -111,7 +115,15 @@ def get_run(connection: sqlite3.Connection, run_id: str, *, tenant: str | None) 
     row = connection.execute(
         "SELECT body, position FROM runs WHERE run_id = ?1 AND (?2 IS NULL OR tenant = ?2)", (run_id, tenant)
     ).fetchone()
-    return None if row is None else snapshot(decode_run(row[0]), position=row[1])
+    if row is None:
+        return None
+    found = snapshot(decode_run(row[0]), position=row[1])
+    retries = connection.execute(
+        "SELECT run_id FROM runs WHERE retry_of = ? AND tenant = ? ORDER BY created_at_us, run_id LIMIT ?",
+        (run_id, found.tenant, RETRIES_SHOWN_MAX),
+    ).fetchall()
+    lineage = replace(found.lineage, retries=tuple(name for (name,) in retries))
+    return replace(found, lineage=lineage)
 
 
 def get_fold(connection: sqlite3.Connection, run_id: str) -> Run | None:
@@ -262,7 +274,7 @@ class RunsFold:
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
-            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     run.run_id,
@@ -278,6 +290,7 @@ class RunsFold:
                     msgspec.json.encode(run.labels).decode(),
                     run.version,
                     position,
+                    run.retry_of,
                     encode_run(run),
                 )
                 for run, position in self._runs.changed()

@@ -13,7 +13,7 @@ import msgspec
 from eventstore.contract import PAGE_EVENTS, Bounds, Page
 from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
-from projections import artifacts, audit, history, runs, stats, timeline, usage
+from projections import approvals, artifacts, audit, history, runs, stats, step_cache, timeline, usage
 from projections.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
@@ -36,6 +36,8 @@ VIEWS: tuple[View, ...] = (
     timeline.VIEW,
     artifacts.VIEW,
     stats.VIEW,
+    approvals.VIEW,
+    step_cache.VIEW,
 )
 OPEN_WAIT_SECONDS = 10.0
 BUSY_TIMEOUT_MS = 5_000

@@ -12,12 +12,17 @@ from runfold.events import (
     Json,
     Receipt,
     RunQueued,
+    StepCompleted,
+    StepSkipped,
     TurnCancelled,
     TurnCompleted,
     TurnFailed,
     TurnStarted,
     Unknown,
 )
+
+Reused: TypeAlias = StepCompleted | StepSkipped
+"""What an earlier run did, and a retry of it does not do again."""
 
 
 class _Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +33,7 @@ class Queue(_Command, frozen=True):
     """Open a run for the workers of a server."""
 
     queued: RunQueued
+    reused: tuple[Reused, ...] = ()
 
 
 class StartHere(_Command, frozen=True):
@@ -35,6 +41,7 @@ class StartHere(_Command, frozen=True):
 
     queued: RunQueued
     worker: str
+    reused: tuple[Reused, ...] = ()
     host: str = ""
     pid: int | None = None
     pid_started_at: str | None = None
@@ -45,6 +52,7 @@ class OpenReported(_Command, frozen=True):
     """Open a run that another program, or a person, drives."""
 
     queued: RunQueued
+    reused: tuple[Reused, ...] = ()
 
 
 class Budget(_Command, frozen=True):

@@ -186,14 +186,15 @@ def _open(run: Run, command: Queue | StartHere | OpenReported) -> Events:
         )
     match command:
         case Queue():
-            return (_driven_by(command.queued, "queue"),)
+            return (_driven_by(command.queued, "queue"), *command.reused)
         case StartHere():
             claimed = RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1)
             started = RunStarted(worker=command.worker, pid=command.pid, boot_id=command.boot_id)
-            return (_driven_by(command.queued, "here"), claimed, started)
+            return (_driven_by(command.queued, "here"), claimed, started, *command.reused)
         case OpenReported():
             imported = command.queued.driver == "imported"
-            return (command.queued if imported else _driven_by(command.queued, "reported"), RunStarted())
+            opened = command.queued if imported else _driven_by(command.queued, "reported")
+            return (opened, RunStarted(), *command.reused)
         case _:
             assert_never(command)
 

@@ -101,6 +101,8 @@ class RunQueued(_Event, frozen=True):
     unit_name: str = "unit"
     units_total: Count | None = None
     max_turns: Count = 1
+    cache: bool = True
+    """Whether a step may be completed with what an earlier one made of the very same."""
     completion: Json = None
     grace_seconds: float = 5.0
     on_lost: Literal["fail", "resume"] = "fail"
@@ -272,6 +274,8 @@ class StepCompleted(_Reported, frozen=True):
     cache_key: str | None = None
     duration_ms: Count | None = None
     metadata: dict[str, Json] = {}
+    also: tuple[str, ...] = ()
+    """Further steps that a retry reuses, where one append cannot hold an event for each."""
 
 
 class StepFailed(_Reported, frozen=True):

@@ -32,9 +32,13 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """`retries` are the runs that tried this one again, the oldest first: only who knows all runs can say."""
+
     retry_of: str | None
     resumed_from: str | None
     parent_run_id: str | None
+    from_step: str | None = None
+    retries: tuple[str, ...] = ()
 
 
 class StepsSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +115,12 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
         error=run.error,
         waiting_on=run.waiting_on,
         limits=limits_spent(run),
-        lineage=Lineage(retry_of=run.retry_of, resumed_from=run.resumed_from, parent_run_id=run.parent_run_id),
+        lineage=Lineage(
+            retry_of=run.retry_of,
+            resumed_from=run.resumed_from,
+            parent_run_id=run.parent_run_id,
+            from_step=run.from_step,
+        ),
         steps=steps_summary(run),
         created_at=time_text(run.created_at_us) if run.status else None,
         started_at=_time(run.started_at_us),

@@ -128,10 +128,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     units_total: int | None = None
     units: Units = Units()
     max_turns: int = 1
+    cache: bool = True
     grace_seconds: float = 5.0
     on_lost: Literal["fail", "resume"] = "fail"
     lease_seconds: float | None = None
     retry_of: str | None = None
+    from_step: str | None = None
     resumed_from: str | None = None
     parent_run_id: str | None = None
     claim: int = 0

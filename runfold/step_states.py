@@ -82,7 +82,11 @@ def evolve_step(steps: Steps, event: StepEvent, *, version: int, at_us: int, ope
             state = steps.get(event.step, PENDING)
             return _with(steps, {event.step: _started(state, event, version, at_us)}) if opens else steps
         case StepCompleted() | StepFailed() | StepCancelled():
-            return _with(steps, {event.step: _ended(steps.get(event.step, PENDING), event, at_us)})
+            ended = {event.step: _ended(steps.get(event.step, PENDING), event, at_us)}
+            if isinstance(event, StepCompleted) and event.also:
+                reused = replace(event, output=None, cache_key=None)
+                ended |= {name: _ended(steps.get(name, PENDING), reused, at_us) for name in event.also}
+            return _with(steps, ended)
         case StepSkipped():
             state = steps.get(event.step, PENDING)
             changes: dict[str, Any] = {"reason": event.reason, "because_of": None, "ended_at_us": at_us}

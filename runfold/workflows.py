@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import msgspec
 
 from runfold.errors import BadRequest, InvalidSetting, NotFound
-from runfold.events import Json, RunQueued
+from runfold.events import Json, RunQueued, StepSpec
+from runfold.graph import check_graph
+from runfold.limits import parse_limits
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 FORMATS = ("codex", "claude", "gemini", "opencode", "plain")
@@ -52,7 +54,7 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     In `prompt` and in the prompt file `{turn}`, `{file:PATH}` and the parameters are filled in anew for each turn.
     """
 
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
     name: str = ""
     description: str = ""
     parameters: dict[str, Parameter] = {}
@@ -72,6 +74,17 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: dict[str, str] = {}
     grace_seconds: float = 5.0
     on_lost: Literal["fail", "resume"] = "fail"
+    steps: tuple[StepSpec, ...] = ()
+    """The graph, in place of one command; a step without a command is driven by hand or by a program."""
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Nobody has to start anything: whoever does the steps says what happens."""
+        return bool(self.steps) and not any(step.command for step in self.steps)
+
+
+class _Step(StepSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As it stands in the file, where a mistyped key must not be lost."""
 
 
 Workflows: TypeAlias = dict[str, Workflow]
@@ -96,6 +109,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     completion: CompletionRules | None = None
     limits: dict[str, Json] = {}
     labels: dict[str, str] = {}
+    cache: bool = True
 
 
 def parse_workflows(text: str, *, file: str = "runfold.toml") -> Workflows:
@@ -130,6 +144,14 @@ def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
         raise BadRequest(
             f"workflow `{workflow.name}` needs a {left[0]}", hint="`--model NAME`, or `model` in its table"
         )
+    steps = tuple(
+        msgspec.structs.replace(
+            step,
+            command=tuple(fill(word, known) for word in step.command),
+            prompt=None if step.prompt is None else fill(step.prompt, known),
+        )
+        for step in workflow.steps
+    )
     prompt = asked.prompt
     if prompt is not None and prompt.startswith("-") and any("{prompt}" in word for word in command):
         raise BadRequest("the prompt begins with `-`", hint="it stands in the command line, where that is an option")
@@ -140,7 +162,7 @@ def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
     if not 1 <= max_turns <= TURNS_MAX:
         raise BadRequest(f"max_turns is {max_turns}", hint=f"give 1 to {TURNS_MAX}")
     return RunQueued(
-        driver="queue",
+        driver="reported" if workflow.is_by_hand else "queue",
         workflow=workflow.name,
         title=asked.title or workflow.description or workflow.name,
         payload=asked.payload,
@@ -155,6 +177,8 @@ def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
         completion=None if rules.is_empty else msgspec.to_builtins(rules),
         grace_seconds=workflow.grace_seconds,
         on_lost=workflow.on_lost,
+        steps=steps,
+        cache=asked.cache,
     )
 
 
@@ -170,11 +194,43 @@ def _workflow(file: str, text: str, name: str, table: Any) -> Workflow:
     # One by one, because a converter of the whole does not say which of them is wrong.
     for each, value in (cast("dict[str, Any]", given) if isinstance(given, dict) else {}).items():
         parameters[each] = _converted(file, text, (*path, "parameters", each), value, Parameter)
-    workflow = _converted(file, text, path, rest if not parameters else {**rest, "parameters": {}}, Workflow)
-    workflow = msgspec.structs.replace(workflow, name=name, parameters=parameters)
+    listed: object = rest.get("steps", ())
+    # What is no list is refused below, with everything else that is of another type.
+    tables: list[Any] = [*listed] if isinstance(listed, list) else []
+    steps = tuple(_step(file, text, path, value) for value in tables)
+    told_apart = {name for name, found in (("parameters", parameters), ("steps", steps)) if found}
+    others = {key: value for key, value in rest.items() if key not in told_apart}
+    workflow = _converted(file, text, path, others, Workflow)
+    workflow = msgspec.structs.replace(workflow, name=name, parameters=parameters, steps=steps)
     for key, said, hint in _wrong(workflow):
         raise _invalid(file, text, (*path, *key.split(".")), said, hint=hint)
     return workflow
+
+
+def _step(file: str, text: str, path: tuple[str, ...], table: Any) -> StepSpec:
+    step = _converted(file, text, (*path, "steps"), table, _Step)
+    return StepSpec(**{name: getattr(step, name) for name in StepSpec.__struct_fields__})
+
+
+def _wrong_steps(workflow: Workflow) -> list[tuple[str, str, str]]:
+    found: list[tuple[str, str, str]] = []
+    if workflow.command:
+        found.append(("command", "stands beside `steps`", "give one of the two"))
+    try:
+        check_graph(workflow.steps)
+        for step in workflow.steps:
+            parse_limits(step.limits, scope=f"step:{step.id}")
+    except BadRequest as error:
+        found.append(("steps", f"cannot be carried out: {error.message}", error.hint))
+    for step in workflow.steps:
+        if not 0 <= step.backoff_seconds <= TIMEOUT_SECONDS_MAX or not 1 <= step.attempts_max <= 100:
+            said = "has a back-off or a number of attempts that is not possible"
+            found.append(
+                ("steps", f"{said}: step `{step.id}`", "attempts_max 1 to 100, backoff_seconds at most a week")
+            )
+        if step.timeout_seconds is not None and not 0 < step.timeout_seconds <= TIMEOUT_SECONDS_MAX:
+            found.append(("steps", f"has a timeout that is not possible: step `{step.id}`", "at most a week"))
+    return found
 
 
 def _converted(file: str, text: str, path: tuple[str, ...], value: Any, kind: type[_T]) -> _T:
@@ -190,7 +246,9 @@ def _converted(file: str, text: str, path: tuple[str, ...], value: Any, kind: ty
 def _wrong(workflow: Workflow) -> list[tuple[str, str, str]]:
     """Key, what is wrong with it, and a hint; what no type can say."""
     found: list[tuple[str, str, str]] = []
-    if not workflow.command or not workflow.command[0]:
+    if workflow.steps:
+        found += _wrong_steps(workflow)
+    elif not workflow.command or not workflow.command[0]:
         found.append(("command", "is empty", 'write it as a list: `command = ["codex", "exec", "--json", "-"]`'))
     if workflow.prompt is not None and workflow.prompt_file is not None:
         found.append(("prompt_file", "stands beside `prompt`", "give one of the two"))
@@ -212,7 +270,7 @@ def _wrong(workflow: Workflow) -> list[tuple[str, str, str]]:
         if parameter.default is not None and (said := _misfit(parameter, parameter.default)):
             found.append((f"parameters.{name}.default", said, ""))
     known = _OWN_NAMES | set(workflow.parameters)
-    for word in workflow.command:
+    for word in (*workflow.command, *(word for step in workflow.steps for word in step.command)):
         for name in _PLACEHOLDER.findall(word):
             if name not in known:
                 hint = f"declare it: `[workflow.{workflow.name}.parameters.{name}]`"

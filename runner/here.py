@@ -14,7 +14,7 @@ import msgspec
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
-from runfold.commands import Claim, Command, Resume, StartHere
+from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
 from runfold.errors import RunfoldError
 from runfold.events import Json, RunQueued
@@ -25,6 +25,7 @@ from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import Launch, launch_here
 from runner.prices import check_price
+from runner.stepping import driving_of
 from runner.turn import TurnEnd
 
 GRACE_SECONDS = 5.0
@@ -71,6 +72,7 @@ async def drive_here(
     actor: str = "system",
     quiet: bool = False,
     start: Callable[[str], None] | None = None,
+    reused: tuple[Reused, ...] = (),
 ) -> int:
     """Open the run that was ordered and drive it here to its end."""
     secrets = secrets_of(os.environ)
@@ -85,7 +87,7 @@ async def drive_here(
     check_price(order.command, order.limits, format_name=order.format, model=order.model)
     claims = await Claims.open(data)
     try:
-        driving = Driving(
+        driving = driving_of(order.steps)(
             ledger,
             log,
             claims,
@@ -106,6 +108,7 @@ async def drive_here(
                     host=machine.host(),
                     pid=os.getpid(),
                     boot_id=machine.boot_id() or None,
+                    reused=reused,
                 ),
                 actor=actor,
             )
@@ -134,7 +137,7 @@ async def resume_here(
     claims = await Claims.open(data)
     claim = run.claim + 1
     try:
-        driving = Driving(
+        driving = driving_of(run.steps)(
             ledger,
             log,
             claims,

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-MARKER = "RUNFOLD_RUN_ID"
+MARKER = "RUNFOLD_TURN_MARK"  # Of one turn: other steps of the same run go on beside it.
 POLL_SECONDS = 0.02
 KILL_WAIT_SECONDS = 1.5  # With the grace before it, all is over within grace + 2 s.
 _PR_SET_CHILD_SUBREAPER = 36

@@ -112,7 +112,9 @@ def launch_of(order: RunQueued, workflow: Workflow | None) -> Launch:
         raise InvalidSetting(
             f"workflow `{order.workflow}` is not in the runfold.toml here", hint="put it back, or cancel the run"
         )
-    if any(REDACTED in word for word in order.command):
+    if any(
+        REDACTED in word for command in (order.command, *(step.command for step in order.steps)) for word in command
+    ):
         raise NotAllowed(
             "the command holds a secret that was not recorded", hint="start it again with `runfold run -- COMMAND`"
         )

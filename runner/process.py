@@ -48,6 +48,7 @@ class KeptProcess:
         argv: Sequence[str],
         *,
         run_id: str,
+        mark: str,
         grace_seconds: float,
         stdin: int | None,
         stdout: int,
@@ -59,21 +60,21 @@ class KeptProcess:
         """Start the keeper; it starts the command at `go`, so that what leads to it is recorded meanwhile."""
         control_read, control_write = os.pipe()
         status_read, status_write = os.pipe()
-        words = [sys.executable, "-I", "-S", _KEEPER, str(control_read), str(status_write), str(grace_seconds), run_id]
+        words = [sys.executable, "-I", "-S", _KEEPER, str(control_read), str(status_write), str(grace_seconds), mark]
         try:
             process = subprocess.Popen(
                 [*words, *(["--session"] if session else []), "--", *argv],
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                env={**environment, keeper.MARKER: run_id},
+                env={**environment, "RUNFOLD_RUN_ID": run_id, keeper.MARKER: mark},
                 cwd=cwd,
                 pass_fds=(control_read, status_write),
             )
         finally:
             os.close(control_read)
             os.close(status_write)
-        return cls(process, control_write, status_read, run_id)
+        return cls(process, control_write, status_read, mark)
 
     def go(self) -> None:
         self.send(b"G")

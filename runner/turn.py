@@ -36,6 +36,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float | None = None
     shown: bool = False
     tty: bool = False
+    mark: str = ""
+    """What its processes carry beside the run's id, where other turns of the run go on at the same time."""
 
 
 class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +158,7 @@ def _start(plan: TurnPlan, streams: Streams, run_id: str) -> KeptProcess:
         return KeptProcess.prepare(
             plan.argv,
             run_id=run_id,
+            mark=plan.mark or run_id,
             grace_seconds=plan.grace_seconds,
             stdin=None if inherits else given.fileno(),
             stdout=streams.stdout,

@@ -24,6 +24,7 @@ from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import launch_of, order_of_run
 from runner.prices import check_price
+from runner.stepping import driving_of
 
 SLOTS = 4
 QUEUED_PAGE = 200
@@ -128,7 +129,7 @@ class Worker:
             failure = Failure(code="SYS_MANIFEST_INVALID", message=f"{error.message}; {error.hint}")
             await self._fail(run, failure)
             return None
-        return Driving(
+        return driving_of(run.steps)(
             self._ledger,
             self._log,
             self._claims,

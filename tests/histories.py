@@ -77,7 +77,12 @@ def random_event(chance: random.Random) -> Event | Unknown:
             TurnCompleted(turn=turn),
             TurnFailed(turn=turn),
             StepStarted(step=step, attempt=chance.randrange(1, 3)),
-            StepCompleted(step=step, cache_hit=chance.random() < 0.5),
+            StepCompleted(
+                step=step,
+                cache_hit=chance.random() < 0.5,
+                cache_key="k",
+                output={"files": {path: "a" * 64}},
+            ),
             StepFailed(step=step),
             ToolCalled(tool="edit", call_id=call),
             ToolReturned(call_id=call),

@@ -121,7 +121,22 @@ COMMANDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ],
     ("POST", "/api/runs/{run_id}/approvals"): [{"summary": "a"}, {"summary": "a", "amount_usd": 1}, {"summary": "b"}],
     ("DELETE", "/api/runs/{run_id}"): [{"reason": "a"}, {}, {"reason": "b"}],
+    ("POST", "/api/runs/{run_id}/steps"): [{"action": "reset"}, {"action": "reset", "reason": "b"}],
+    ("POST", "/api/runs/{run_id}/steps/{step}"): [{"action": "rerun"}, {"action": "reset"}, {"action": "start"}],
+    ("POST", "/api/runs/{run_id}/retry"): [{}, {"payload": 1}],
+    ("POST", "/api/runs/{run_id}/approvals/{approval_id}"): [{"decision": "grant"}, {"decision": "deny"}],
 }
+
+
+async def prepare(served: Served, run_id: str, path: str) -> None:
+    """What has to be there for the route to have something to do."""
+    if "/steps" in path:
+        done = [{"type": kind, "data": {"step": "a"}} for kind in ("step_started", "step_completed")]
+        await served.report(run_id, *done)
+    elif path.endswith("/retry"):
+        await served.control(run_id, "fail")
+    elif path.endswith("{approval_id}"):
+        await served.ask("POST", f"/api/runs/{run_id}/approvals", json={"summary": "a"})
 
 
 def test_every_route_that_commands_is_in_the_table_of_keys() -> None:
@@ -138,8 +153,9 @@ async def test_a_key_sent_again_gets_the_first_answer_and_with_another_body_none
 ) -> None:
     run_id = await served.open_run(title="a")
     key = {"Idempotency-Key": "k"}
-    path = path.replace("{run_id}", run_id)
-    first, *others = COMMANDS[method, path.replace(run_id, "{run_id}")]
+    first, *others = COMMANDS[method, path]
+    await prepare(served, run_id, path)
+    path = path.replace("{run_id}", run_id).replace("{step}", "a").replace("{approval_id}", "a1")
 
     answered = await served.ask(method, path, json=first, headers=key)
     made = str(answered.headers.get("Location", "")).rpartition("/")[2] or run_id

@@ -58,7 +58,13 @@ GUARDED = {
     ("GET", "/api/admin/views"): "root",
     ("GET", "/metrics"): "root",
     ("GET", "/api/audit/counts"): "viewer",
+    ("POST", "/api/runs/{run_id}/steps"): "operator",
+    ("POST", "/api/runs/{run_id}/steps/{step}"): "operator",
+    ("POST", "/api/runs/{run_id}/retry"): "operator",
+    ("GET", "/api/approvals"): "viewer",
+    ("GET", "/api/runs/{run_id}/approvals"): "viewer",
     ("POST", "/api/runs/{run_id}/approvals"): "operator",
+    ("POST", "/api/runs/{run_id}/approvals/{approval_id}"): "operator",
     ("GET", "/api/stream"): "viewer",
     ("GET", "/api/openapi.json"): "viewer",
 }
@@ -152,7 +158,7 @@ async def test_a_viewer_looks_and_touches_nothing(served: Served) -> None:
             continue
         response = await served.ask(
             method,
-            path.replace("{run_id}", run_id).replace("{artifact}", "a"),
+            _real(path, run_id).replace("{name}", "a").replace("{artifact}", "a"),
             token=VIEWER,
             **({} if method in ("GET", "HEAD") else {"json": {}}),
         )
@@ -163,15 +169,21 @@ async def test_a_viewer_looks_and_touches_nothing(served: Served) -> None:
 async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(served: Served) -> None:
     run_id = await served.open_run(title="secret", token=OTHER)
     unknown = "r_" + "a" * 26
-    bodies = {"control": {"action": "pause"}, "events": {"events": [{"type": "message", "data": {"text": "a"}}]}}
-    bodies["approvals"] = {"summary": "a"}
+    bodies = {
+        "control": {"action": "pause"},
+        "events": {"events": [{"type": "message", "data": {"text": "a"}}]},
+        "steps": {"action": "reset"},
+        "{step}": {"action": "start"},
+        "approvals": {"summary": "go on?"},
+        "{approval_id}": {"decision": "deny"},
+    }
 
     for method, path in GUARDED:
         if "{run_id}" not in path:
             continue
         body = {} if method in ("GET", "HEAD") else {"json": bodies.get(path.rpartition("/")[2], {})}
-        foreign = await served.ask(method, path.replace("{run_id}", run_id), **body)
-        missing = await served.ask(method, path.replace("{run_id}", unknown), **body)
+        foreign = await served.ask(method, _real(path, run_id), **body)
+        missing = await served.ask(method, _real(path, unknown), **body)
 
         assert foreign.status == missing.status == 404, (method, path)
         assert (await foreign.read()).replace(run_id.encode(), b"") == (await missing.read()).replace(
@@ -251,8 +263,8 @@ async def test_a_token_logs_a_browser_in_with_its_own_role(served: Served) -> No
     assert (wrong.status, right.status, refused.status) == (401, 204, 403)
 
 
-def _real(path: str) -> str:
-    return path.replace("{run_id}", "r_" + "a" * 26)
+def _real(path: str, run_id: str = "r_" + "a" * 26) -> str:
+    return path.replace("{run_id}", run_id).replace("{step}", "a").replace("{approval_id}", "a")
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_a_whole_workflow_is_read() -> None:
         ('[workflow.a]\ncommand = ["x"]\nformat = "cobol"\n', "workflow.a.format", 3),
         ('[workflow.a]\ncommand = ["x", "{nope}"]\n', "workflow.a.command", 2),
         ('[workflow.a]\ncommand = []\n', "workflow.a.command", 2),
-        ('[workflow.a]\nmax_turns = 1\n', "workflow.a", 1),
+        ('[workflow.a]\nmax_turns = 1\n', "workflow.a.command", 1),
         ('[workflow.a]\ncommand = ["x"]\nprompt = "p"\nprompt_file = "f"\n', "workflow.a.prompt_file", 4),
         ('[workflow.a]\ncommand = ["x"]\ncompletion.exit_code = "0"\n', "workflow.a.completion.exit_code", 3),
         ('[workflow.a]\ncommand = ["x"]\n[workflow.a.parameters.n]\ntype = "int"\n', "workflow.a.parameters.n.type", 4),

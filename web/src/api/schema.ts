@@ -89,6 +89,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/approvals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The questions to people, newest first */
+        get: operations["list_approvals"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/audit": {
         parameters: {
             query?: never;
@@ -200,10 +217,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The run's questions to people, newest first */
+        get: operations["list_run_approvals"];
         put?: never;
         /** Ask a person; the run is paused until the answer */
         post: operations["ask_for_approval"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/approvals/{approval_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Grant or deny, once */
+        post: operations["answer_approval"];
         delete?: never;
         options?: never;
         head?: never;
@@ -365,6 +400,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{run_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Try the run again, reusing what is still valid, or plan that */
+        post: operations["retry_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{run_id}/status": {
         parameters: {
             query?: never;
@@ -392,7 +444,8 @@ export interface paths {
         /** The run's steps with their tries */
         get: operations["list_steps"];
         put?: never;
-        post?: never;
+        /** Reset every step */
+        post: operations["change_steps"];
         delete?: never;
         options?: never;
         head?: never;
@@ -409,7 +462,8 @@ export interface paths {
         /** One step with what went in and came out */
         get: operations["get_step"];
         put?: never;
-        post?: never;
+        /** Start, complete, fail, skip, rerun or reset a step, with what follows for others */
+        post: operations["change_step"];
         delete?: never;
         options?: never;
         head?: never;
@@ -666,6 +720,51 @@ export interface components {
             tenant: string;
             type: string;
             version: number;
+        };
+        /**
+         * AnswerBody
+         * @description `amount_usd` is the new limit of the cost, `limits` any others; `digest` is of what the person saw.
+         */
+        AnswerBody: {
+            /** @default null */
+            amount_usd?: number | null;
+            /** @default  */
+            comment?: string;
+            /** @enum {unknown} */
+            decision: "deny" | "grant";
+            /** @default null */
+            digest?: string | null;
+            /** @default {} */
+            limits?: Record<string, never>;
+        };
+        /**
+         * ApprovalItem
+         * @description `amount_usd` is what was asked for, `granted_usd` what was granted; `digest` names what exactly is asked.
+         */
+        ApprovalItem: {
+            amount_usd: number | null;
+            answered_at: string | null;
+            answered_by: string | null;
+            approval_id: string;
+            comment: string;
+            digest: string | null;
+            expires_at: string | null;
+            granted_usd: number | null;
+            kind: string;
+            position: number;
+            requested_at: string;
+            requested_by: string;
+            run_id: string;
+            /** @enum {unknown} */
+            status: "denied" | "expired" | "granted" | "pending";
+            summary: string;
+        };
+        /** ApprovalList */
+        ApprovalList: {
+            items: components["schemas"]["ApprovalItem"][];
+            /** @default null */
+            next_cursor?: string | null;
+            total: number;
         };
         /** Artifact */
         Artifact: {
@@ -1007,10 +1106,17 @@ export interface components {
             spent: number;
             threshold: number;
         };
-        /** Lineage */
+        /**
+         * Lineage
+         * @description `retries` are the runs that tried this one again, the oldest first: only who knows all runs can say.
+         */
         Lineage: {
+            /** @default null */
+            from_step?: string | null;
             parent_run_id: string | null;
             resumed_from: string | null;
+            /** @default [] */
+            retries?: string[];
             retry_of: string | null;
         };
         /**
@@ -1103,6 +1209,33 @@ export interface components {
             /** @default null */
             id?: string | null;
             type: string;
+        };
+        /**
+         * RetryAnswer
+         * @description `new_run_id` is null where only the plan was asked for; `unknown` are the steps whose cost nobody knows.
+         */
+        RetryAnswer: {
+            cost_usd: number | null;
+            duration_ms: number;
+            from_step: string | null;
+            new_run_id: string | null;
+            rerun: string[];
+            retry_of: string;
+            reused: string[];
+            steps: components["schemas"]["StepPlan"][];
+            unknown: string[];
+        };
+        /**
+         * RetryBody
+         * @description `payload` in place of the old one; `plan`: say what would be reused and rerun, and change nothing.
+         */
+        RetryBody: {
+            /** @default null */
+            from_step?: string | null;
+            /** @default null */
+            payload?: unknown;
+            /** @default false */
+            plan?: boolean;
         };
         /**
          * RunList
@@ -1220,6 +1353,30 @@ export interface components {
             turns: number;
         };
         /**
+         * StepAnswer
+         * @description Every step that changed, the one that was asked about first; empty where it was so already.
+         */
+        StepAnswer: {
+            changed: components["schemas"]["StepChange"][];
+            position: number;
+            reason_code: string;
+            run_id: string;
+            status: string | null;
+            version: number;
+        };
+        /**
+         * StepChange
+         * @description Where a step stands now; `because_of` is the step whose change caused it.
+         */
+        StepChange: {
+            attempt: number;
+            because_of: string | null;
+            reason: string;
+            /** @enum {unknown} */
+            status: "cancelled" | "completed" | "failed" | "needs_rerun" | "pending" | "running" | "skipped";
+            step: string;
+        };
+        /**
          * StepDetail
          * @description With what went in and came out: whole where it is small, else its size and its beginning.
          */
@@ -1290,6 +1447,18 @@ export interface components {
             total: number;
         };
         /**
+         * StepPlan
+         * @description `cost_usd` and `duration_ms` are what the step took last time; null where nobody knows.
+         */
+        StepPlan: {
+            action: string;
+            because_of: string | null;
+            cost_usd: number | null;
+            duration_ms: number | null;
+            step: string;
+            why: string;
+        };
+        /**
          * StepSpec
          * @description A node of the run's dependency graph; without a `command` a person or a program drives it.
          */
@@ -1333,6 +1502,16 @@ export interface components {
             total: number;
         };
         /**
+         * StepsWish
+         * @description Of all steps at once.
+         */
+        StepsWish: {
+            /** @enum {unknown} */
+            action: "reset";
+            /** @default  */
+            reason?: string;
+        };
+        /**
          * StepTry
          * @description One attempt; the last one of a step at work has no end.
          */
@@ -1344,6 +1523,24 @@ export interface components {
             started_at: string | null;
             /** @enum {unknown} */
             status: "cancelled" | "completed" | "failed" | "needs_rerun" | "pending" | "running" | "skipped";
+        };
+        /**
+         * StepWish
+         * @description `input` is of start, `output` of complete and fail, `error` of fail, `reason` of the others and of fail.
+         */
+        StepWish: {
+            /** @enum {unknown} */
+            action: "complete" | "fail" | "rerun" | "reset" | "skip" | "start";
+            /** @default null */
+            error?: components["schemas"]["Failure"] | null;
+            /** @default null */
+            input?: unknown;
+            /** @default {} */
+            metadata?: Record<string, never>;
+            /** @default null */
+            output?: unknown;
+            /** @default  */
+            reason?: string;
         };
         /** Tests */
         Tests: {
@@ -1611,6 +1808,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ViewList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_approvals: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+                status?: ("denied" | "expired" | "granted" | "pending")[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The questions to people, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApprovalList"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -1926,6 +2157,42 @@ export interface operations {
             };
         };
     };
+    list_run_approvals: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+                status?: ("denied" | "expired" | "granted" | "pending")[];
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The run's questions to people, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApprovalList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     ask_for_approval: {
         parameters: {
             query?: never;
@@ -1948,6 +2215,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    answer_approval: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                approval_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AnswerBody"];
+            };
+        };
+        responses: {
+            /** @description Grant or deny, once */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApprovalItem"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2330,6 +2633,41 @@ export interface operations {
             };
         };
     };
+    retry_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RetryBody"];
+            };
+        };
+        responses: {
+            /** @description Try the run again, reusing what is still valid, or plan that */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RetryAnswer"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_run_status: {
         parameters: {
             query?: {
@@ -2401,6 +2739,41 @@ export interface operations {
             };
         };
     };
+    change_steps: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StepsWish"];
+            };
+        };
+        responses: {
+            /** @description Reset every step */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepAnswer"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_step: {
         parameters: {
             query?: {
@@ -2422,6 +2795,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["StepDetail"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_step: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+                step: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StepWish"];
+            };
+        };
+        responses: {
+            /** @description Start, complete, fail, skip, rerun or reset a step, with what follows for others */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StepAnswer"];
                 };
             };
             /** @description What went wrong, and what to do next */

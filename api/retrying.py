@@ -1,0 +1,80 @@
+"""A retry over HTTP: a new run that reuses what is still valid, or only the plan of one."""
+
+import uuid
+
+import msgspec
+from aiohttp import web
+
+from api.acting import command_id_of
+from api.answers import json_response
+from api.guard import SCOPE
+from api.routes import BODY, Route
+from api.service import SERVICE, known_run
+from projections.origin import origin_of
+from runfold.commands import Command, OpenReported, Queue
+from runfold.envelope import run_id_of
+from runfold.errors import NotAllowed
+from runfold.events import Json
+from runfold.plan import plan_retry
+from runfold.reporting import Text
+from runfold.retrying import RetryAnswer, answer_of, retry_order, reused_steps
+from runfold.state import Run
+
+
+class RetryBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`payload` in place of the old one; `plan`: say what would be reused and rerun, and change nothing."""
+
+    from_step: Text | None = None
+    payload: Json = None
+    plan: bool = False
+
+
+async def post_retry(request: web.Request) -> web.Response:
+    body: RetryBody = request[BODY]
+    service, scope = request.app[SERVICE], request[SCOPE]
+    run = await known_run(service, request.match_info["run_id"], scope.tenant)
+    plan = plan_retry(run, body.from_step)
+    if body.plan:
+        return json_response(answer_of(plan))
+    _check(run, body)
+    origin = await origin_of(service.log, run.run_id)
+    order = retry_order(origin.order, run, plan, payload=body.payload)
+    reused = reused_steps(run, plan, origin.completed)
+    command: Command = Queue(queued=order, reused=reused)
+    if run.driver == "reported":
+        command = OpenReported(queued=order, reused=reused)
+    command_id = command_id_of(request)
+    run_id = run_id_of(uuid.UUID(command_id))
+    await service.ledger.execute(run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant)
+    return json_response(answer_of(plan, run_id), status=202, headers={"Location": f"/api/runs/{run_id}"})
+
+
+def _check(run: Run, body: RetryBody) -> None:
+    """Over HTTP only registered workflows are started, with what they were registered for."""
+    if run.is_driven and run.workflow is None:
+        raise NotAllowed(
+            f"run `{run.run_id}` was started by hand with a command of its own",
+            hint=f"`runfold retry {run.run_id}` starts it again on its own machine",
+            run_id=run.run_id,
+        )
+    if run.is_driven and body.payload is not None:
+        raise NotAllowed(
+            f"the payload of run `{run.run_id}` stands in its command already",
+            hint="start a new run of the workflow with that payload",
+            run_id=run.run_id,
+        )
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/retry",
+        operation="retry_run",
+        handler=post_retry,
+        summary="Try the run again, reusing what is still valid, or plan that",
+        needs="operator",
+        body=RetryBody,
+        answer=RetryAnswer,
+        status=202,
+    ),
+)

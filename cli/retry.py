@@ -1,0 +1,119 @@
+"""`runfold retry`: try a run again, whole or from a step, reusing what is still valid; `--plan` only says what."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import click
+
+from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
+from cli.remote import RemoteRuns
+from cli.runs import find_run
+from cli.screen import cost, duration, next_command, plain, table, talk
+from cli.settings import Settings
+from cli.wishing import open_ledger
+from runfold.commands import Command, OpenReported, Queue
+from runfold.envelope import run_id_of
+from runfold.plan import plan_retry
+from runfold.retrying import RetryAnswer, answer_of, retry_order, reused_steps
+
+
+@click.command()
+@run_argument
+@click.option("--from", "from_step", metavar="STEP", help="Run it and what rests on it again, reuse the rest.")
+@click.option("--plan", is_flag=True, help="Say what would be reused and what would run again; change nothing.")
+@json_option
+@click.pass_context
+def retry(context: click.Context, *, run_text: str, from_step: str | None, plan: bool, as_json: bool) -> None:
+    """Try a run again as a new run; the old one stays readable."""
+    settings = settings_of(context)
+    code = 0
+    with open_runs(settings) as runs:
+        run = find_run(runs, run_text)
+        if isinstance(runs, RemoteRuns):
+            body = {"plan": plan, **({} if from_step is None else {"from_step": from_step})}
+            answer = runs.retry(run.id, body)
+        elif plan:
+            answer = asyncio.run(_plan(settings, run.id, from_step))
+        else:
+            answer, code = asyncio.run(_retry(settings, run.id, from_step))
+    if as_json:
+        print_json(answer)
+    else:
+        _tell(answer)
+    context.exit(code)
+
+
+async def _plan(settings: Settings, run_id: str, from_step: str | None) -> RetryAnswer:
+    from eventstore.sqlite import SqliteLog
+    from projections.past import At, state_at
+
+    log = await SqliteLog.open(settings.data)
+    try:
+        run, _ = await state_at(log, run_id, At())
+    finally:
+        await log.close()
+    return answer_of(plan_retry(run, from_step))
+
+
+async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tuple[RetryAnswer, int]:
+    """Queued where a worker takes it, opened where it is driven by hand, and else driven here; with its exit code."""
+    from cli.run import local_actor
+    from cli.server_lock import running_server
+    from cli.workflow_file import read_registry
+    from projections.origin import origin_of
+    from runner.here import drive_here
+    from runner.launch import launch_here
+    from runner.terminal import is_terminal
+
+    async with open_ledger(settings) as (ledger, log):
+        run = await ledger.state(run_id)
+        plan = plan_retry(run, from_step)
+        origin = await origin_of(log, run_id)
+        order = retry_order(origin.order, run, plan)
+        reused = reused_steps(run, plan, origin.completed)
+        is_queued = run.driver == "queue" or (run.workflow is not None and running_server(settings.data) is not None)
+        if run.driver == "reported" or is_queued:
+            command: Command = Queue(queued=order, reused=reused)
+            if run.driver == "reported":
+                command = OpenReported(queued=order, reused=reused)
+            identity = uuid.uuid4()
+            new_id = run_id_of(identity)
+            await ledger.execute(new_id, command, command_id=str(identity), actor=local_actor(), tenant=run.tenant)
+            return answer_of(plan, new_id), 0
+        folder = Path(order.cwd) if order.cwd else None
+        workflow = read_registry(folder).workflows.get(order.workflow or "")
+        launch = launch_here(order, workflow, shown=True, tty=is_terminal(1))
+        started: list[str] = []
+        code = await drive_here(
+            ledger,
+            log,
+            order,
+            launch,
+            data=settings.data,
+            tenant=run.tenant,
+            actor=local_actor(),
+            start=started.append,
+            reused=reused,
+        )
+        return answer_of(plan, started[0] if started else None), code
+
+
+def _tell(answer: RetryAnswer) -> None:
+    if answer.steps and answer.new_run_id is None:
+        table(
+            ("STEP", "ACTION", "COST", "TOOK", "WHY"),
+            [
+                (plain(it.step), it.action, cost(it.cost_usd), duration(it.duration_ms), plain(it.why))
+                for it in answer.steps
+            ],
+        )
+    if answer.new_run_id is None:
+        known = cost(answer.cost_usd) if not answer.unknown else f"{cost(answer.cost_usd)} and what nobody knows"
+        talk(f"{len(answer.rerun)} steps would run again, {len(answer.reused)} would be reused; {known}")
+        start = f" --from {answer.from_step}" if answer.from_step else ""
+        next_command(f"runfold retry {answer.retry_of}{start}")
+        return
+    click.echo(answer.new_run_id)
+    talk(f"it reuses {len(answer.reused)} steps" if answer.reused else "everything runs again")
+    next_command(f"runfold watch {answer.new_run_id}")

@@ -1,0 +1,74 @@
+"""A command put to a run of the data folder by the person at this terminal, after what is overdue there was ended."""
+
+import os
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.screen import talk
+from cli.settings import Settings
+from runfold.commands import Command
+from runfold.redact import secrets_of
+
+if TYPE_CHECKING:
+    from eventstore.ledger import Executed, Ledger
+    from eventstore.sqlite import SqliteLog
+
+
+async def execute(
+    settings: Settings, run_id: str, command: Command, tenant: str, *, command_id: str | None = None
+) -> "Executed":
+    from cli.run import local_actor
+
+    async with open_ledger(settings) as (ledger, _):
+        return await ledger.execute(
+            run_id, command, command_id=command_id or str(uuid.uuid4()), actor=local_actor(), tenant=tenant
+        )
+
+
+@asynccontextmanager
+async def open_ledger(settings: Settings) -> AsyncGenerator[tuple["Ledger", "SqliteLog"], None]:
+    from eventstore.ledger import Ledger
+    from eventstore.sqlite import SqliteLog
+
+    log = await SqliteLog.open(settings.data)
+    try:
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        await end_overdue(ledger, log, settings.data)
+        yield ledger, log
+    finally:
+        await log.close()
+
+
+async def end_overdue(ledger: "Ledger", log: "SqliteLog", data: Path) -> None:
+    """Whoever writes first takes in what was left for the log, and, with no server, ends what is overdue here."""
+    from cli.server_lock import running_server
+    from projections.approvals import runs_asking
+    from projections.views import Views
+    from runner.questions import expire_overdue
+    from runner.recover import recover
+
+    await take_in(ledger, data)
+    if running_server(data) is not None:
+        return
+    for lost in await recover(ledger, log, data=data):
+        talk(f"run {lost} had lost its driver")
+    views = Views.open(data)
+    try:
+        views.refresh()
+        asking = runs_asking(views.connection)
+    finally:
+        views.close()
+    for expired in await expire_overdue(ledger, asking):
+        talk(f"run {expired} got no answer in time")
+
+
+async def take_in(ledger: "Ledger", data: Path) -> None:
+    """Record what programs have left in the spool, because nobody was there who could."""
+    from cli.run import local_actor
+    from runner.intake import take_in_spool
+
+    for run_id in await take_in_spool(ledger, data, actor=local_actor()):
+        talk(f"run {run_id} is recorded now; its program could not reach us")
