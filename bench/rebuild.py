@@ -16,8 +16,8 @@ from pathlib import Path
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
+from projections.catalogue import VIEWS
 from projections.rebuilding import rebuild
-from projections.views import VIEWS
 from runfold.envelope import NewEvent
 from runfold.events import (
     CommandExecuted,

@@ -11,12 +11,9 @@ from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
 from eventstore.reading import bounds, data_version, open_reader, read_page
-from projections.approvals import ApprovalFilter, ApprovalList, list_approvals
-from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
-from projections.history import Transition, run_history
+from projections.runs import VIEW as RUNS
 from projections.runs import RunFilter, RunList, find_run_ids, get_fold, get_run, list_runs
-from projections.steps import StepList, list_steps
-from projections.usage import CostFilter, CostList, costs
+from projections.view import View
 from projections.views import Views
 from runfold.envelope import Recorded
 from runfold.errors import InvalidSetting, NotAllowed, NotFound
@@ -24,6 +21,12 @@ from runfold.snapshot import Snapshot, snapshot
 from runfold.state import RESTING, Run
 
 if TYPE_CHECKING:
+    from eventstore.sqlite3_module import sqlite3
+    from projections.approvals import ApprovalFilter, ApprovalList
+    from projections.audit import AuditCount, AuditFilter, AuditList
+    from projections.history import Transition
+    from projections.steps import StepList
+    from projections.usage import CostList
     from runfold.difference import Difference
     from runfold.markdown import Why
 
@@ -39,6 +42,7 @@ class FolderRuns:
     def __init__(self, settings: Settings, views: Views) -> None:
         self._settings = settings
         self.views = views
+        self._others: dict[str, Views] = {}
 
     def list_runs(self, wanted: RunFilter) -> RunList:
         return list_runs(self.views.connection, wanted)
@@ -59,24 +63,36 @@ class FolderRuns:
     def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
         return find_run_ids(self.views.connection, prefix, tenant=None, limit=limit)
 
-    def history(self, run_id: str) -> list[Transition]:
-        return run_history(self.views.connection, run_id)
+    def history(self, run_id: str) -> "list[Transition]":
+        from projections.history import VIEW, run_history
 
-    def steps(self, run_id: str, *, status: tuple[str, ...]) -> StepList:
+        return run_history(self._connection(VIEW), run_id)
+
+    def steps(self, run_id: str, *, status: tuple[str, ...]) -> "StepList":
+        from projections.steps import StepList, list_steps
+
         found = list_steps(self.views.connection, run_id, tenant=None, status=status, limit=STEPS_MAX)
         return found or StepList(items=[], total=0, next_cursor=None)
 
-    def costs(self, *, by: str, limit: int) -> CostList:
-        return costs(self.views.connection, CostFilter(tenant=None, by=by, limit=limit))
+    def costs(self, *, by: str, limit: int) -> "CostList":
+        from projections.usage import VIEW, CostFilter, costs
 
-    def audit(self, wanted: AuditFilter) -> AuditList:
-        return find_audit(self.views.connection, wanted)
+        return costs(self._connection(VIEW), CostFilter(tenant=None, by=by, limit=limit))
 
-    def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]:
-        return count_audit(self.views.connection, wanted, by=by)
+    def audit(self, wanted: "AuditFilter") -> "AuditList":
+        from projections.audit import VIEW, find_audit
 
-    def approvals(self, wanted: ApprovalFilter) -> ApprovalList:
-        return list_approvals(self.views.connection, wanted)
+        return find_audit(self._connection(VIEW), wanted)
+
+    def audit_counts(self, wanted: "AuditFilter", *, by: str) -> "list[AuditCount]":
+        from projections.audit import VIEW, count_audit
+
+        return count_audit(self._connection(VIEW), wanted, by=by)
+
+    def approvals(self, wanted: "ApprovalFilter") -> "ApprovalList":
+        from projections.approvals import VIEW, list_approvals
+
+        return list_approvals(self._connection(VIEW), wanted)
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
         found: list[Recorded] = []
@@ -118,6 +134,18 @@ class FolderRuns:
         finally:
             connection.close()
         return difference(*sides)
+
+    def _connection(self, view: View) -> "sqlite3.Connection":
+        """To query another view with, caught up like that of the runs; what is not asked for is not even loaded."""
+        views = self._others.get(view.name)
+        if views is None:
+            views = self._others[view.name] = Views.open(self._settings.data, views=(RUNS, view))
+        _refresh(views)
+        return views.connection
+
+    def close(self) -> None:
+        for views in (self.views, *self._others.values()):
+            views.close()
 
     def _fold(self, run_id: str) -> Run:
         run = get_fold(self.views.connection, run_id)
@@ -181,13 +209,12 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
             hint="`runfold run -- COMMAND` records one; `runfold doctor` says where runs are kept",
         )
     check_log(settings.data)
-    views = Views.open(settings.data)
+    runs = FolderRuns(settings, Views.open(settings.data, views=(RUNS,)))
     try:
-        if views.refresh().stale:
-            talk(f"note: what follows may be old: {_why_stale(views)}")
-        yield FolderRuns(settings, views)
+        _refresh(runs.views)
+        yield runs
     finally:
-        views.close()
+        runs.close()
 
 
 def prepare_folder(data: Path) -> None:
@@ -211,6 +238,11 @@ def check_log(data: Path) -> None:
     """Refuse a log that is another program's or a newer runfold's. Raises BadRequest."""
     with suppress(NotFound):
         open_reader(data).close()
+
+
+def _refresh(views: Views) -> None:
+    if views.refresh().stale:
+        talk(f"note: what follows may be old: {_why_stale(views)}")
 
 
 def _why_stale(views: Views) -> str:

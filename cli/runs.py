@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from projections.approvals import ApprovalFilter, ApprovalList
-from projections.audit import AuditCount, AuditFilter, AuditList
-from projections.history import Transition
 from projections.runs import RunFilter, RunList
-from projections.steps import StepList
-from projections.usage import CostList
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, NotFound
 from runfold.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from projections.approvals import ApprovalFilter, ApprovalList
+    from projections.audit import AuditCount, AuditFilter, AuditList
+    from projections.history import Transition
+    from projections.steps import StepList
+    from projections.usage import CostList
     from runfold.difference import Difference
     from runfold.markdown import Why
 
@@ -49,19 +49,19 @@ class Runs(Protocol):
         """The newest first."""
         ...
 
-    def history(self, run_id: str) -> list[Transition]: ...
+    def history(self, run_id: str) -> "list[Transition]": ...
 
-    def steps(self, run_id: str, *, status: tuple[str, ...]) -> StepList:
+    def steps(self, run_id: str, *, status: tuple[str, ...]) -> "StepList":
         """All of them."""
         ...
 
-    def costs(self, *, by: str, limit: int) -> CostList: ...
+    def costs(self, *, by: str, limit: int) -> "CostList": ...
 
-    def audit(self, wanted: AuditFilter) -> AuditList: ...
+    def audit(self, wanted: "AuditFilter") -> "AuditList": ...
 
-    def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]: ...
+    def audit_counts(self, wanted: "AuditFilter", *, by: str) -> "list[AuditCount]": ...
 
-    def approvals(self, wanted: ApprovalFilter) -> ApprovalList: ...
+    def approvals(self, wanted: "ApprovalFilter") -> "ApprovalList": ...
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage: ...
 

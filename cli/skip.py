@@ -11,8 +11,9 @@ from cli.run import local_actor
 from cli.screen import next_command, talk
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
+from projections.catalogue import VIEWS
 from projections.skips import record_skip
-from projections.views import VIEWS, Checkpoint, Views
+from projections.views import Checkpoint, Views
 from runfold.errors import NotAllowed
 from runfold.events import ViewEventSkipped
 

@@ -8,9 +8,10 @@ from eventstore.faults import Fault
 from eventstore.reading import bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import OF_ANOTHER_KIND
+from projections.catalogue import VIEWS
 from projections.skips import Skips
 from projections.view import View, fold_page
-from projections.views import VIEWS, Checkpoint, Views, read_checkpoints
+from projections.views import Checkpoint, Views, read_checkpoints
 from runfold.errors import InvalidEvent, RunfoldError
 
 FAULTS_MAX = 20  # Of one table: whoever sees as many rebuilds.

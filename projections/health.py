@@ -5,8 +5,9 @@ from typing import Literal
 
 import msgspec
 
+from projections.catalogue import VIEWS
 from projections.view import View
-from projections.views import VIEWS, Checkpoint
+from projections.views import Checkpoint
 
 REMEDY = (
     "`runfold rebuild` folds the views anew; where that parks too, this runfold cannot read the event: upgrade it,"

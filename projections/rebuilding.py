@@ -9,6 +9,7 @@ import msgspec
 
 from eventstore.contract import PAGE_EVENTS
 from eventstore.sqlite3_module import sqlite3
+from projections.catalogue import VIEWS
 from projections.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
@@ -21,7 +22,7 @@ from projections.generations import (
     views_file,
 )
 from projections.view import View
-from projections.views import VIEWS, Checkpoint, Views, bounds_of, connect, is_held, read_checkpoints
+from projections.views import Checkpoint, Views, bounds_of, connect, is_held, read_checkpoints
 from runfold.errors import BadRequest, Contended, Unavailable
 
 PAGE_EVENTS_BUILDING = 4 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.

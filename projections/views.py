@@ -13,7 +13,6 @@ import msgspec
 from eventstore.contract import PAGE_EVENTS, Bounds, Page
 from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
-from projections import approvals, artifacts, audit, history, runs, stats, step_cache, timeline, usage
 from projections.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
@@ -28,17 +27,6 @@ from projections.skips import Skips
 from projections.view import Fold, Parked, View, fold_page
 from runfold.errors import Contended, Diverged, NotFound, Unavailable
 
-VIEWS: tuple[View, ...] = (
-    runs.VIEW,
-    history.VIEW,
-    audit.VIEW,
-    usage.VIEW,
-    timeline.VIEW,
-    artifacts.VIEW,
-    stats.VIEW,
-    approvals.VIEW,
-    step_cache.VIEW,
-)
 OPEN_WAIT_SECONDS = 10.0
 BUSY_TIMEOUT_MS = 5_000
 ERROR_CHARS_MAX = 500
@@ -109,8 +97,13 @@ class Views:
         self._is_writable = False
 
     @classmethod
-    def open(cls, data: Path, *, views: tuple[View, ...] = VIEWS, page_events: int = PAGE_EVENTS) -> "Views":
-        """The views of a data folder, made where there are none. Raises Contended, InvalidSetting."""
+    def open(cls, data: Path, *, views: tuple[View, ...] | None = None, page_events: int = PAGE_EVENTS) -> "Views":
+        """The views of a data folder, all or some, made where there are none. Raises Contended, InvalidSetting."""
+        if views is None:
+            # Whoever reads one view only must not wait for the code of all of them.
+            from projections.catalogue import VIEWS
+
+            views = VIEWS
         opened = cls(data, views, page_events)
         try:
             try:

@@ -10,11 +10,12 @@ import pytest
 
 from eventstore.sqlite import SqliteLog
 from projections.artifacts import list_artifacts
+from projections.catalogue import VIEWS
 from projections.stats import ALL_HOURS, bucket_of, percentile, queue, run_stats
 from projections.steps import get_step, list_steps
 from projections.timeline import timeline
 from projections.usage import DAY_US, GROUPS, CostFilter, costs
-from projections.views import VIEWS, Views
+from projections.views import Views
 from runfold.envelope import SYSTEM_STREAM, Recorded
 from runfold.events import ArtifactStored, RunQueued, TokenUsage, ToolCalled, ToolReturned
 from runfold.evolve import fold

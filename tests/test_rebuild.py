@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from eventstore.sqlite import SqliteLog
+from projections.catalogue import VIEWS
 from projections.rebuilding import rebuild
-from projections.views import VIEWS, Views
+from projections.views import Views
 from runfold.envelope import NewEvent
 from runfold.events import Event, Message, RunQueued, RunStarted, encode_data, event_type
 

@@ -15,6 +15,7 @@ import pytest
 
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
+from projections.catalogue import VIEWS
 from projections.drift import Drift
 from projections.generations import CURRENT_FILE
 from projections.rebuilding import rebuild
@@ -22,7 +23,7 @@ from projections.runs import VIEW as RUNS
 from projections.runs import RunsFold
 from projections.skips import record_skip
 from projections.view import Decoded, View
-from projections.views import VIEWS, Freshness, Views
+from projections.views import Freshness, Views
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, Contended, InvalidSetting
 from runfold.events import Message, ViewEventSkipped

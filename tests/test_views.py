@@ -15,12 +15,13 @@ import pytest
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
+from projections.catalogue import VIEWS
 from projections.history import run_history
 from projections.rebuilding import rebuild
 from projections.runs import RunFilter, find_run_ids, get_run, list_runs, newest_run_id
 from projections.service import ViewService
 from projections.view import Decoded, View, decode_run
-from projections.views import VIEWS, Views
+from projections.views import Views
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded, time_text
 from runfold.errors import BadRequest
 from runfold.events import (

@@ -1,0 +1,16 @@
+"""Every view there is."""
+
+from projections import approvals, artifacts, audit, history, runs, stats, step_cache, timeline, usage
+from projections.view import View
+
+VIEWS: tuple[View, ...] = (
+    runs.VIEW,
+    history.VIEW,
+    audit.VIEW,
+    usage.VIEW,
+    timeline.VIEW,
+    artifacts.VIEW,
+    stats.VIEW,
+    approvals.VIEW,
+    step_cache.VIEW,
+)
