@@ -58,6 +58,7 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
     """Archive old final runs, then empty their output and activity."""
     from cli.run import local_actor
     from eventstore import cleaning
+    from eventstore.state_file import kept_going, mend_states
 
     settings = settings_of(context)
     need_folder(settings, "clean")
@@ -77,6 +78,8 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
         talk(f"{len(found)} runs, {sum(item.size_bytes for item in found):,} bytes; nothing was changed")
         return
     done = cleaning.clean(settings.data, found, whole=whole, actor=local_actor())
+    with kept_going():
+        mend_states(settings.data)
     if as_json:
         print_json(done)
     else:
