@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 def park(data: Path, view: str) -> int:
     """Put a view back to before the run's last event, as parked; that event's position."""
     position: int = read(data, "ps")["items"][0]["position"]
+    # A view is made by the first who reads it.
+    read(data, "history", "@last")
     with closing(open_reader(data)) as log:
         before = read_page(log, after=position - 2, limit=1).events[0]
     with closing(sqlite3.connect(data / "views.1.db")) as views, views:
