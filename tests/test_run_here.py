@@ -6,6 +6,7 @@ import hashlib
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from runfold import events
 from runfold.commands import Cancel
 from runfold.envelope import Recorded
 from runfold.events import FileWritten, RunFailed, SubprocessOutput, TurnCompleted, TurnFailed
@@ -128,6 +130,26 @@ async def test_no_report_is_lost_when_the_command_ends_while_reports_are_being_w
     events = [recorded.event() for recorded in await history(tmp_path)]
 
     assert [e.path for e in events if isinstance(e, FileWritten)] == [str(number) for number in range(3000)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+async def test_git_and_pytest_run_as_they_would_without_us(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "test_it.py").write_text("def test_good(): pass\n\ndef test_bad(): assert False\n")
+    git = drive(tmp_path / "git", "git", "init", "--initial-branch", "main", str(project))
+    tests = drive(
+        tmp_path / "pytest", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", str(project)
+    )
+    told = [recorded.event() for recorded in await history(tmp_path / "pytest")]
+
+    assert (git.returncode, tests.returncode) == (0, 1), git.stderr + tests.stderr
+    assert (project / ".git").is_dir()
+    assert git.stdout == output_of(tmp_path / "git")
+    assert b"1 failed, 1 passed" in tests.stdout
+    (counted,) = (event for event in told if isinstance(event, events.TestRunCompleted))
+    assert (counted.framework, counted.passed, counted.failed) == ("pytest", 1, 1)
 
 
 @pytest.mark.slow
