@@ -90,8 +90,12 @@ class Attachments:
                 continue  # Kept by another machine, or cleaned.
             self.outputs += 1
             offset = 0
-            for position, size_bytes, sha256 in turns:
-                if _digest(path, offset, size_bytes) != sha256:
+            left: list[tuple[int, int, str]] = list(turns)
+            while left:
+                # Turns side by side may be recorded in another order than their output was kept.
+                found = next((turn for turn in left if _digest(path, offset, turn[1]) == turn[2]), None)
+                if found is None:
+                    position = left[0][0]
                     yield Fault(
                         kind="output",
                         message=f"`output.log` of `{run_id}` is not what event {position} ended with",
@@ -99,7 +103,8 @@ class Attachments:
                         position=position,
                     )
                     break
-                offset += size_bytes
+                left = [turn for turn in left if turn is not found]
+                offset += found[1]
 
 
 def blobs_of(type_name: str, content: Any) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """`verify` names whatever was altered: in the log, beside it, and in the views."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -23,8 +24,8 @@ from eventstore.verifying import Proof, anchors_beside, read_anchors
 from projections.drift import Drift
 from projections.views import Views
 from runfold.commands import Complete, Observe, OpenReported
-from runfold.envelope import run_id_of
-from runfold.events import ArtifactStored, FileWritten, Message, RunQueued
+from runfold.envelope import NewEvent, run_id_of
+from runfold.events import ArtifactStored, FileWritten, Message, RunQueued, TurnCompleted, encode_data
 
 RUNS = 6
 BATCHES = 4
@@ -379,3 +380,32 @@ def test_the_command_tells_with_its_exit_code(data: Path, tmp_path: Path) -> Non
     assert "runfold rebuild" in drifted.stderr
     assert altered.returncode == 1
     assert json.loads(altered.stdout)["faults"][0]["kind"] == "event"
+
+
+async def test_output_of_turns_side_by_side_is_proved_in_whatever_order_they_ended(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    events = [
+        NewEvent(
+            id=str(uuid.uuid4()),
+            type="turn_completed",
+            data=encode_data(TurnCompleted(turn=turn, output_bytes=2, output_sha256=hashlib.sha256(said).hexdigest())),
+            at_us=1,
+            tenant="default",
+            actor="worker:a",
+        )
+        for turn, said in ((1, b"aa"), (2, b"bb"))
+    ]
+    await log.append("r_a", events, expected=0)
+    await log.close()
+    output = tmp_path / "runs" / "r_a" / "output.log"
+    output.parent.mkdir(parents=True)
+    reader = open_reader(tmp_path)
+
+    output.write_bytes(b"bbaa")
+    sound = list(Attachments(reader, tmp_path).faults(upto=2))
+    output.write_bytes(b"bbxa")
+    altered = list(Attachments(reader, tmp_path).faults(upto=2))
+
+    reader.close()
+    assert sound == []
+    assert [(fault.kind, fault.position) for fault in altered] == [("output", 1)]
