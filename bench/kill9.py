@@ -24,6 +24,7 @@ from eventstore.sqlite3_module import sqlite3
 
 WRITERS = 8
 RUNS = 4
+POLL_SECONDS = 0.01  # Between two looks at what is awaited.
 PAUSE_SECONDS = 0.05
 START_SECONDS = 60.0
 _LOST = (aiohttp.ClientError, OSError, TimeoutError)
@@ -115,7 +116,7 @@ async def _start(place: _Field) -> asyncio.subprocess.Process:
 async def _more_reports(place: _Field, count: int) -> None:
     wanted = len(place.acknowledged) + count
     while len(place.acknowledged) < wanted:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def _post(session: aiohttp.ClientSession, place: _Field, path: str, body: Any) -> dict[str, Any]:
@@ -175,7 +176,7 @@ async def _read(session: aiohttp.ClientSession, place: _Field, run: str, chance:
                     if left == 0:
                         break
         place.reconnects += 1
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def _judge(place: _Field, runs: list[str], kills: int) -> Outcome:
