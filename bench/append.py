@@ -1,23 +1,21 @@
-"""Measures appends to the log beside a bare insert of the same rows and indexes, in one run; exit 1 below a floor.
+"""Measures appends to the log beside a bare insert of the same rows and indexes.
 
 The bare insert is what no contract would cost: callers that wait for a group commit in one hop to a thread, with
-nothing looked up, hashed, or kept but the rows themselves. Rounds are interleaved; each figure is a median.
+nothing looked up, hashed, or kept but the rows themselves.
 """
 
 import asyncio
-import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from random import Random
 from uuid import UUID
 
 import aiosqlite
 
+from bench.scoreboard import Figure, compared, interleaved, percentile, show
 from eventstore.reading import COLUMNS
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
@@ -34,7 +32,7 @@ _CHANCE = Random(1)
 WIDTH = 17
 ROWS_MAX = 256  # In one statement.
 _ROW = f"({', '.join('?' * WIDTH)})"
-FLOORS = {"64 on 64 runs": 0.7, "64 on 64 runs, ids not by time": 0.0, "64 on one run": 0.4, "1 caller": 0.7}
+P99_RATIO_MAX = 3.0
 
 
 def by_time() -> UUID:
@@ -100,7 +98,7 @@ class Bare:
             await self._arrived.wait()
             self._arrived.clear()
             group, self._waiting = self._waiting, []
-            await self._connection._execute(self._insert, [row for row, _ in group])
+            await self._connection._execute(self._insert, [row for row, _ in group])  # type: ignore
             for _, future in group:
                 if not future.done():
                     future.set_result(None)
@@ -117,7 +115,7 @@ async def timed(count: int, callers: int, caller: Callable[[int, int, list[float
     started = time.perf_counter()
     await asyncio.gather(*(caller(number, count // callers, waits) for number in range(callers)))
     seconds = time.perf_counter() - started
-    return [count / seconds, sorted(waits)[int(len(waits) * 0.99)] * 1000]
+    return [count / seconds, percentile(waits, 0.99) * 1000]
 
 
 async def bare(folder: Path, count: int, callers: int, new_id: Callable[[], UUID], runs: int) -> list[float]:
@@ -173,34 +171,26 @@ async def ours(folder: Path, count: int, callers: int, new_id: Callable[[], UUID
     return figures
 
 
-def main() -> int:
-    versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {versions}; events of {len(DATA)} B of data")
-    cases: dict[str, tuple[int, int, Callable[[], UUID], int]] = {
-        "64 on 64 runs": (EVENTS, CALLERS, by_time, CALLERS),
-        "64 on 64 runs, ids not by time": (EVENTS, CALLERS, by_chance, CALLERS),
-        "64 on one run": (EVENTS, CALLERS, by_time, 1),
-        "1 caller": (EVENTS_ALONE, 1, by_time, 1),
-    }
-    figures: dict[tuple[str, str], list[list[float]]] = {}
-    for _ in range(ROUNDS):
-        for name, case in cases.items():
-            for kind, work in (("bare", bare), ("ours", ours)):
-                with tempfile.TemporaryDirectory(prefix="runfold-bench-") as folder:
-                    figures.setdefault((name, kind), []).append(asyncio.run(work(Path(folder), *case)))
-    missed = False
-    print(f"{'work':32} {'bare/s':>9} {'ours/s':>9} {'p99 ms':>7}  ratio")
-    for name in cases:
-        rates = {kind: statistics.median(rate for rate, _ in figures[name, kind]) for kind in ("bare", "ours")}
-        p99 = statistics.median(wait for _, wait in figures[name, "ours"])
-        # The rounds of a pair stand next to each other, so a busy machine slows both.
-        pairs = zip(figures[name, "ours"], figures[name, "bare"], strict=True)
-        ratio = statistics.median(mine[0] / theirs[0] for mine, theirs in pairs)
-        missed = missed or ratio < FLOORS[name]
-        says = f"{ratio:.2f} (floor {FLOORS[name]})" if FLOORS[name] else f"{ratio:.2f}"
-        print(f"{name:32} {rates['bare']:9,.0f} {rates['ours']:9,.0f} {p99:7.1f}  {says}")
-    return 1 if missed else 0
+CASES: tuple[tuple[str, int, int, Callable[[], UUID], int, float | None], ...] = (
+    ("64 callers on 64 runs", EVENTS, CALLERS, by_time, CALLERS, 0.7),
+    ("64 callers on 64 runs, ids not by time", EVENTS, CALLERS, by_chance, CALLERS, None),
+    ("64 callers on one run", EVENTS, CALLERS, by_time, 1, 0.4),
+    ("1 caller", EVENTS_ALONE, 1, by_time, 1, 0.7),
+)
+
+
+def measure() -> Iterator[Figure]:
+    def once(work: Callable[..., Awaitable[list[float]]], *case: object) -> list[float]:
+        with tempfile.TemporaryDirectory(prefix="runfold-bench-") as folder:
+            return asyncio.run(work(Path(folder), *case))  # type: ignore[arg-type]
+
+    for name, *case, floor in CASES:
+        found = interleaved(ROUNDS, {"bare": lambda: once(bare, *case), "ours": lambda: once(ours, *case)})  # noqa: B023
+        rates, waits = ({kind: [it[n] for it in found[kind]] for kind in found} for n in (0, 1))
+        yield compared(name, "events/s", rates["ours"], rates["bare"], beside="a bare insert", floor=floor)
+        ceiling = None if floor is None else P99_RATIO_MAX
+        yield compared(f"{name}, p99", "ms", waits["ours"], waits["bare"], beside="a bare insert", ceiling=ceiling)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(show(measure()))

@@ -1,12 +1,10 @@
-"""Measures the fold and the decisions of runs with a thousand steps, in a chain and in a fan; prints medians of three.
+"""Measures the fold and the decisions of runs with a thousand steps, in a chain and in a fan."""
 
-Run with `python bench/domain.py` from the root.
-"""
-
-import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from bench.scoreboard import Figure, figure, show
 from runfold import commands as c
 from runfold import events as e
 from runfold.decide import decide
@@ -45,18 +43,18 @@ def folded(run: Run) -> Run:
     return run
 
 
-def seconds(measured: Callable[[], object]) -> float:
+def seconds(measured: Callable[[], object]) -> list[float]:
     times: list[float] = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         measured()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return times
 
 
-def measure(shape: str) -> None:
+def measure_shape(shape: str) -> Iterator[Figure]:
     run = opened(shape)
-    print(f"{shape}: {EVENTS / seconds(lambda: folded(run)):,.0f} events/s folded")
+    yield figure(f"fold, steps in a {shape}", "events/s", [EVENTS / took for took in seconds(lambda: folded(run))])
     done = folded(run)
     changed = done
     for event in decide(done, c.MarkRerun(step="s999"), 1):
@@ -69,13 +67,13 @@ def measure(shape: str) -> None:
         "Markdown report": lambda: markdown_report(done),
     }
     for name, wish in wishes.items():
-        print(f"{shape}: {name} {seconds(wish) * 1_000:.2f} ms")
+        yield figure(f"{name}, steps in a {shape}", "ms", [took * 1_000 for took in seconds(wish)])
 
 
-def main() -> None:
+def measure() -> Iterator[Figure]:
     for shape in ("chain", "fan"):
-        measure(shape)
+        yield from measure_shape(shape)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(show(measure()))

@@ -1,7 +1,6 @@
-"""Measures whether several processes share one log fairly; exit status 1 where they do not.
+"""Measures whether several processes share one log fairly: five of them append in tight loops for ten seconds.
 
-Five processes append in tight loops for ten seconds. None may store less than half of the mean, and one append in a
-hundred may take longer than 100 ms. Run with `make bench`.
+None may store less than half of the mean, and one append in a hundred may take longer than 100 ms.
 """
 
 import asyncio
@@ -11,8 +10,10 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from bench.scoreboard import Figure, percentile, show
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import NewEvent
 
@@ -42,7 +43,7 @@ async def write(data: Path, run_id: str, seconds: float) -> None:
     print(*(f"{milliseconds:.3f}" for milliseconds in took))
 
 
-def measure(data: Path) -> list[list[float]]:
+def write_together(data: Path) -> list[list[float]]:
     """The times of every append, by process."""
     command = [sys.executable, "-m", "bench.fairness", str(data)]
     processes = [
@@ -59,24 +60,27 @@ def measure(data: Path) -> list[list[float]]:
     return [[float(text) for text in process.communicate()[0].split()] for process in processes]
 
 
-def main() -> int:
+def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="runfold-bench-") as folder:
-        took = measure(Path(folder))
+        took = write_together(Path(folder))
+    everything = [milliseconds for times in took for milliseconds in times]
     mean = statistics.mean(len(times) for times in took)
-    everything = sorted(milliseconds for times in took for milliseconds in times)
-    p50, p99 = (everything[int(len(everything) * part)] for part in (0.50, 0.99))
-    for number, times in enumerate(took):
-        print(
-            f"process {number}: {len(times):7,} appends, {len(times) / mean:.2f} of the mean, max {max(times):.0f} ms"
-        )
-    print(f"all: {len(everything) / SECONDS:,.0f} appends/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-    fair = min(len(times) for times in took) >= SHARE_MIN * mean and p99 <= P99_MS_MAX
-    print("fair" if fair else f"not fair: at least {SHARE_MIN} of the mean and p99 of at most {P99_MS_MAX:.0f} ms")
-    return 0 if fair else 1
+    shares = [len(times) / mean for times in took]
+    yield Figure(
+        work=f"{PROCESSES} processes on one log, the slowest",
+        value=len(everything) / SECONDS,
+        unit="events/s",
+        ratio=min(shares),
+        beside="their mean",
+        floor=SHARE_MIN,
+        spread=(min(shares), max(shares)),
+    )
+    p99 = percentile(everything, 0.99)
+    yield Figure(work=f"{PROCESSES} processes on one log, p99", value=p99, unit="ms", ceiling=P99_MS_MAX)
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 3:
         asyncio.run(write(Path(sys.argv[1]), sys.argv[2], SECONDS))
     else:
-        sys.exit(main())
+        sys.exit(show(measure()))

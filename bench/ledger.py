@@ -1,18 +1,15 @@
-"""Measures the ledger beside the log it writes to: commands a second as ratios of plain appends of the same events.
-
-Run with `python bench/ledger.py`. Every figure is the median of interleaved rounds in one run, on fresh files.
-"""
+"""Measures the ledger beside the log it writes to: commands a second as ratios of plain appends of the same events."""
 
 import asyncio
-import statistics
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from bench.scoreboard import Figure, compared, interleaved, show
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Observe, OpenReported
@@ -93,16 +90,18 @@ def shapes(keyed: bool) -> dict[str, tuple[Work, Work]]:
     }
 
 
-async def main() -> None:
+def measure() -> Iterator[Figure]:
     for keyed in (False, True):
         for name, (append, execute) in shapes(keyed).items():
-            rounds = [(await seconds_of(append), await seconds_of(execute)) for _ in range(ROUNDS)]
-            ratio = statistics.median(before / after for before, after in rounds)
             count = COMMANDS_ALONE if name == "1 caller" else COMMANDS_EACH * CALLERS
-            rate = count / statistics.median(after for _, after in rounds)
-            kind = "with command id" if keyed else "without"
-            sys.stdout.write(f"{name}, {kind}: {rate:,.0f}/s, {ratio:.2f} of plain appends\n")
+            works = {"append": append, "execute": execute}
+            rates = interleaved(
+                ROUNDS,
+                {kind: lambda work=work: count / asyncio.run(seconds_of(work)) for kind, work in works.items()},  # type: ignore[misc]  # noqa: B023
+            )
+            told = f"{name}, {'with a command id' if keyed else 'without'}"
+            yield compared(told, "commands/s", rates["execute"], rates["append"], beside="plain appends")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(show(measure()))

@@ -1,14 +1,11 @@
-"""Measures events reported over HTTP beside an aiohttp handler with a bare insert of the same rows, in one run.
-
-Run with `python -m bench.post`. The client is a process of its own; rounds of a pair stand next to each other.
-"""
+"""Measures events reported over HTTP beside an aiohttp handler with a bare insert of the same rows."""
 
 import asyncio
 import json
-import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from aiohttp import web
 
 from api.app import make_app
 from bench.append import Bare, by_time
+from bench.scoreboard import Figure, compared, figure, interleaved, show
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
@@ -95,30 +93,23 @@ def _body(size: int) -> bytes:
     return msgspec.json.encode({"events": [{"type": "file_written", "data": DATA}] * size})
 
 
-def main() -> int:
-    missed = False
-    for size in REQUESTS:
-        rounds: list[tuple[dict[str, float], dict[str, float]]] = []
-        for _ in range(ROUNDS):
-            with tempfile.TemporaryDirectory(prefix="runfold-bench-") as one:
-                first = asyncio.run(bare(Path(one), size))
-            with tempfile.TemporaryDirectory(prefix="runfold-bench-") as other:
-                rounds.append((first, asyncio.run(ours(Path(other), size))))
-        ratios = [mine["rate"] / theirs["rate"] for theirs, mine in rounds]
-        rate = {index: statistics.median(pair[index]["rate"] * size for pair in rounds) for index in (0, 1)}
-        p99 = statistics.median(mine["p99_ms"] for _, mine in rounds)
-        ratio = statistics.median(ratios)
-        spent = statistics.median(theirs["cpu_seconds"] / mine["cpu_seconds"] for theirs, mine in rounds)
-        missed = missed or ratio < FLOORS[size]
-        print(
-            f"{size} events a POST, {CONNECTIONS} connections: {rate[1]:,.0f}/s / {rate[0]:,.0f}/s = {ratio:.2f}"
-            f" [{min(ratios):.2f}-{max(ratios):.2f}] (floor {FLOORS[size]}); p99 {p99:.1f} ms; by CPU time {spent:.2f}"
+def measure() -> Iterator[Figure]:
+    def once(work: Callable[[Path, int], Awaitable[dict[str, float]]], size: int) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="runfold-bench-") as folder:
+            return asyncio.run(work(Path(folder), size))  # type: ignore[arg-type]
+
+    for size, floor in FLOORS.items():
+        found = interleaved(ROUNDS, {"bare": lambda: once(bare, size), "ours": lambda: once(ours, size)})  # noqa: B023
+        rates = {kind: [it["rate"] * size for it in found[kind]] for kind in found}
+        spent = {kind: [1 / it["cpu_seconds"] for it in found[kind]] for kind in found}
+        name = f"{size} a POST, {CONNECTIONS} connections"
+        yield compared(
+            name, "events/s", rates["ours"], rates["bare"], beside="a handler with a bare insert", floor=floor
         )
-    return 1 if missed else 0
+        yield compared(f"{name}, by CPU time", "1/s", spent["ours"], spent["bare"], beside="the same")
+        waits = [it["p99_ms"] for it in found["ours"]]
+        yield figure(f"{name}, p99", "ms", waits, ceiling=P99_MS_MAX if size == 1 else None)
 
 
 if __name__ == "__main__":
-    started = time.monotonic()
-    status = main()
-    print(f"{time.monotonic() - started:.0f} s")
-    sys.exit(status)
+    sys.exit(show(measure()))

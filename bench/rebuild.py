@@ -1,18 +1,19 @@
-"""Measures folding all views from a log of mixed agent runs, beside plainly reading the same rows in the same run.
+"""Measures folding all views from a log of mixed agent runs, beside plainly reading the same rows.
 
-Run with `make bench`. Every figure is the median of interleaved rounds, in seconds of this process alone (the machine
-may be shared); the log is written once.
+In seconds of this process alone, as the machine may be shared; the log is written once.
 """
 
 import asyncio
 import random
-import statistics
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from bench.scoreboard import Figure, compared, interleaved, show
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
@@ -56,20 +57,17 @@ def story(chance: random.Random, number: int) -> list[Event]:
     events: list[Event] = [*opening, TurnStarted(turn=1, pid=8)]
     while len(events) < RUN_EVENTS - 3:
         path, text, call = f"src/{chance.randrange(300)}.py", "x" * 160, f"call-{len(events)}"
-        events += chance.choices(
-            (
-                [SubprocessOutput(text=text)],
-                [ToolCalled(tool="edit", call_id=call, arguments={"path": path}),
-                 ToolReturned(call_id=call, result=text)],
-                [Message(text=text)],
-                [Reasoning(text=text)],
-                [FileRead(path=path, bytes=900)],
-                [FileWritten(path=path, bytes=900, kind="update")],
-                [CommandExecuted(command="make test", exit_code=0, duration_ms=800)],
-                [TokenUsage(model="m", provider="p", input_tokens=900, output_tokens=90, cost_micros=400)],
-            ),
-            weights=(45, 10, 10, 8, 8, 8, 6, 5),
-        )[0]  # fmt: skip
+        kinds: tuple[list[Event], ...] = (
+            [SubprocessOutput(text=text)],
+            [ToolCalled(tool="edit", call_id=call, arguments={"path": path}), ToolReturned(call_id=call, result=text)],
+            [Message(text=text)],
+            [Reasoning(text=text)],
+            [FileRead(path=path, bytes=900)],
+            [FileWritten(path=path, bytes=900, kind="update")],
+            [CommandExecuted(command="make test", exit_code=0, duration_ms=800)],
+            [TokenUsage(model="m", provider="p", input_tokens=900, output_tokens=90, cost_micros=400)],
+        )
+        events += chance.choices(kinds, weights=(45, 10, 10, 8, 8, 8, 6, 5))[0]
     return [*events, TurnCompleted(turn=1, exit_code=0, duration_ms=9_000), RunCompleted(reason_code="EXIT_ZERO")]
 
 
@@ -125,30 +123,25 @@ def rebuild_with(folder: Path, names: tuple[str, ...]) -> float:
     return time.process_time() - started
 
 
-def main() -> None:
+def measure() -> Iterator[Figure]:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS
     names = tuple(view.name for view in VIEWS)
     with tempfile.TemporaryDirectory(prefix="runfold-bench-") as name:
         folder = Path(name)
         asyncio.run(fill(folder, count))
         reader = open_reader(folder)
-        count = (
-            read_page(reader, after=0, limit=1).scanned_to and reader.execute("SELECT position FROM head").fetchone()[0]
-        )
+        count = reader.execute("SELECT position FROM head").fetchone()[0]
         reader.close()
-        rounds: dict[str, list[float]] = {}
-        for _ in range(ROUNDS):
-            rounds.setdefault("plain rows", []).append(read_plainly(folder))
-            rounds.setdefault("pages of events", []).append(read_pages(folder))
-            rounds.setdefault("all views", []).append(rebuild_with(folder, names))
-            for view in names:
-                rounds.setdefault(f"only {view}", []).append(rebuild_with(folder, (view,)))
-    plain = statistics.median(rounds["plain rows"])
-    print(f"{count} events, {len(names)} views")
-    for what, seconds in rounds.items():
-        median = statistics.median(seconds)
-        print(f"{what:<18} {count / median:>12,.0f} events/s   {plain / median:.3f} of plain rows")
+        works: dict[str, Callable[[], float]] = {
+            "read as pages": partial(read_pages, folder),
+            f"rebuild of all {len(names)} views": partial(rebuild_with, folder, names),
+            **{f"rebuild of `{name}` alone": partial(rebuild_with, folder, (name,)) for name in names},
+        }
+        took = interleaved(ROUNDS, {"plain": lambda: read_plainly(folder), **works})
+    rates = {work: [count / seconds for seconds in rounds] for work, rounds in took.items()}
+    for work in works:
+        yield compared(work, "events/s", rates[work], rates["plain"], beside="plain rows")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(show(measure()))

@@ -1,14 +1,14 @@
-"""Measures SSE beside a plain aiohttp handler that writes the very same bytes, in one run; prints ratios.
+"""Measures SSE beside a plain aiohttp handler that writes the very same bytes, in rounds that alternate.
 
-Run with `python -m bench.sse`. Every figure is the median of three interleaved rounds; the client
-is a process of its own. The plain handler writes bytes
-that are ready, 64 KiB a write: what is left beside it is reading the log and encoding.
+The client is a process of its own. The plain handler writes bytes that are ready, 64 KiB a write: what is left beside
+it is reading the log and encoding.
 """
 
 import asyncio
-import statistics
+import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from aiohttp import web
 
 from api.app import make_app
 from bench.post import TOKEN, load, serve
+from bench.scoreboard import Figure, compared, show
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
-from runfold.commands import Complete, Observe, OpenReported
+from runfold.commands import Command, Complete, Observe, OpenReported
 from runfold.events import FileWritten, RunQueued
 
 ROUNDS = 3
@@ -35,7 +36,8 @@ async def _take(session: aiohttp.ClientSession, url: str, keep: bytearray) -> No
             keep += piece
 
 
-async def main() -> None:
+async def resumed() -> dict[str, list[float]]:
+    """MB/s of each round."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
         log = await SqliteLog.open(folder)
@@ -43,7 +45,7 @@ async def main() -> None:
         views = await ViewService.open(folder)
         stack.push_async_callback(views.close)
         ledger = Ledger(log)
-        commands = [OpenReported(queued=RunQueued(driver="reported"))]
+        commands: list[Command] = [OpenReported(queued=RunQueued(driver="reported"))]
         commands += [
             Observe(events=tuple(FileWritten(path=f"src/{n + i}.py", bytes=n + i) for i in range(400)))
             for n in range(0, EVENTS, 400)
@@ -75,12 +77,15 @@ async def main() -> None:
             for name, port, path in (("plain", beside, "/"), ("resume", ours, f"/api/runs/{RUN}/stream")):
                 figures = await load("take", port, path, 1, len(ready))
                 rates[name].append(len(ready) / figures["seconds"] / 1e6)
-        middle = {name: statistics.median(values) for name, values in rates.items()}
-        print(f"resume of {EVENTS:,} events, {len(ready) / 1e6:.1f} MB, {ROUNDS} rounds")
-        for name, values in rates.items():
-            ratio = middle[name] / middle["plain"]
-            print(f"{name:8} {middle[name]:8.1f} MB/s  (min {min(values):.1f}, max {max(values):.1f})  {ratio:.2f}")
+        return rates
+
+
+def measure() -> Iterator[Figure]:
+    rates = asyncio.run(resumed())
+    yield compared(
+        f"resume of {EVENTS:,} events", "MB/s", rates["resume"], rates["plain"], beside="the same bytes", floor=0.6
+    )
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(show(measure()))

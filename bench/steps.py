@@ -1,17 +1,18 @@
-"""What one wish about a step costs: sixteen phases, a thousand steps in a chain and in a fan, on a real log.
+"""Measures what one wish about a step costs: sixteen phases, a thousand steps in a chain and in a fan, on a real log.
 
-`python -m bench.steps` prints milliseconds; the terminal's start is a whole process, from its fork to its exit.
+The terminal's start is a whole process, from its fork to its exit.
 """
 
 import asyncio
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from bench.scoreboard import Figure, figure, percentile, show
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Command, CompleteStep, MarkRerun, OpenReported, StartStep
@@ -30,7 +31,7 @@ def graphs() -> dict[str, tuple[StepSpec, ...]]:
     return {"16 phases": phases, "1,000 in a chain": chain, "1,000 in a fan": fan}
 
 
-async def measure(name: str, steps: tuple[StepSpec, ...], data: Path) -> None:
+async def wishes(name: str, steps: tuple[StepSpec, ...], data: Path) -> list[Figure]:
     log = await SqliteLog.open(data)
     try:
         ledger, run_id, took = Ledger(log, data=data), f"r_{uuid.uuid4().hex[:26]}", list[float]()
@@ -50,11 +51,12 @@ async def measure(name: str, steps: tuple[StepSpec, ...], data: Path) -> None:
         report = (time.perf_counter() - began) * 1_000
     finally:
         await log.close()
-    p95 = statistics.quantiles(took, n=20)[-1]
-    print(
-        f"{name:18} transition p50 {statistics.median(took):6.2f} ms  p95 {p95:6.2f} ms  "
-        f"rerun of all {cascade:7.2f} ms  report {report:6.2f} ms"
-    )
+    return [
+        figure(f"transition of a step, {name}", "ms", took),
+        Figure(work=f"transition of a step, {name}, p95", value=percentile(took, 0.95), unit="ms"),
+        Figure(work=f"rerun of all, {name}", value=cascade, unit="ms"),
+        Figure(work=f"report, {name}", value=report, unit="ms"),
+    ]
 
 
 def start_of_the_terminal() -> list[float]:
@@ -66,13 +68,12 @@ def start_of_the_terminal() -> list[float]:
     return took
 
 
-def main() -> None:
+def measure() -> Iterator[Figure]:
     for name, steps in graphs().items():
         with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(measure(name, steps, Path(folder)))
-    took = start_of_the_terminal()
-    print(f"start of `runfold step`: p50 {statistics.median(took):.0f} ms, best {min(took):.0f} ms")
+            yield from asyncio.run(wishes(name, steps, Path(folder)))
+    yield figure("start of `runfold step`", "ms", start_of_the_terminal())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(show(measure()))
