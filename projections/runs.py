@@ -310,7 +310,7 @@ def _reads(type_name: str) -> bool:
 
 VIEW = View(
     name="runs",
-    revision=4,
+    revision=5,
     tables=("runs",),
     ddl=_DDL,
     make_fold=RunsFold,

@@ -411,10 +411,10 @@ def _counted(run: Run, event: _Counted) -> Run:
     match event:
         case ToolCalled():
             # A late report of a run that rests is kept in the log, and opens nothing.
-            repeats = _repeated_tool(run.repeats, event)
             if run.is_resting:
                 return run
-            run = replace(run, repeats=repeats)
+            call = _in_short(f"{event.tool} {_encode(event.arguments).decode()}")
+            run = replace(run, repeats=replace(run.repeats, call_id=event.call_id, call=call))
             kept = run.open_tools
             if len(kept) >= OPEN_TOOLS_MAX:
                 kept = dict(list(kept.items())[1:])
@@ -423,9 +423,9 @@ def _counted(run: Run, event: _Counted) -> Run:
             if event.call_id not in run.open_tools:
                 return run
             left = {call_id: tool for call_id, tool in run.open_tools.items() if call_id != event.call_id}
-            return replace(run, open_tools=left)
+            return replace(run, open_tools=left, repeats=_repeated_tool(run.repeats, event))
         case CommandExecuted():
-            command = event.command[:REPEATED_CHARACTERS_MAX]
+            command = _in_short(f"{event.command} {event.status} {event.exit_code} {event.output_tail}")
             again = command == run.repeats.command
             commands = run.repeats.commands + 1 if again else 1
             return replace(run, repeats=replace(run.repeats, command=command, commands=commands))
@@ -531,8 +531,14 @@ def _only_step(run: Run) -> str | None:
     return run.open_steps[0].step if len(run.open_steps) == 1 and not run.open_turns else None
 
 
-def _repeated_tool(repeats: Repeats, event: ToolCalled) -> Repeats:
-    tool = f"{event.tool} {_encode(event.arguments).decode()}"
-    if len(tool) > REPEATED_CHARACTERS_MAX:
-        tool = f"{tool[:REPEATED_CHARACTERS_MAX]}… {len(tool)} {zlib.crc32(tool.encode())}"
+def _repeated_tool(repeats: Repeats, event: ToolReturned) -> Repeats:
+    if event.call_id != repeats.call_id:
+        return repeats  # One of several calls at once, of which the last tells.
+    tool = _in_short(f"{repeats.call} {event.status} {_encode(event.result).decode()}")
     return replace(repeats, tool=tool, tools=repeats.tools + 1 if tool == repeats.tool else 1)
+
+
+def _in_short(text: str) -> str:
+    if len(text) <= REPEATED_CHARACTERS_MAX:
+        return text
+    return f"{text[:REPEATED_CHARACTERS_MAX]}… {len(text)} {zlib.crc32(text.encode())}"

@@ -94,8 +94,11 @@ class LimitHit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True):
-    """How often in a row the agent did the very same: a digest of it, and the count."""
+    """How often in a row the agent did the very same with the very same result: both in short, and the count."""
 
+    call_id: str = ""
+    call: str = ""
+    """The last call, which may not have returned yet."""
     tool: str = ""
     tools: int = 0
     command: str = ""

@@ -99,13 +99,38 @@ def test_usage_of_unknown_price_stops_a_run_with_a_cost_limit_unless_it_was_aske
     assert names(spent(1, cost=5), observe(provisional, claim=1)) == ["token_usage"]
 
 
+def called(tool: str, *results: str) -> list[Any]:
+    """Calls of a tool, each with its result."""
+    pairs = (
+        (e.ToolCalled(tool=tool, call_id=f"{n}"), e.ToolReturned(call_id=f"{n}", result=result))
+        for n, result in enumerate(results)
+    )
+    return [event for pair in pairs for event in pair]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        called("ls", "one", "two", "three"),
+        called("ls", "x" * 300 + "1", "x" * 300 + "2", "x" * 300 + "3"),
+        [e.ToolCalled(tool="ls", call_id=str(n)) for n in range(3)],
+        [*called("ls", "same", "same"), *called("cat", "same"), *called("ls", "same")],
+        [e.CommandExecuted(command="make", exit_code=2, output_tail=f"{n} errors") for n in (9, 5, 1)],
+    ],
+)
+def test_a_call_that_is_repeated_until_its_result_changes_is_no_stuck_loop(events: list[Any]) -> None:
+    run = after(here(limits={"stuck_loop": 3}), observe(*events, claim=1))
+
+    assert (run.status, run.hit) == ("running", None)
+
+
 @pytest.mark.parametrize(
     ("limits", "events", "code"),
     [
         ({"tokens": 10}, [e.TokenUsage(input_tokens=6, output_tokens=4)], "TOKEN_LIMIT_EXCEEDED"),
         ({"consecutive_fails": 2}, [e.UnitFailed(unit="a"), e.UnitRejected(unit="b")], "CONSECUTIVE_FAILS"),
         ({"attempts": 2}, [e.UnitStarted(unit="a", attempt=n) for n in (1, 2, 3)], "CIRCUIT_BREAKER"),
-        ({"stuck_loop": 3}, [e.ToolCalled(tool="ls", call_id=str(n)) for n in range(3)], "STUCK_LOOP"),
+        ({"stuck_loop": 3}, called("ls", "same", "same", "same"), "STUCK_LOOP"),
         ({"stuck_loop": 2}, [e.CommandExecuted(command="ls")] * 2, "STUCK_LOOP"),
         (
             {"reject_rate": "50%"},
