@@ -117,7 +117,7 @@ def _act(
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
         if isinstance(runs, RemoteRuns):
-            status = runs.control(run.id, action, reason=reason, limits=limits).status
+            status = runs.control(run.id, action, reason=reason, now=now, limits=limits).status
         else:
             command = Pause(reason=reason, now=True) if now else COMMANDS[action](reason=reason)
             if limits and isinstance(command, Resume):

@@ -8,7 +8,7 @@ import msgspec
 
 from runfold import commands
 from runfold.envelope import Recorded, time_us
-from runfold.errors import InvalidEvent
+from runfold.errors import BadRequest, InvalidEvent
 from runfold.events import (
     EVENT_TYPES,
     Count,
@@ -88,6 +88,8 @@ Action = Literal["pause", "resume", "cancel", "complete", "fail", "stop", "pause
 class ControlBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     action: Action
     reason: Text = ""
+    now: bool = False
+    """With `pause`: its processes are stopped where they are, not at the turn's end."""
     limits: dict[str, Json] = {}
     reason_code: Text | None = None
     message: str = ""
@@ -140,9 +142,12 @@ def ats_us_of(body: EventsBody) -> list[int | None]:
 
 
 def control_command(body: ControlBody) -> commands.Command:
+    """Raises BadRequest."""
+    if body.now and body.action != "pause":
+        raise BadRequest(f"`now` is said with `pause`, not with `{body.action}`", hint="leave it out")
     match body.action:
         case "pause":
-            return commands.Pause(reason=body.reason)
+            return commands.Pause(reason=body.reason, now=body.now)
         case "paused":
             return commands.Paused(reason=body.reason)
         case "resume":

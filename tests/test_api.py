@@ -366,3 +366,23 @@ async def test_an_error_that_nobody_foresaw_tells_no_detail(served: Served, monk
 
 async def test_the_probes_answer_without_a_token(served: Served) -> None:
     assert [(await served.client.get(path)).status for path in ("/livez", "/readyz")] == [200, 200]
+
+
+@pytest.mark.parametrize("now", [True, False])
+async def test_a_pause_over_http_says_whether_it_waits_for_the_turns_end(served: Served, now: bool) -> None:
+    run_id = await served.open_run(title="a", lease_seconds=60)
+
+    answer = await served.control(run_id, "pause", now=now)
+    last = (await served.events(run_id))[-1]
+
+    assert answer.status == 202
+    assert (last["type"], last["data"].get("now", False)) == ("pause_requested", now)
+
+
+async def test_now_is_said_of_a_pause_only(served: Served) -> None:
+    run_id = await served.open_run(title="a")
+
+    answer = await served.control(run_id, "cancel", now=True)
+
+    assert (answer.status, len(await served.events(run_id))) == (400, 2)
+    assert "`now` is said with `pause`" in (await answer.json())["detail"]
