@@ -12,13 +12,16 @@ import runfold
 from cli.file_systems import NETWORK, file_system_of
 from cli.folder import check_log
 from cli.reading import json_option, print_json, settings_of
-from cli.screen import colour
+from cli.screen import colour, duration
 from cli.server_lock import running_server
 from cli.settings import ENVIRONMENT, Settings
+from eventstore.leases import wall_us
 from eventstore.reading import LOG_FILE
 from eventstore.sqlite3_module import SQLITE_VERSION, is_affected, sqlite3
 from projections.health import troubles_of
+from projections.stats import Queue, queue
 from projections.views import Views
+from runfold.envelope import time_us
 from runfold.errors import RunfoldError
 
 
@@ -114,6 +117,7 @@ def _log(data: Path) -> list[Finding]:
         views = Views.open(data)
         try:
             freshness, checkpoints = views.refresh(), views.checkpoints()
+            waiting = queue(views.connection, tenant=None)
         finally:
             views.close()
     except RunfoldError as error:
@@ -125,7 +129,19 @@ def _log(data: Path) -> list[Finding]:
         return [Finding(name="views", level="problem", text=f"{item.sentence}; {item.remedy}") for item in troubles]
     state = "behind the log" if freshness.stale else "as new as the log"
     text = f"{state}, at position {freshness.position}"
-    return [Finding(name="views", level="note" if freshness.stale else "ok", text=text)]
+    return [Finding(name="views", level="note" if freshness.stale else "ok", text=text), _queue(data, waiting)]
+
+
+def _queue(data: Path, waiting: Queue) -> Finding:
+    """How many runs wait for a worker, and how long the first of them has."""
+    if waiting.oldest_at is None:
+        return Finding(name="queue", level="ok", text="no run waits for a worker")
+    waited = duration((wall_us() - time_us(waiting.oldest_at)) / 1_000)
+    number = "1 run waits" if waiting.depth == 1 else f"{waiting.depth} runs wait"
+    text = f"{number} for a worker, {waiting.oldest_run_id} for {waited}"
+    if running_server(data) is None:
+        return Finding(name="queue", level="note", text=f"{text}; `runfold up` starts one")
+    return Finding(name="queue", level="ok", text=text)
 
 
 def _server(data: Path) -> Finding:

@@ -189,7 +189,12 @@ def _open(run: Run, command: Queue | StartHere | OpenReported) -> Events:
             return (_driven_by(command.queued, "queue"), *command.reused)
         case StartHere():
             claimed = RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1)
-            started = RunStarted(worker=command.worker, pid=command.pid, boot_id=command.boot_id)
+            started = RunStarted(
+                worker=command.worker,
+                pid=command.pid,
+                pid_started_at=command.pid_started_at,
+                boot_id=command.boot_id,
+            )
             return (_driven_by(command.queued, "here"), claimed, started, *command.reused)
         case OpenReported():
             imported = command.queued.driver == "imported"
@@ -240,7 +245,14 @@ def _start(run: Run, command: Start) -> Events:
             hint=f"`runfold status {run.run_id}` says why",
             run_id=run.run_id,
         )
-    return (RunStarted(worker=command.worker or run.worker, pid=command.pid, boot_id=command.boot_id),)
+    return (
+        RunStarted(
+            worker=command.worker or run.worker,
+            pid=command.pid,
+            pid_started_at=command.pid_started_at,
+            boot_id=command.boot_id,
+        ),
+    )
 
 
 def _start_turn(run: Run, command: StartTurn, now_us: int) -> Events:

@@ -6,7 +6,6 @@ again between turns (`_settle`): there is no second channel, and what was asked 
 
 import asyncio
 import contextlib
-import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -352,8 +351,7 @@ class Driving:
         if run.status == "pausing":
             return Paused(claim=claim)
         if run.status == "queued":
-            boot_id = machine.boot_id() or None
-            return Start(claim=claim, worker=self._claims.worker, pid=os.getpid(), boot_id=boot_id)
+            return Start(claim=claim, worker=self._claims.worker, **machine.this_process())
         return None
 
     async def _fail(self, message: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import TypedDict
 
 
 def host() -> str:
@@ -21,6 +22,18 @@ def process_started_at(pid: int) -> str:
     """When a living process began, in the kernel's ticks since boot; empty when it is gone or not told."""
     fields = _stat(pid)
     return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else ""
+
+
+class ProcessIdentity(TypedDict):
+    pid: int
+    pid_started_at: str | None
+    boot_id: str | None
+
+
+def this_process() -> ProcessIdentity:
+    """This very process, as `run_started` names it: its number alone may be another's later."""
+    pid = os.getpid()
+    return {"pid": pid, "pid_started_at": process_started_at(pid) or None, "boot_id": boot_id() or None}
 
 
 def is_process_alive(pid: int, started_at: str) -> bool:

@@ -30,7 +30,7 @@ def last(run: Run, command: Any) -> Any:
 
 
 def here(**queued: Any) -> c.StartHere:
-    return c.StartHere(queued=e.RunQueued(**queued), worker="w", host="h", pid=7, boot_id="b")
+    return c.StartHere(queued=e.RunQueued(**queued), worker="w", host="h", pid=7, pid_started_at="70", boot_id="b")
 
 
 def reported(**queued: Any) -> c.OpenReported:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from runfold.commands import Cancel, Pause, Resume
-from runfold.events import LogUpdated, RunCancelled, RunFailed, TurnCancelled, TurnStarted
+from runfold.events import (
+    LogUpdated,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    RunStopped,
+    TurnCancelled,
+    TurnStarted,
+)
 from runner import machine
 from tests.working import PATIENCE_SECONDS, working
 
@@ -21,6 +30,12 @@ grace_seconds = 0.3
 """
 
 
+DETECTED = "COMPLETION_DETECTED"
+SAID = "ALL TASKS COMPLETE"
+WORK, HELLO = (Path(__file__).parent / "recordings" / "codex" / f"{name}.jsonl" for name in ("work", "hello"))
+"""What codex printed in sessions of ours."""
+
+
 def shell(script: str, name: str = "w", more: str = "") -> str:
     return SHELL.format(name=name, script=script, more=more)
 
@@ -31,7 +46,12 @@ async def test_a_queued_run_is_claimed_started_and_completed(tmp_path: Path) -> 
 
         run = await worker.wait_rest(run_id)
 
+        started = next(r.event() for r in await worker.events(run_id) if r.type == "run_started")
+
         assert (run.status, run.reason_code, run.pid) == ("completed", "EXIT_ZERO", None)
+        assert isinstance(started, RunStarted)
+        assert machine.is_process_alive(started.pid or 0, started.pid_started_at or "")
+        assert (started.pid, started.boot_id) == (os.getpid(), machine.boot_id())
         assert await worker.types(run_id) == [
             "run_queued",
             "run_claimed",
@@ -86,22 +106,29 @@ async def test_a_callers_prompt_is_given_word_for_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "rules", "reason", "rule", "turns"),
+    ("script", "more", "reason", "proof", "turns"),
     [
-        ("test -e one && echo ALL DONE; touch one", 'pattern = "ALL DO.E$"', "COMPLETION_DETECTED", "pattern", 2),
-        ("test -e one && touch STOP; touch one", 'stop_file = "STOP"', "STOP_FILE", "stop_file", 2),
-        ("test -e one && exit 7; touch one", "exit_code = 7", "COMPLETION_DETECTED", "exit_code", 2),
+        ("test -e one && echo ALL DONE; touch one", 'pattern = "ALL DO.E$"', DETECTED, ("pattern", "ALL DONE"), 2),
+        ("cat {hello}; test -e one && cat {work}; touch one", 'pattern = "^ALL T"', DETECTED, ("pattern", SAID), 2),
+        ("test -e one && touch STOP; touch one", 'stop_file = "STOP"', "STOP_FILE", ("stop_file", "STOP"), 2),
+        ("test -e one && exit 7; touch one", "exit_code = 7", DETECTED, ("exit_code", "7"), 2),
+        ("test -e one && cat {work}; touch one", "format_end = true", DETECTED, ("format_end", "codex"), 2),
         ("true", 'pattern = "never"', "MAX_TURNS_REACHED", None, 4),
     ],
 )  # fmt: skip
 async def test_a_loop_ends_at_the_first_rule_that_is_fulfilled(
-    tmp_path: Path, script: str, rules: str, reason: str, rule: str | None, turns: int
+    tmp_path: Path, script: str, more: str, reason: str, proof: tuple[str, str] | None, turns: int
 ) -> None:
-    async with working(tmp_path, shell(script, more=f"max_turns = 4\n[workflow.w.completion]\n{rules}")) as worker:
-        run = await worker.wait_rest(await worker.queue("w"))
+    script = script.format(work=WORK, hello=HELLO)
+    async with working(tmp_path, shell(script, more=f"max_turns = 4\n[workflow.w.completion]\n{more}")) as worker:
+        run_id = await worker.queue("w")
+        run = await worker.wait_rest(run_id)
+        ended = (await worker.events(run_id))[-1].event()
 
         assert (run.reason_code, run.turns) == (reason, turns)
-        assert (run.completion.rule if run.completion else None) == rule
+        assert isinstance(ended, RunCompleted | RunStopped)
+        found = getattr(ended, "completion", None)
+        assert (None if found is None else (found.rule, found.line)) == proof
 
 
 async def test_a_pause_waits_for_the_turns_end_and_a_resume_goes_on(tmp_path: Path) -> None:
@@ -263,8 +290,7 @@ async def test_no_more_runs_than_slots_are_driven_at_once(tmp_path: Path) -> Non
 async def test_an_agents_turn_succeeds_with_exit_0_and_its_own_word(
     tmp_path: Path, script: str, status: str, reason: str
 ) -> None:
-    (recording,) = (Path(__file__).parent / "recordings").rglob("codex/work.jsonl")
-    toml = shell(script.format(recording=recording), more='format = "codex"\nmodel = "gpt-5"')
+    toml = shell(script.format(recording=WORK), more='format = "codex"\nmodel = "gpt-5"')
     async with working(tmp_path, toml) as worker:
         run = await worker.wait_rest(await worker.queue("w"))
 
@@ -272,8 +298,7 @@ async def test_an_agents_turn_succeeds_with_exit_0_and_its_own_word(
 
 
 async def test_an_agents_final_message_is_kept_before_the_run_ends(tmp_path: Path) -> None:
-    (recording,) = (Path(__file__).parent / "recordings").rglob("codex/work.jsonl")
-    async with working(tmp_path, shell(f"cat {recording}", more='format = "codex"')) as worker:
+    async with working(tmp_path, shell(f"cat {WORK}", more='format = "codex"')) as worker:
         run_id = await worker.queue("w")
         await worker.wait_rest(run_id)
         types = await worker.types(run_id)
