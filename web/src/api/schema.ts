@@ -914,6 +914,8 @@ export interface components {
             limits?: Record<string, never>;
             /** @default  */
             message?: string;
+            /** @default false */
+            now?: boolean;
             /** @default  */
             reason?: string;
             /** @default null */
