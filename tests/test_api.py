@@ -301,6 +301,7 @@ async def test_pages_of_events_join_without_gap_or_repeat(served: Served) -> Non
     await served.report(run_id, *[note(number) for number in range(25)])
 
     seen: list[int] = []
+    page: dict[str, Any] = {}
     after: str | None = "0"
     while after is not None:
         page = await (await served.ask("GET", f"/api/runs/{run_id}/events?limit=7&after={after}")).json()
