@@ -29,7 +29,10 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
 
 
 class _Reported(_Event, frozen=True, kw_only=True):
-    """What a driven program may say of its own run; `source` is None where the driver or the agent itself said it."""
+    """What a driven program may say of its own run; `source` is None where the driver or the agent itself said it.
+
+    `sentinel` is a line of its own that it printed; `workspace` is what the driver saw change there during the turn.
+    """
 
     source: str | None = None
 

@@ -51,6 +51,7 @@ class CompletionRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`environment` lists the variables that pass to the command beside the usual harmless ones.
 
+    `watch_files` None watches where the agent's format tells no files; `ignore_files` are patterns of names.
     In `prompt` and in the prompt file `{turn}`, `{file:PATH}` and the parameters are filled in anew for each turn.
     """
 
@@ -67,6 +68,8 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     turn_retries: int = 0
     completion: CompletionRules = CompletionRules()
     watch_logs: tuple[str, ...] = ()
+    watch_files: bool | None = None
+    ignore_files: tuple[str, ...] = ()
     workspace: str = "."
     environment: tuple[str, ...] = ()
     resume: tuple[str, ...] | None = None

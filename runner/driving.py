@@ -46,15 +46,14 @@ from runner import machine
 from runner.claims import Claims, background
 from runner.launch import Launch, counted_before
 from runner.listener import Listener
-from runner.logs import WatchedLogs
 from runner.output import Output
 from runner.response import keep_response
 from runner.turn import Turn, TurnEnd
 from runner.verdict import judge, turn_ended
+from runner.watching import Watching
 
 PAUSE_DEADLINE_SECONDS = 600.0  # A turn that ends later than this is stopped where it is.
 TICK_SECONDS = 1.0
-LOOK_SECONDS = 0.5  # How often watched logs are looked at.
 UNAVAILABLE_TRIES = 10
 SETTLE_TRIES = 8
 _HEEDED = frozenset(
@@ -226,7 +225,7 @@ class Driving:
             if self._resumes:
                 self._counted = await counted_before(self._log, self.run_id)
             plan, digest = await asyncio.to_thread(self._launch.plan, run, number, resumes=self._resumes)
-            logs = WatchedLogs(Path(plan.cwd or "."), self._launch.watch_logs, plan.secrets)
+            watching = await asyncio.to_thread(Watching, self._launch, data=self._data)
             listener = Listener(
                 format_name=self._launch.format,
                 pattern=self._launch.completion.pattern,
@@ -258,18 +257,13 @@ class Driving:
             turn.end()
         try:
             await self._stop_when_due()
-            async with background(self._watch(logs)):
-                self.last = await turn.run(self._observe)
-            await self._observe(logs.look())
+            async with watching.telling(listener, self._observe, self._observe) as observe:
+                self.last = await turn.run(observe)
             self._counted = self.last.heard.counted
         finally:
             self._turn = None
+            watching.close()
         return True
-
-    async def _watch(self, logs: WatchedLogs) -> None:
-        while self._launch.watch_logs:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self._observe(logs.look())
 
     async def _observe(self, events: Sequence[Event | Unknown], output: Output | None = None) -> None:
         if not events or self._is_fenced:

@@ -47,6 +47,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     turn_retries: int = 0
     completion: CompletionRules = CompletionRules()
     watch_logs: tuple[str, ...] = ()
+    watch_files: bool | None = None
+    ignore_files: tuple[str, ...] = ()
     resume: tuple[str, ...] | None = None
     grace_seconds: float = 5.0
     inherits_stdin: bool = False
@@ -140,6 +142,8 @@ def launch_of(order: RunQueued, workflow: Workflow | None) -> Launch:
         turn_retries=workflow.turn_retries,
         completion=rules_of(order),
         watch_logs=workflow.watch_logs,
+        watch_files=workflow.watch_files,
+        ignore_files=workflow.ignore_files,
         resume=workflow.resume,
         grace_seconds=order.grace_seconds,
     )

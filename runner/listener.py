@@ -91,6 +91,11 @@ class Listener:
                 events += self._recognise(text)
             return events
 
+    @property
+    def reports_files(self) -> bool:
+        """Whether what it hears, so far, is a format that tells which files are written."""
+        return self._name is not None and format_of(self._name).reports_files
+
     def finish(self) -> Sequence[Event | Unknown]:
         """What is only known once the program has ended."""
         with self._lock:

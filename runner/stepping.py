@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ from runner.step_cache import find, restore
 from runner.step_files import MissingFile, collect, digests_of
 from runner.turn import Turn, TurnEnd, TurnPlan
 from runner.verdict import failure_of, turn_ended
+from runner.watching import Watching
 
 STEP_SLOTS = 4
 BACKOFF_SECONDS_MAX = 3_600.0
@@ -72,6 +74,7 @@ class StepDriving(Driving):
         self._step_turns: dict[str, Turn] = {}
         self._opening = asyncio.Lock()
         self._closing = asyncio.Lock()
+        self._watching: Watching | None = None
 
     async def drive(self, *, after: int) -> Run:
         try:
@@ -81,6 +84,11 @@ class StepDriving(Driving):
             for turn in self._step_turns.values():
                 turn.end()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            self._close_watching()
+
+    def _close_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.close()
 
     def _end_turn(self, *, at_once: bool = False) -> None:
         self._moved.set()
@@ -204,6 +212,11 @@ class StepDriving(Driving):
             # Turns are numbered in the order of the log, so only one is opened at a time.
             number = (await self._ledger.state(self.run_id)).turn + 1
             listener = Listener(format_name=self._launch.format, model=self._launch.model)
+            if self._watching is None or not self._step_turns:
+                # One for all that go on at once: they share the workspace.
+                self._close_watching()
+                self._watching = await asyncio.to_thread(Watching, self._launch, data=self._data)
+            watching = self._watching
             try:
                 turn = Turn.open(self._plan(spec, attempt), run_id=self.run_id, path=path, listener=listener)
             except OSError as error:
@@ -225,7 +238,9 @@ class StepDriving(Driving):
         if self._is_ending or spec.id in opened.step_hits:
             turn.end()
         try:
-            end = await turn.run(lambda events, output: self._observe_step(spec.id, events, output))
+            observe = partial(self._observe_step, spec.id)
+            async with watching.telling(listener, self._observe, observe) as hear:
+                end = await turn.run(hear)
         finally:
             del self._step_turns[spec.id]
         async with self._closing:

@@ -42,6 +42,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     `says_end`: the format has a success event of its own, and exit code 0 without it is no success.
     `prompt`: how a prompt reaches it. `waits_for_stdin`: it reads an open stdin to its end before it starts.
+    `reports_files`: it tells which files its tools write.
     `provider`: whom it asks unless it is configured otherwise, for prices; no event claims it.
     """
 
@@ -52,6 +53,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     waits_for_stdin: bool = False
     prints_cost: bool = False
     prints_model: bool = False
+    reports_files: bool = True
     provider: str | None = None
     resume: tuple[str, ...] = ()
     resume_after: str | None = None

@@ -6,7 +6,7 @@ from runfold.events import Event, TelemetryRejected, Unknown
 from runfold.telemetry import parse_line
 from runner.formats.contract import Format, Parser
 
-FORMAT = Format(name="plain", says_end=False)
+FORMAT = Format(name="plain", says_end=False, reports_files=False)
 
 
 class PlainParser(Parser):
