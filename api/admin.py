@@ -13,7 +13,7 @@ from api.reading import Limit, RunsQuery, ViewQuery, query_views, run_filter
 from api.routes import QUERY, Route
 from api.run_queries import number_cursor
 from api.service import SERVICE
-from projections.runs import RunList, list_runs
+from projections.run_list import RunList, list_runs
 from projections.stats import OUTCOMES, Queue, RunStats, all_time, queue, run_stats
 from projections.usage import DAY_US, CostFilter, CostList, Group, costs
 from projections.views import read_checkpoints

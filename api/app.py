@@ -35,7 +35,7 @@ from api.sessions import Scope, Sessions
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
 from projections.history import Transition
-from projections.runs import RunList
+from projections.run_list import RunList
 from projections.service import ViewService
 from runfold import reporting
 from runfold.difference import Difference
@@ -316,6 +316,14 @@ TABLE: tuple[Route, ...] = (
         query=pages.LoginQuery,
         status=303,
         linked=True,
+    ),
+    Route(
+        method="GET",
+        path="/session",
+        operation="get_session",
+        handler=pages.get_session,
+        summary="Whose session or token this is, and what it may do",
+        answer=pages.SessionAnswer,
     ),
     Route(
         method="POST",

@@ -6,13 +6,14 @@ import msgspec
 from aiohttp import web
 
 from api.answers import json_response
-from api.guard import COOKIE
+from api.guard import COOKIE, SCOPE
 from api.problems import CSP_PAGE
 from api.routes import BODY, QUERY
 from api.service import SERVICE
-from api.sessions import SESSION_SECONDS, Scope
+from api.sessions import SESSION_SECONDS, Role, Scope
 from projections.health import public_error, troubles_of
 from projections.views import read_checkpoints
+from runfold.envelope import time_text
 from runfold.errors import Unauthorized, Unavailable
 
 _STATIC = Path(__file__).parent / "static"
@@ -39,6 +40,16 @@ class Readiness(msgspec.Struct, frozen=True):
 
 class LoginQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: str | None = None
+
+
+class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """For whom this browser or token acts, and as what. With `all_tenants` it may choose another tenant."""
+
+    tenant: str
+    role: Role
+    actor: str
+    all_tenants: bool
+    expires_at: str | None
 
 
 class SessionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +93,19 @@ async def get_login(request: web.Request) -> web.Response:
             raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")
         _give_cookie(request, response, scope)
     return response
+
+
+async def get_session(request: web.Request) -> web.Response:
+    scope = request[SCOPE]
+    return json_response(
+        SessionAnswer(
+            tenant=scope.tenant,
+            role=scope.role,
+            actor=scope.actor,
+            all_tenants=scope.of_all,
+            expires_at=None if scope.expires_at_us is None else time_text(scope.expires_at_us),
+        )
+    )
 
 
 async def post_session(request: web.Request) -> web.Response:

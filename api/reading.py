@@ -17,7 +17,8 @@ from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
 from projections.history import run_history
 from projections.past import parse_at, state_at
-from projections.runs import RunFilter, get_run, list_runs
+from projections.run_list import RunFilter, list_runs
+from projections.runs import get_run
 from projections.views import Freshness
 from runfold.envelope import Recorded, envelope_json
 from runfold.events import EventClass, event_class

@@ -26,6 +26,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     of_all: bool = False
     """Whether the token was for all tenants, before the request chose one."""
+    expires_at_us: int | None = None
+    """When whoever asks has to log in again; None: never."""
 
     def may(self, needed: str) -> bool:
         if needed == "root":
@@ -58,6 +60,8 @@ class Sessions:
         return held.scope if held is not None and held.expires > time.monotonic() else None
 
     def open_session(self, scope: Scope) -> str:
+        ends_us = time.time_ns() // 1_000 + SESSION_SECONDS * 1_000_000
+        scope = msgspec.structs.replace(scope, expires_at_us=min(scope.expires_at_us or ends_us, ends_us))
         return _keep(self._sessions, scope, SESSION_SECONDS, SESSIONS_MAX)
 
     def close_session(self, session: str) -> None:

@@ -16,7 +16,7 @@ from api.service import SERVICE, Service, known_run
 from eventstore.contract import EventLog
 from eventstore.framing import Framed, Framing
 from projections.past import At, state_at
-from projections.runs import LIMIT_MAX, RunFilter, list_runs
+from projections.run_list import LIMIT_MAX, RunFilter, list_runs
 from runfold.envelope import Recorded, envelope_json
 from runfold.errors import Gone
 from runfold.events import EventClass

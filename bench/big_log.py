@@ -18,7 +18,7 @@ from eventstore.reading import open_reader, read_page, uuid_bytes
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.rebuilding import rebuild
-from projections.runs import RunFilter, list_runs
+from projections.run_list import RunFilter, list_runs
 from projections.views import Views
 from runfold.envelope import derived_id
 

@@ -20,7 +20,7 @@ from cli.screen import is_terminal, next_command, talk
 from cli.server_lock import running_server
 from cli.settings import Settings
 from cli.status import show_status
-from projections.runs import RunFilter
+from projections.run_list import RunFilter
 from runfold.errors import Unavailable
 
 STOP_SECONDS = 10.0

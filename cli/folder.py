@@ -11,8 +11,9 @@ from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
 from eventstore.reading import bounds, data_version, open_reader, read_page
+from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
-from projections.runs import RunFilter, RunList, find_run_ids, get_fold, get_run, list_runs
+from projections.runs import find_run_ids, get_fold, get_run
 from projections.view import View
 from projections.views import Views
 from runfold.envelope import Recorded

@@ -5,7 +5,7 @@ import click
 from cli.reading import json_option, open_runs, print_json, settings_of
 from cli.runs import list_all
 from cli.screen import cost, duration, elapsed_ms, plain, short_ids, table
-from projections.runs import STATUSES, RunFilter
+from projections.run_list import STATUSES, RunFilter
 from runfold.snapshot import Snapshot
 
 PAGE_RUNS = 200
@@ -34,7 +34,7 @@ def ps(
     with open_runs(settings_of(context)) as runs:
         found = list_all(runs, wanted) if everything else runs.list_runs(wanted)
     if as_json:
-        print_json({"items": found.items, "total": found.total, "next_cursor": found.next_cursor})
+        print_json(found)
         return
     if quiet:
         for item in found.items:

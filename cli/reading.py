@@ -9,7 +9,7 @@ import msgspec
 
 from cli.runs import Runs
 from cli.settings import Settings, load_settings
-from projections.runs import RunFilter
+from projections.run_list import RunFilter
 from runfold.errors import RunfoldError
 
 COMPLETED_RUNS = 50

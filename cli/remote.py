@@ -16,7 +16,7 @@ from cli.settings import Settings
 from projections.approvals import ApprovalFilter, ApprovalItem, ApprovalList
 from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.history import Transition
-from projections.runs import LIMIT_MAX, RunFilter, RunList
+from projections.run_list import LIMIT_MAX, RunFilter, RunList
 from projections.steps import StepItem, StepList
 from projections.usage import CostList
 from runfold import errors

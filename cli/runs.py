@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from projections.runs import RunFilter, RunList
+from projections.run_list import RunFilter, RunList
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, NotFound
 from runfold.snapshot import Snapshot
@@ -108,7 +108,7 @@ def list_all(runs: Runs, wanted: RunFilter) -> RunList:
         following = runs.list_runs(msgspec.structs.replace(wanted, cursor=cursor))
         items += following.items
         cursor = following.next_cursor
-    return RunList(items=items, total=page.total, next_cursor=None)
+    return msgspec.structs.replace(page, items=items, next_cursor=None)
 
 
 def _newest(runs: Runs) -> str | None:

@@ -9,7 +9,7 @@ import msgspec
 from eventstore.sqlite3_module import sqlite3
 from projections.names import Names
 from projections.view import Decoded, View
-from runfold.envelope import SYSTEM_STREAM, Recorded, time_text, time_us
+from runfold.envelope import A_MOMENT, SYSTEM_STREAM, Recorded, moment_us, time_text
 from runfold.errors import BadRequest
 from runfold.events import EVENT_CLASSES, EVENT_TYPES, Failure, event_class
 
@@ -286,9 +286,9 @@ def _first_since(connection: sqlite3.Connection, moment_us: int) -> int:
 
 def _time(name: str, text: str) -> int:
     try:
-        return time_us(text)
+        return moment_us(text)
     except (ValueError, OverflowError):
-        raise _bad(name, ascii(text), "a time such as 2026-01-31T12:00:00Z") from None
+        raise _bad(name, ascii(text), A_MOMENT) from None
 
 
 def _position(cursor: str) -> int:

@@ -9,7 +9,7 @@ import msgspec
 from eventstore.contract import EventLog
 from eventstore.reading import read_page
 from eventstore.sqlite3_module import sqlite3
-from runfold.envelope import Recorded, time_us
+from runfold.envelope import Recorded, moment_us
 from runfold.errors import BadRequest, NotFound
 from runfold.evolve import fold
 from runfold.state import Run, new_run
@@ -34,17 +34,16 @@ class At(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_at(text: str) -> At:
-    """A position, `v` and the number of an event of the run, or an RFC 3339 time with its zone. Raises BadRequest."""
+    """A position, `v` and the number of an event of the run, or a time as `moment_us` takes it. Raises BadRequest."""
     number = _NUMBER.fullmatch(text)
     if number is not None and int(number[2]) <= _POSITION_MAX:
         return At(version=int(number[2])) if number[1] else At(position=int(number[2]))
     try:
-        # In an address an unescaped `+` arrives as a space.
-        return At(recorded_at_us=time_us(text.replace(" ", "+")))
+        return At(recorded_at_us=moment_us(text))
     except (ValueError, OverflowError):
         raise BadRequest(
             f"`{ascii(text[:80])[1:-1]}` is no position, no `v` and a number, and no time",
-            hint="for example 1234, v7, or 2026-01-31T12:00:00Z with its zone",
+            hint="for example 1234, v7, 2026-01-31, or 2026-01-31T12:00:00Z with its zone",
         ) from None
 
 

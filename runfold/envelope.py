@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import uuid
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,6 +13,9 @@ from runfold.events import Event, Unknown, decode_stored, event_class
 
 SYSTEM_STREAM = "$runfold"
 """The stream of what belongs to no run."""
+A_MOMENT = "a date such as 2026-01-31, or a time with its zone such as 2026-01-31T12:00:00Z"
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_UNESCAPED_ZONE = re.compile(r"(T\S+) (\d\d:?\d\d)", re.ASCII)
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +140,16 @@ def time_us(text: str) -> int:
         raise ValueError(f"`{text}` has no time zone")
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def moment_us(text: str) -> int:
+    """A time as people and addresses write it: RFC 3339 with its zone, or a date alone, which is its first moment
+    in UTC. Microseconds since 1970. Raises ValueError, OverflowError.
+    """
+    if _DATE.fullmatch(text):
+        return time_us(f"{text}T00:00:00Z")
+    # In an address an unescaped `+` arrives as a space.
+    return time_us(_UNESCAPED_ZONE.sub(r"\1+\2", text))
 
 
 def run_id_of(identity: uuid.UUID) -> str:

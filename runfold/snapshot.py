@@ -7,6 +7,7 @@ import msgspec
 from runfold.envelope import time_text
 from runfold.events import Completion, Driver, Failure, Json
 from runfold.limits import measure
+from runfold.progress import Progress, progress
 from runfold.report import Report, duration_us, report, usd
 from runfold.state import Run, Status, Tests
 
@@ -82,6 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     limits: dict[str, LimitSpent]
     lineage: Lineage
     steps: StepsSummary
+    progress: Progress | None
     created_at: str | None
     started_at: str | None
     completed_at: str | None
@@ -122,6 +124,7 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
             from_step=run.from_step,
         ),
         steps=steps_summary(run),
+        progress=progress(run),
         created_at=time_text(run.created_at_us) if run.status else None,
         started_at=_time(run.started_at_us),
         completed_at=_time(run.completed_at_us),

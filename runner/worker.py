@@ -12,7 +12,7 @@ import structlog
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
-from projections.runs import RunFilter, list_runs
+from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
 from runfold.commands import Claim, Fail
 from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError

@@ -15,7 +15,7 @@ from eventstore.reading import bounds, open_reader, read_page
 from eventstore.restoring import restore
 from eventstore.sqlite import SqliteLog
 from projections.rebuilding import rebuild
-from projections.runs import RunFilter, RunList, list_runs
+from projections.run_list import RunFilter, RunList, list_runs
 from projections.views import Views
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.envelope import SYSTEM_STREAM

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from api.app import TABLE, make_login_code
 from api.dashboard import PAGES
+from runfold.envelope import time_text
 from tests.served import OTHER, VIEWER, Served, serving
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -24,6 +26,7 @@ OPEN = {
     *(("GET", path) for path in PAGES),
 }
 GUARDED = {
+    ("GET", "/session"): "viewer",
     ("GET", "/api/runs"): "viewer",
     ("POST", "/api/runs"): "operator",
     ("POST", "/api/runs/continuous"): "operator",
@@ -291,3 +294,19 @@ async def test_the_page_runs_only_scripts_of_this_server(served: Served) -> None
         assert policy["default-src"] == "'none'"
         assert policy.get("script-src", "'self'") == "'self'"
         assert "unsafe" not in response.headers["Content-Security-Policy"]
+
+
+async def test_a_browser_learns_whose_session_it_is_and_until_when(served: Served) -> None:
+    first = await served.client.get("/login", params={"code": make_login_code(served.app)}, allow_redirects=False)
+    cookie = {"Cookie": f"runfold_session={first.cookies['runfold_session'].value}"}
+
+    by_cookie = await (await served.client.get("/session", headers=cookie)).json()
+    by_token = await (await served.ask("GET", "/session", token=VIEWER)).json()
+
+    assert by_cookie["expires_at"] > time_text(time.time_ns() // 1_000)
+    assert {**by_cookie, "expires_at": None} == {
+        "tenant": "default", "role": "admin", "actor": "user:admin", "all_tenants": True, "expires_at": None
+    }  # fmt: skip
+    assert by_token == {
+        "tenant": "default", "role": "viewer", "actor": "user:viewer", "all_tenants": False, "expires_at": None
+    }  # fmt: skip

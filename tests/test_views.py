@@ -18,7 +18,8 @@ from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.history import run_history
 from projections.rebuilding import rebuild
-from projections.runs import RunFilter, find_run_ids, get_run, list_runs, newest_run_id
+from projections.run_list import RunFilter, list_runs
+from projections.runs import find_run_ids, get_run, newest_run_id
 from projections.service import ViewService
 from projections.view import Decoded, View, decode_run
 from projections.views import Views
@@ -474,7 +475,7 @@ async def test_a_foreign_tenants_run_looks_like_an_unknown_one(listed: Views) ->
         ("status", ("done",)),
         ("label", "=x"),
         ("created_after", "yesterday"),
-        ("created_before", "2026-01-01"),
+        ("created_before", "2026-01-01T12:00"),
         ("cursor", "nonsense"),
         ("cursor", "ä"),
         ("cursor", "W10"),

@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from eventstore.reading import open_reader, read_page
 from projections.views import Views
-from projections.runs import RunFilter, list_runs
+from projections.run_list import RunFilter, list_runs
 data = Path(sys.argv[1])
 log = open_reader(data)
 assert read_page(log, limit=2).events

@@ -681,7 +681,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** Whose session or token this is, and what it may do */
+        get: operations["get_session"];
         put?: never;
         /** Log a browser in with a token */
         post: operations["open_session"];
@@ -1158,6 +1159,16 @@ export interface components {
             title: string;
             type: string;
         };
+        /**
+         * Progress
+         * @description `done` of `total` pieces, each a `piece` (`frame`, `step`); `failed` ones are ended too, and not done.
+         */
+        Progress: {
+            done: number;
+            failed: number;
+            piece: string;
+            total: number;
+        };
         /** Queue */
         Queue: {
             active: {
@@ -1242,8 +1253,13 @@ export interface components {
         /**
          * RunList
          * @description `total` counts all that match, on this page or not; `next_cursor` is null on the last page.
+         *
+         *         `by_status` counts what the other filters leave, whatever statuses were asked for: what each of them would show.
          */
         RunList: {
+            by_status: {
+                [key: string]: number;
+            };
             items: components["schemas"]["Snapshot"][];
             next_cursor: string | null;
             total: number;
@@ -1266,6 +1282,18 @@ export interface components {
             duration_ms_p95: number | null;
             failure_rate: number | null;
             since: string;
+        };
+        /**
+         * SessionAnswer
+         * @description For whom this browser or token acts, and as what. With `all_tenants` it may choose another tenant.
+         */
+        SessionAnswer: {
+            actor: string;
+            all_tenants: boolean;
+            expires_at: string | null;
+            /** @enum {unknown} */
+            role: "admin" | "operator" | "viewer";
+            tenant: string;
         };
         /** SessionBody */
         SessionBody: {
@@ -1304,6 +1332,7 @@ export interface components {
             payload: unknown;
             pid: number | null;
             position: number;
+            progress: components["schemas"]["Progress"] | null;
             reason_code: string;
             report: components["schemas"]["Report"];
             started_at: string | null;
@@ -3222,6 +3251,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Readiness"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whose session or token this is, and what it may do */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionAnswer"];
                 };
             };
             /** @description What went wrong, and what to do next */

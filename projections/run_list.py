@@ -1,0 +1,196 @@
+"""The list of runs: filtered, counted by status, sorted, and read in pages by offset or by cursor."""
+
+import base64
+from typing import Any, get_args
+
+import msgspec
+
+from eventstore.sqlite3_module import sqlite3
+from projections.view import decode_run
+from runfold.envelope import A_MOMENT, moment_us
+from runfold.errors import BadRequest
+from runfold.snapshot import Snapshot, snapshot
+from runfold.state import Status
+
+LIMIT_MAX = 200
+OFFSET_MAX = 2**53 - 1
+STATUSES: tuple[str, ...] = get_args(Status)
+ORDERS = ("asc", "desc")
+# What is not known sorts below everything that is, so every sort is a total order and a cursor can stand on it.
+_SORT_KEYS = {
+    "created_at": "created_at_us",
+    "status": "status",
+    "duration": "COALESCE(duration_us, -1)",
+    "cost": "COALESCE(cost_micros, -1)",
+}
+
+
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What to list. `tenant` None means all; `label` is `key` or `key=value`; times are as `moment_us` takes them."""
+
+    tenant: str | None
+    status: tuple[str, ...] = ()
+    workflow: str | None = None
+    q: str | None = None
+    label: str | None = None
+    created_after: str | None = None
+    created_before: str | None = None
+    sort: str = "created_at"
+    order: str = "desc"
+    limit: int = 50
+    offset: int = 0
+    cursor: str | None = None
+
+
+class RunList(msgspec.Struct, frozen=True, kw_only=True):
+    """`total` counts all that match, on this page or not; `next_cursor` is null on the last page.
+
+    `by_status` counts what the other filters leave, whatever statuses were asked for: what each of them would show.
+    """
+
+    items: list[Snapshot]
+    total: int
+    next_cursor: str | None
+    by_status: dict[str, int]
+
+
+class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    sort: str
+    order: str
+    value: int | str
+    run_id: str
+
+
+def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunList:
+    """One page of the runs that match. Raises BadRequest, naming the parameter and what is allowed."""
+    _check(wanted)
+    key = _SORT_KEYS[wanted.sort]
+    where, parameters = _where(wanted)
+    by_status = _by_status(connection, where, parameters)
+    if wanted.status:
+        where += f" AND status IN ({', '.join('?' * len(wanted.status))})"
+        parameters += wanted.status
+    if wanted.cursor is not None:
+        cursor = _decode_cursor(wanted.cursor, wanted)
+        where += f" AND ({key}, run_id) {'>' if wanted.order == 'asc' else '<'} (?, ?)"
+        parameters += [cursor.value, cursor.run_id]
+    # Every piece of this text is one of ours; what the caller gave is in the parameters. The folds are read of those
+    # alone that are shown.
+    rows = connection.execute(
+        f"SELECT {key}, run_id FROM runs INDEXED BY runs_listed WHERE {where}"  # noqa: S608
+        f" ORDER BY {key} {wanted.order}, run_id {wanted.order} LIMIT ? OFFSET ?",
+        [*parameters, wanted.limit + 1, wanted.offset],
+    ).fetchall()
+    page = rows[: wanted.limit]
+    next_cursor = None
+    if len(rows) > wanted.limit:
+        value, run_id = page[-1]
+        next_cursor = _encode_cursor(_Cursor(wanted.sort, wanted.order, value, run_id))
+    return RunList(
+        items=[_shown(connection, run_id) for _, run_id in page],
+        total=sum(count for status, count in by_status.items() if not wanted.status or status in wanted.status),
+        next_cursor=next_cursor,
+        by_status={status: count for status, count in by_status.items() if status},
+    )
+
+
+def _by_status(connection: sqlite3.Connection, where: str, parameters: list[Any]) -> dict[str, int]:
+    rows = connection.execute(
+        f"SELECT status, count(*) FROM runs INDEXED BY runs_listed WHERE {where} GROUP BY status ORDER BY status",  # noqa: S608
+        parameters,
+    )
+    return dict(rows.fetchall())
+
+
+def _shown(connection: sqlite3.Connection, run_id: str) -> Snapshot:
+    body, position = connection.execute("SELECT body, position FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    return snapshot(decode_run(body), position=position)
+
+
+def _check(wanted: RunFilter) -> None:
+    if wanted.sort not in _SORT_KEYS:
+        raise _bad("sort", wanted.sort, f"one of {', '.join(_SORT_KEYS)}")
+    if wanted.order not in ORDERS:
+        raise _bad("order", wanted.order, f"one of {', '.join(ORDERS)}")
+    if not 1 <= wanted.limit <= LIMIT_MAX:
+        raise _bad("limit", wanted.limit, f"1 to {LIMIT_MAX}")
+    if not 0 <= wanted.offset <= OFFSET_MAX:
+        raise _bad("offset", wanted.offset, f"0 to {OFFSET_MAX}")
+    if wanted.offset and wanted.cursor is not None:
+        raise _bad("offset", wanted.offset, "0 together with `cursor`")
+    for status in wanted.status:
+        if status not in STATUSES:
+            raise _bad("status", status, f"one of {', '.join(STATUSES)}")
+    for name in ("tenant", "workflow", "q", "label"):
+        text = getattr(wanted, name)
+        if text is not None and not text.isascii() and text.encode("utf-8", "replace").decode() != text:
+            raise _bad(name, ascii(text), "text without half characters")
+
+
+def _where(wanted: RunFilter) -> tuple[str, list[Any]]:
+    """Everything but the status, of which each is counted."""
+    clauses, parameters = ["1"], list[Any]()
+
+    def add(clause: str, *values: Any) -> None:
+        clauses.append(clause)
+        parameters.extend(values)
+
+    if wanted.tenant is not None:
+        add("tenant = ?", wanted.tenant)
+    if wanted.workflow is not None:
+        add("workflow = ?", wanted.workflow)
+    if wanted.created_after is not None:
+        add("created_at_us >= ?", _time_us("created_after", wanted.created_after))
+    if wanted.created_before is not None:
+        add("created_at_us < ?", _time_us("created_before", wanted.created_before))
+    if wanted.label is not None:
+        key, equals, value = wanted.label.partition("=")
+        if not key:
+            raise _bad("label", wanted.label, "`key` or `key=value`")
+        if equals:
+            add("EXISTS (SELECT 1 FROM json_each(labels) WHERE key = ? AND value = ?)", key, value)
+        else:
+            add("EXISTS (SELECT 1 FROM json_each(labels) WHERE key = ?)", key)
+    if wanted.q:
+        text = wanted.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        # Most runs are told apart by the labels' text as it stands, which JSON writes otherwise for few characters.
+        is_plain = wanted.q.isprintable() and not {'"', "\\"} & set(wanted.q)
+        add(
+            r"(run_id LIKE ? ESCAPE '\' OR title LIKE ? ESCAPE '\' OR (labels LIKE ? ESCAPE '\' AND EXISTS ("
+            r"SELECT 1 FROM json_each(labels) WHERE key LIKE ? ESCAPE '\' OR value LIKE ? ESCAPE '\')))",
+            f"{text}%",
+            f"%{text}%",
+            f"%{text}%" if is_plain else "%",
+            *[f"%{text}%"] * 2,
+        )
+    return " AND ".join(clauses), parameters
+
+
+def _time_us(name: str, text: str) -> int:
+    try:
+        return moment_us(text)
+    except (ValueError, OverflowError):
+        raise _bad(name, text, A_MOMENT) from None
+
+
+def _encode_cursor(cursor: _Cursor) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def _decode_cursor(text: str, wanted: RunFilter) -> _Cursor:
+    allowed = "the `next_cursor` of a list with the same sort and order"
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        cursor = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=_Cursor)
+    except (ValueError, msgspec.DecodeError):
+        raise _bad("cursor", ascii(text), allowed) from None
+    is_text = isinstance(cursor.value, str)
+    if (cursor.sort, cursor.order) != (wanted.sort, wanted.order) or is_text != (wanted.sort == "status"):
+        raise _bad("cursor", text, allowed)
+    if isinstance(cursor.value, int) and not -(2**63) <= cursor.value < 2**63:
+        raise _bad("cursor", text, allowed)
+    return cursor
+
+
+def _bad(name: str, value: object, allowed: str) -> BadRequest:
+    return BadRequest(f"`{name}` is `{value}`; allowed: {allowed}", hint=f"change `{name}`, or leave it out")

@@ -1,0 +1,133 @@
+"""The list of runs: counted by status, cut by days, with progress in each row, and read from one index."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from eventstore.sqlite import SqliteLog
+from projections.run_list import RunFilter, list_runs
+from projections.views import Views
+from runfold.envelope import moment_us, time_text
+from runfold.errors import BadRequest
+from runfold.events import (
+    RunCompleted,
+    RunFailed,
+    RunQueued,
+    RunStarted,
+    StepCompleted,
+    StepFailed,
+    StepSpec,
+    StepStarted,
+    UnitApproved,
+    UnitFailed,
+    UnitsPlanned,
+    UnitStarted,
+)
+from runfold.evolve import evolve
+from runfold.progress import Progress, progress
+from runfold.state import new_run
+from tests.test_views import append
+
+NEW_YEAR_US = moment_us("2026-01-01")
+DAY_US = 86_400_000_000
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[SqliteLog]:
+    log = await SqliteLog.open(tmp_path)
+    yield log
+    await log.close()
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> Iterator[Views]:
+    views = Views.open(tmp_path)
+    yield views
+    views.close()
+
+
+async def test_each_status_is_counted_under_the_same_filters_whichever_are_shown(log: SqliteLog, views: Views) -> None:
+    done, broken = RunCompleted(reason_code="EXIT_ZERO"), RunFailed(reason_code="EXIT_NONZERO")
+    ends = {"r_1": done, "r_2": done, "r_3": broken, "r_4": None, "r_5": broken}
+    for run_id, end in ends.items():
+        labels = {"team": "core"} if run_id != "r_5" else {}
+        await append(log, run_id, RunQueued(title="a", labels=labels), RunStarted(), *([end] if end else []))
+    await append(log, "r_6", RunQueued(title="a", labels={"team": "core"}), tenant="other")
+    views.refresh()
+
+    found = list_runs(
+        views.connection, RunFilter(tenant="default", label="team=core", status=("failed", "running"), limit=1)
+    )
+
+    assert found.by_status == {"completed": 2, "failed": 1, "running": 1}
+    assert (found.total, len(found.items)) == (2, 1)
+
+
+async def test_days_and_times_cut_the_list_alike(log: SqliteLog, views: Views) -> None:
+    for day in range(4):
+        at_us = NEW_YEAR_US + day * DAY_US
+        await append(log, f"r_{day}", RunQueued(title="a"), at_us=at_us)
+    views.refresh()
+
+    def found(**times: str) -> list[str]:
+        wanted = RunFilter(tenant=None, order="asc", **times)  # type: ignore[arg-type]
+        return [item.id for item in list_runs(views.connection, wanted).items]
+
+    assert found(created_after="2026-01-02") == ["r_1", "r_2", "r_3"]
+    assert found(created_before="2026-01-02") == ["r_0"]
+    assert found(created_after="2026-01-02T00:00:00Z", created_before="2026-01-03T00:00:01+00:00") == ["r_1", "r_2"]
+    # As a browser sends it that did not escape the plus.
+    assert found(created_after="2026-01-03T01:00:00 01:00") == ["r_2", "r_3"]
+
+
+@pytest.mark.parametrize("text", ["2026-02-30", "2026-01-01T12:00", "1.1.2026", "", "0000-01-01"])
+def test_a_date_that_is_none_is_refused_with_two_that_are(views: Views, text: str) -> None:
+    with pytest.raises(BadRequest, match=r"`created_after` is .*2026-01-31, or a time with its zone"):
+        list_runs(views.connection, RunFilter(tenant=None, created_after=text))
+
+
+def test_a_date_alone_is_its_first_moment_in_utc() -> None:
+    assert time_text(moment_us("2026-01-31")) == "2026-01-31T00:00:00.000000Z"
+
+
+@pytest.mark.parametrize("sort", ["created_at", "status", "duration", "cost"])
+@pytest.mark.parametrize("tenant", ["default", None])
+def test_a_list_is_filtered_counted_and_sorted_without_reading_the_folds(
+    views: Views, sort: str, tenant: str | None
+) -> None:
+    asked: list[str] = []
+    wanted = RunFilter(tenant=tenant, sort=sort, q="x", label="a=b", workflow="w", status=("failed",))
+    views.connection.set_trace_callback(asked.append)
+    list_runs(views.connection, wanted)
+    views.connection.set_trace_callback(None)
+
+    listing = [text for text in asked if "FROM runs" in text]
+    plans = [views.connection.execute(f"EXPLAIN QUERY PLAN {text}").fetchall() for text in listing]
+
+    assert len(listing) == 2
+    for plan in plans:
+        assert "COVERING INDEX runs_listed" in plan[0][3], plan
+
+
+def test_progress_counts_units_where_they_are_planned_and_else_the_steps_of_the_graph() -> None:
+    def after(*events: object) -> Progress | None:
+        run = new_run("r_1")
+        for version, event in enumerate(events, 1):
+            run = evolve(run, event, at_us=version)  # type: ignore[arg-type]
+        return progress(run)
+
+    steps = (StepSpec(id="a"), StepSpec(id="b"), StepSpec(id="c"))
+    begun = (RunQueued(steps=steps), RunStarted(), StepStarted(step="a"), StepCompleted(step="a"))
+
+    assert after(RunQueued(), RunStarted()) is None
+    assert after(*begun, StepStarted(step="b"), StepFailed(step="b")) == Progress(
+        piece="step", done=1, failed=1, total=3
+    )
+    assert after(
+        *begun,
+        UnitsPlanned(total=8, unit_name="frame"),
+        UnitStarted(unit="1"),
+        UnitApproved(unit="1"),
+        UnitFailed(unit="2"),
+    ) == Progress(piece="frame", done=1, failed=1, total=8)
