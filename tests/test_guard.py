@@ -6,6 +6,7 @@ import time
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,9 +73,8 @@ GUARDED = {
     ("GET", "/api/openapi.json"): "viewer",
 }
 # What can be asked for with GET can be asked for with HEAD, by the same people.
-for known in (OPEN, GUARDED):
-    heads = {("HEAD", path) for method, path in known if method == "GET"}
-    known.update(heads if isinstance(known, set) else {head: known["GET", head[1]] for head in heads})
+OPEN.update([("HEAD", path) for method, path in OPEN if method == "GET"])
+GUARDED.update({("HEAD", path): role for (method, path), role in GUARDED.items() if method == "GET"})
 PATHS = sorted(
     {path for _, path in GUARDED} | {path for _, path in OPEN} | {"/nowhere", "/metrics/x", "/app.js/", "/x.js"}
 )
@@ -184,7 +184,7 @@ async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(s
     for method, path in GUARDED:
         if "{run_id}" not in path:
             continue
-        body = {} if method in ("GET", "HEAD") else {"json": bodies.get(path.rpartition("/")[2], {})}
+        body: dict[str, Any] = {} if method in ("GET", "HEAD") else {"json": bodies.get(path.rpartition("/")[2], {})}
         foreign = await served.ask(method, _real(path, run_id), **body)
         missing = await served.ask(method, _real(path, unknown), **body)
 
@@ -288,9 +288,8 @@ def test_the_wheel_holds_the_page_that_stands_where_no_dashboard_is_built(tmp_pa
 async def test_the_page_runs_only_scripts_of_this_server(served: Served) -> None:
     for path in ("/", "/app.js"):
         response = await served.client.get(path)
-        policy = dict(
-            part.strip().partition(" ")[::2] for part in response.headers["Content-Security-Policy"].split(";")
-        )
+        parts = [part.strip().partition(" ") for part in response.headers["Content-Security-Policy"].split(";")]
+        policy = {name: value for name, _, value in parts}
         assert policy["default-src"] == "'none'"
         assert policy.get("script-src", "'self'") == "'self'"
         assert "unsafe" not in response.headers["Content-Security-Policy"]

@@ -5,12 +5,14 @@ import os
 import random
 import shutil
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
@@ -75,24 +77,28 @@ async def append(log: SqliteLog, run_id: str, *events: Event, at_us: int = CREAT
 
 def random_event(chance: random.Random) -> Event:
     return chance.choice(
-        [
-            RunClaimed(worker="w1", claim=chance.randrange(9)),
-            RunStarted(worker="w1", pid=7),
-            RunPaused(waiting_on="timer"),
-            RunResumed(),
-            CancelRequested(),
-            RunCancelled(),
-            RunStopped(reason_code="USER_INTERRUPT"),
-            RunCompleted(reason_code="EXIT_ZERO"),
-            RunFailed(reason_code="EXIT_NONZERO"),
-            LabelChanged(key=chance.choice(["team", "50%", "a_b"]), value=chance.choice([None, "core", "x\\y"])),
-            TokenUsage(input_tokens=chance.randrange(99), cost_micros=chance.choice([None, chance.randrange(9_999)])),
-            Message(text="hello"),
-            SubprocessOutput(text="line"),
-            UnitsPlanned(total=5),
-            UnitStarted(unit="u1"),
-            UnitApproved(unit="u1"),
-        ]
+        list[Event](
+            [
+                RunClaimed(worker="w1", claim=chance.randrange(9)),
+                RunStarted(worker="w1", pid=7),
+                RunPaused(waiting_on="timer"),
+                RunResumed(),
+                CancelRequested(),
+                RunCancelled(),
+                RunStopped(reason_code="USER_INTERRUPT"),
+                RunCompleted(reason_code="EXIT_ZERO"),
+                RunFailed(reason_code="EXIT_NONZERO"),
+                LabelChanged(key=chance.choice(["team", "50%", "a_b"]), value=chance.choice([None, "core", "x\\y"])),
+                TokenUsage(
+                    input_tokens=chance.randrange(99), cost_micros=chance.choice([None, chance.randrange(9_999)])
+                ),
+                Message(text="hello"),
+                SubprocessOutput(text="line"),
+                UnitsPlanned(total=5),
+                UnitStarted(unit="u1"),
+                UnitApproved(unit="u1"),
+            ]
+        )
     )
 
 
@@ -413,7 +419,7 @@ async def test_pages_by_cursor_and_by_offset_hold_every_run_once_in_order(listed
 async def test_filters_find_what_a_plain_search_finds(listed: Views) -> None:
     everything = list_runs(listed.connection, RunFilter(tenant=None, limit=200)).items
     middle = sorted(str(item.created_at) for item in everything)[len(everything) // 2]
-    questions = {
+    questions: dict[RunFilter, Callable[[Any], bool]] = {
         RunFilter(tenant="other", limit=200): lambda item: item.tenant == "other",
         RunFilter(tenant=None, status=("running", "failed"), limit=200): lambda item: (
             item.status in ("running", "failed")
@@ -484,7 +490,7 @@ async def test_a_foreign_tenants_run_looks_like_an_unknown_one(listed: Views) ->
 )
 async def test_a_value_that_is_not_allowed_is_refused_by_name(listed: Views, name: str, value: Any) -> None:
     with pytest.raises(BadRequest, match=f"`{name}` is") as refusal:
-        list_runs(listed.connection, RunFilter(**{"tenant": None, name: value}))
+        list_runs(listed.connection, replace(RunFilter(tenant=None), **{name: value}))
 
     assert "allowed" in refusal.value.message
 
