@@ -35,7 +35,8 @@ def fill(data: Path, size_bytes: int) -> int:
     connection.execute("PRAGMA synchronous = OFF")
     position = run = 0
     while os.path.getsize(data / "log.db") + _size(data / "log.db-wal") < size_bytes:
-        run_id, previous, rows = f"r_{run:026d}", b"", []
+        run_id, previous = f"r_{run:026d}", b""
+        rows: list[tuple[object, ...]] = []
         for version in range(1, RUN_EVENTS + 1):
             position += 1
             name, content = OPENING[version - 1] if version <= len(OPENING) else ("message", _message(position))
