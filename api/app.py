@@ -37,6 +37,7 @@ from eventstore.ledger import Ledger
 from projections.history import Transition
 from projections.run_list import RunList
 from projections.service import ViewService
+from projections.spending import Left, no_budgets
 from runfold import reporting
 from runfold.difference import Difference
 from runfold.envelope import _Envelope as Envelope
@@ -394,6 +395,7 @@ def make_app(
     renew: Renew | None = None,
     streaming: Streaming | None = None,
     registry: Callable[[], Registry] = Registry,
+    left: Left = no_budgets,
 ) -> web.Application:
     """`token` is the admin of all tenants; `tokens` maps sha256 hex digests of others to their scopes."""
     admin = {hashlib.sha256(token.encode()).hexdigest(): Scope(tenant="*", role="admin", actor="user:admin")}
@@ -411,6 +413,7 @@ def make_app(
         renew=renew,
         streaming=streaming or Streaming(),
         registry=registry,
+        left=left,
     )
     app[ROUTES] = routes
     routes.update(register(app, TABLE))

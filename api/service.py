@@ -13,6 +13,7 @@ from api.sessions import Sessions
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
 from projections.service import ViewService
+from projections.spending import Left, no_budgets
 from runfold.errors import NotFound
 from runfold.state import Run
 from runfold.workflows import Registry
@@ -33,6 +34,7 @@ class Service:
     streaming: Streaming = field(default_factory=Streaming)
     frames: Frames = field(default_factory=Frames)
     registry: Callable[[], Registry] = Registry
+    left: Left = no_budgets
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down, so that streams end at once."""
 

@@ -1,5 +1,6 @@
 """Steps driven by hand or by a program over HTTP: each wish with everything that it changed."""
 
+import msgspec
 from aiohttp import web
 
 from api.acting import command_id_of
@@ -8,7 +9,7 @@ from api.guard import SCOPE
 from api.routes import BODY, Route
 from api.service import SERVICE, known_run
 from projections.past import At, state_at
-from runfold.commands import Command
+from runfold.commands import Command, StartStep
 from runfold.step_wishes import StepAnswer, StepsWish, StepWish, step_answer, step_command, steps_command
 
 
@@ -24,7 +25,9 @@ async def post_steps(request: web.Request) -> web.Response:
 
 async def _act(request: web.Request, command: Command) -> web.Response:
     service, scope, run_id = request.app[SERVICE], request[SCOPE], request.match_info["run_id"]
-    await known_run(service, run_id, scope.tenant)
+    run = await known_run(service, run_id, scope.tenant)
+    if isinstance(command, StartStep):
+        command = msgspec.structs.replace(command, budgets=await service.left(run))
     executed = await service.ledger.execute(
         run_id, command, command_id=command_id_of(request), actor=scope.actor, tenant=scope.tenant
     )

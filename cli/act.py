@@ -69,6 +69,7 @@ def resume(context: click.Context, *, run_text: str, reason: str, limits: tuple[
 
 
 async def _resume_here(settings: Settings, run_id: str, reason: str, limits: dict[str, Json]) -> int:
+    from cli.budgets import spending_here
     from cli.run import local_actor
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
@@ -84,9 +85,18 @@ async def _resume_here(settings: Settings, run_id: str, reason: str, limits: dic
         launch = launch_here(order, workflow, shown=True, tty=is_terminal(1))
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         run = await ledger.state(run_id)
-        return await resume_here(
-            ledger, log, run, launch, data=settings.data, actor=local_actor(), reason=reason, limits=limits
-        )
+        async with spending_here(settings.data, Path(order.cwd) if order.cwd else None) as left:
+            return await resume_here(
+                ledger,
+                log,
+                run,
+                launch,
+                data=settings.data,
+                actor=local_actor(),
+                reason=reason,
+                limits=limits,
+                left=left,
+            )
     finally:
         await log.close()
 

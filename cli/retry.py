@@ -58,6 +58,7 @@ async def _plan(settings: Settings, run_id: str, from_step: str | None) -> Retry
 
 async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tuple[RetryAnswer, int]:
     """Queued where a worker takes it, opened where it is driven by hand, and else driven here; with its exit code."""
+    from cli.budgets import spending_here
     from cli.run import local_actor
     from cli.server_lock import running_server
     from cli.workflow_file import read_registry
@@ -85,17 +86,19 @@ async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tupl
         workflow = read_registry(folder).workflows.get(order.workflow or "")
         launch = launch_here(order, workflow, shown=True, tty=is_terminal(1))
         started: list[str] = []
-        code = await drive_here(
-            ledger,
-            log,
-            order,
-            launch,
-            data=settings.data,
-            tenant=run.tenant,
-            actor=local_actor(),
-            start=started.append,
-            reused=reused,
-        )
+        async with spending_here(settings.data, folder) as left:
+            code = await drive_here(
+                ledger,
+                log,
+                order,
+                launch,
+                data=settings.data,
+                tenant=run.tenant,
+                actor=local_actor(),
+                start=started.append,
+                reused=reused,
+                left=left,
+            )
         return answer_of(plan, started[0] if started else None), code
 
 

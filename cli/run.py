@@ -107,6 +107,7 @@ def _order_of_command(command: tuple[str, ...], asked: Asked, options: dict[str,
 
 
 async def _run(data: Path, order: RunQueued, *, quiet: bool, tty: bool) -> int:
+    from cli.budgets import spending_here
     from cli.wishing import take_in
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
@@ -122,16 +123,18 @@ async def _run(data: Path, order: RunQueued, *, quiet: bool, tty: bool) -> int:
     try:
         ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
         await take_in(ledger, data)
-        return await drive_here(
-            ledger,
-            log,
-            order,
-            launch,
-            data=data,
-            actor=local_actor(),
-            quiet=quiet,
-            start=tell,
-        )
+        async with spending_here(data) as left:
+            return await drive_here(
+                ledger,
+                log,
+                order,
+                launch,
+                data=data,
+                actor=local_actor(),
+                quiet=quiet,
+                start=tell,
+                left=left,
+            )
     finally:
         await log.close()
 

@@ -13,7 +13,7 @@ from cli.runs import find_run
 from cli.screen import next_command, plain, talk
 from cli.settings import Settings
 from cli.wishing import execute
-from runfold.commands import Command
+from runfold.commands import Command, StartStep
 from runfold.events import Failure
 from runfold.snapshot import Snapshot
 from runfold.step_wishes import StepAction, StepAnswer, StepsWish, StepWish, step_answer, step_command, steps_command
@@ -96,6 +96,10 @@ def _act(settings: Settings, runs: Any, run: Snapshot, name: str | None, wish: S
     if isinstance(runs, RemoteRuns):
         return runs.change_steps(run.id, name, wish)
     command: Command = steps_command(wish) if isinstance(wish, StepsWish) else step_command(name or "", wish)
+    if isinstance(command, StartStep):
+        from cli.budgets import budgets_now
+
+        command = msgspec.structs.replace(command, budgets=budgets_now(settings.data, run))
     executed = asyncio.run(execute(settings, run.id, command, run.tenant))
     position = max((event.position for event in executed.events), default=run.position)
     return step_answer(executed.run, [event.event() for event in executed.events], position=position)

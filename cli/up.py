@@ -22,14 +22,14 @@ from cli.settings import Settings
 from cli.workflow_file import watched_registry
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
-from projections.approvals import runs_asking
 from projections.runs import active_runs
 from projections.service import ViewService
+from projections.spending import Spending
 from runfold.errors import RunfoldError, Unavailable
 from runfold.redact import secrets_of
 from runner.claims import Claims
 from runner.intake import take_in_spool
-from runner.questions import expire_overdue
+from runner.reactor import LOOK_SECONDS, Reactor
 from runner.recover import recover
 from runner.reported import Reporters
 from runner.worker import SLOTS, Worker
@@ -68,6 +68,8 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
         reporters = Reporters(ledger)
         await _end_overdue(log, ledger, views, reporters, settings.data)
         registry = watched_registry()
+        spending = Spending(views, lambda: registry().budgets)
+        reactor = Reactor(ledger, left=spending.left)
         app = make_app(
             log=log,
             ledger=ledger,
@@ -77,6 +79,7 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
             allowed_hosts=_allowed_hosts(settings.host),
             renew=reporters.renew,
             registry=registry,
+            left=spending.left,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
@@ -87,12 +90,18 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
         talk(f"serving {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
         claims = await Claims.open(settings.data)
         stack.callback(claims.close)
-        worker = Worker(ledger, log, views, claims, data=settings.data, registry=registry, slots=workers)
+        worker = Worker(
+            ledger, log, views, claims, data=settings.data, registry=registry, slots=workers, left=spending.left
+        )
         async with asyncio.TaskGroup() as tasks:
-            sweeping = tasks.create_task(_sweep(log, ledger, views, reporters, settings.data))
+            beside = [
+                tasks.create_task(_sweep(log, ledger, views, reporters, settings.data)),
+                tasks.create_task(_keep_limits(reactor, views)),
+            ]
             await worker.work(stop)
             logger.info("stopping")
-            sweeping.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def _sweep(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
@@ -106,13 +115,21 @@ async def _sweep(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: 
             structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
 
 
+async def _keep_limits(reactor: Reactor, views: ViewService) -> None:
+    """Keep what many runs share, and what time does to them, until cancelled."""
+    while True:
+        try:
+            active, _ = await views.query(active_runs)
+            await reactor.look(active)
+        except RunfoldError as error:
+            structlog.get_logger().warning("limits could not be looked at", error=error.message)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
 async def _end_overdue(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
     for run_id in await take_in_spool(ledger, data, actor=local_actor()):
         structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
     lost = await recover(ledger, log, data=data)
-    asking, _ = await views.query(runs_asking)
-    for run_id in await expire_overdue(ledger, asking):
-        structlog.get_logger().warning("run stopped: nobody answered in time", run_id=run_id)
     active, _ = await views.query(active_runs)
     for run_id in [*lost, *await reporters.end_overdue(active)]:
         structlog.get_logger().warning("run ended: its driver is gone", run_id=run_id)

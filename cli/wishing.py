@@ -45,9 +45,9 @@ async def open_ledger(settings: Settings) -> AsyncGenerator[tuple["Ledger", "Sql
 async def end_overdue(ledger: "Ledger", log: "SqliteLog", data: Path) -> None:
     """Whoever writes first takes in what was left for the log, and, with no server, ends what is overdue here."""
     from cli.server_lock import running_server
-    from projections.approvals import runs_asking
+    from projections.runs import VIEW, active_runs
     from projections.views import Views
-    from runner.questions import expire_overdue
+    from runner.reactor import Reactor
     from runner.recover import recover
 
     await take_in(ledger, data)
@@ -55,14 +55,14 @@ async def end_overdue(ledger: "Ledger", log: "SqliteLog", data: Path) -> None:
         return
     for lost in await recover(ledger, log, data=data):
         talk(f"run {lost} had lost its driver")
-    views = Views.open(data)
+    views = Views.open(data, views=(VIEW,))
     try:
         views.refresh()
-        asking = runs_asking(views.connection)
+        active = active_runs(views.connection)
     finally:
         views.close()
-    for expired in await expire_overdue(ledger, asking):
-        talk(f"run {expired} got no answer in time")
+    for run in await Reactor(ledger).look(active):
+        talk(f"run {run.run_id} is {run.status}: {run.message}")
 
 
 async def take_in(ledger: "Ledger", data: Path) -> None:

@@ -1,8 +1,9 @@
-"""The `runfold.toml` of a folder as workflows: read again whenever it has changed."""
+"""The `runfold.toml` of a folder as workflows and budgets: read again whenever it has changed."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from runfold.budgets import parse_budgets
 from runfold.client.place import find_project
 from runfold.errors import InvalidSetting
 from runfold.workflows import Registry, parse_workflows
@@ -11,7 +12,7 @@ FILE_NAME = "runfold.toml"
 
 
 def read_registry(folder: Path | None = None) -> Registry:
-    """The workflows that hold in a folder; none where there is no file. Raises InvalidSetting."""
+    """The workflows and budgets that hold in a folder; none where there is no file. Raises InvalidSetting."""
     project = find_project(Path.cwd() if folder is None else folder)
     path = None if project is None else project / FILE_NAME
     if path is None or not path.is_file():
@@ -20,7 +21,12 @@ def read_registry(folder: Path | None = None) -> Registry:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"`{path}` cannot be read: {error}", hint="correct the file, or move it away") from error
-    return Registry(workflows=parse_workflows(text, file=str(path)), folder=str(path.parent), file=str(path))
+    return Registry(
+        workflows=parse_workflows(text, file=str(path)),
+        budgets=parse_budgets(text, file=str(path)),
+        folder=str(path.parent),
+        file=str(path),
+    )
 
 
 def watched_registry(folder: Path | None = None) -> Callable[[], Registry]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from runfold.commands import Command, Observe
+from runfold.commands import CheckLimits, Command, Observe, StartStep, StartTurn
 from runfold.envelope import NewEvent, Recorded, derived_id
 from runfold.errors import BadRequest, NotFound
 from runfold.events import Event, Unknown, encode_data, event_type
@@ -129,7 +129,9 @@ def _digest(type_name: str, data: bytes) -> bytes:
 
 
 def command_digest(command: Command) -> bytes:
-    """What makes a command the same again, whatever events the run's state lets it become."""
+    """What makes a command the same again, whatever the run's state, and what others have spent, let it become."""
+    if isinstance(command, StartTurn | StartStep | CheckLimits) and command.budgets:
+        command = msgspec.structs.replace(command, budgets=())
     return hashlib.sha256(type(command).__name__.encode() + b"\0" + _encode(command)).digest()
 
 

@@ -108,13 +108,6 @@ def get_approval(connection: sqlite3.Connection, run_id: str, approval_id: str) 
     return next((it for it in found if it.approval_id == approval_id), None)
 
 
-def runs_asking(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
-    """Run, tenant and time of every open question that expires, of all tenants."""
-    return connection.execute(
-        "SELECT run_id, tenant, expires_at FROM approvals WHERE status = 'pending' AND expires_at IS NOT NULL"
-    ).fetchall()
-
-
 def _item(row: tuple[Any, ...]) -> ApprovalItem:
     return ApprovalItem(
         run_id=row[0],

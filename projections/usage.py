@@ -14,6 +14,7 @@ from runfold.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunQueued,
     RunStopped,
     StepCancelled,
     StepCompleted,
@@ -41,6 +42,8 @@ _DDL = (
         provider TEXT NOT NULL,
         step TEXT NOT NULL,
         tenant TEXT NOT NULL,
+        workflow TEXT NOT NULL,
+        imported INTEGER NOT NULL, -- 1 where it was spent elsewhere, before the run came here.
         input_tokens INTEGER NOT NULL,
         cache_read_tokens INTEGER NOT NULL,
         cache_write_tokens INTEGER NOT NULL,
@@ -52,13 +55,16 @@ _DDL = (
         PRIMARY KEY (run_id, day, model, provider, step)
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX usage_day ON usage (day)",
+    # What is left of a budget is asked for at every turn's start.
+    "CREATE INDEX usage_workflow ON usage (workflow, day)",
+    "CREATE INDEX usage_tenant ON usage (tenant, day)",
     # What is open in a run tells whose step the tokens are.
     """CREATE TABLE usage_open (
         run_id TEXT PRIMARY KEY,
         body BLOB NOT NULL
     ) STRICT, WITHOUT ROWID""",
 )
-_ADD = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_ADD = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET input_tokens = input_tokens + excluded.input_tokens,
     cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
     cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
@@ -159,11 +165,13 @@ def _cost(row: tuple[Any, ...]) -> Cost:
 
 
 class _Open(msgspec.Struct):
-    """Turn → step of the open turns, and the open steps."""
+    """Turn → step of the open turns, the open steps, and whose the run is."""
 
     turns: dict[int, str | None] = {}
     steps: list[str] = []
     rests: bool = False
+    workflow: str = ""
+    imported: bool = False
 
     @property
     def only_step(self) -> str | None:
@@ -186,6 +194,9 @@ class UsageFold:
         opened = self._opened(connection, recorded.run_id)
         self._changed.add(recorded.run_id)
         match event:
+            case RunQueued():
+                opened.rests = False
+                opened.workflow, opened.imported = event.workflow or "", event.driver == "imported"
             case TurnStarted():
                 opened.turns.pop(event.turn, None)
                 if not opened.rests:
@@ -207,7 +218,8 @@ class UsageFold:
                 pass
 
     def _add(self, connection: sqlite3.Connection, recorded: Recorded, event: TokenUsage) -> None:
-        step = event.step or self._opened(connection, recorded.run_id).only_step
+        opened = self._opened(connection, recorded.run_id)
+        step = event.step or opened.only_step
         key = (recorded.run_id, recorded.recorded_at_us // DAY_US, event.model or "", event.provider or "", step or "")
         spent = event.input_tokens + event.output_tokens > 0 and event.semantics == "delta"
         numbers = (
@@ -222,9 +234,9 @@ class UsageFold:
         )
         known = self._sums.get(key)
         if known is None:
-            self._sums[key] = [recorded.tenant, *numbers]
+            self._sums[key] = [recorded.tenant, opened.workflow, int(opened.imported), *numbers]
         else:
-            known[1:] = [had + more for had, more in zip(known[1:], numbers, strict=True)]
+            known[3:] = [had + more for had, more in zip(known[3:], numbers, strict=True)]
 
     def _opened(self, connection: sqlite3.Connection, run_id: str) -> _Open:
         known = self._runs.get(run_id)
@@ -252,14 +264,14 @@ class UsageFold:
 
 # After these a run does not rest, whatever it did before.
 _GOES_ON = frozenset(
-    {"run_queued", "run_started", "run_requeued", "run_resumed", "run_paused", "pause_requested", "cancel_requested",
+    {"run_started", "run_requeued", "run_resumed", "run_paused", "pause_requested", "cancel_requested",
      "limit_exceeded"}
 )  # fmt: skip
 _WANTED = _GOES_ON | {
-    "token_usage", "turn_started", "turn_completed", "turn_failed", "turn_cancelled", "step_started", "step_completed",
-    "step_failed", "step_skipped", "step_cancelled", "step_reset", "run_completed", "run_failed", "run_cancelled",
-    "run_stopped",
+    "run_queued", "token_usage", "turn_started", "turn_completed", "turn_failed", "turn_cancelled", "step_started",
+    "step_completed", "step_failed", "step_skipped", "step_cancelled", "step_reset", "run_completed", "run_failed",
+    "run_cancelled", "run_stopped",
 }  # fmt: skip
 VIEW = View(
-    name="usage", revision=1, tables=("usage", "usage_open"), ddl=_DDL, make_fold=UsageFold, wants=_WANTED.__contains__
+    name="usage", revision=2, tables=("usage", "usage_open"), ddl=_DDL, make_fold=UsageFold, wants=_WANTED.__contains__
 )

@@ -1,5 +1,7 @@
 """What is open inside a run, ended in the same append as the run: after a run rests, nothing inside it is running."""
 
+from msgspec.structs import replace
+
 from runfold.events import (
     ApprovalExpired,
     ClaimReleased,
@@ -11,7 +13,7 @@ from runfold.events import (
     ToolReturned,
     TurnCancelled,
 )
-from runfold.limits import words
+from runfold.limits import actual_now, words
 from runfold.reasons import limit_code, sentence
 from runfold.state import LimitHit, Run
 
@@ -41,8 +43,8 @@ def close_cancelled(run: Run, *, reason: str = "", receipt: Receipt | None = Non
 
 
 def close_at_limit(run: Run) -> tuple[Event, ...]:
-    """Close what is open and stop at the limit that had asked for it."""
-    hit = run.hit
+    """Close what is open and stop at the limit that had asked for it, with all that was spent until now."""
+    hit = None if run.hit is None else replace(run.hit, actual=actual_now(run, run.hit))
     if hit is None:
         code = "CIRCUIT_BREAKER"
         stopped = RunStopped(reason_code=code, message=sentence(code))
@@ -61,8 +63,11 @@ def describe_hit(hit: LimitHit) -> str:
     """What a limit says of itself when it stops or asks."""
     if hit.reason == "price_unknown":
         return "What was used has no known price, and a cost limit stands"
+    used = words(hit.limit, hit.actual, hit.threshold)
+    if hit.scope in ("workflow", "tenant", "day"):
+        return f"The {hit.limit} budget of the {hit.scope} is used up: {used}; `[budgets]` in runfold.toml gives more"
     whose = "" if hit.scope == "run" else f" of the {hit.scope.replace(':', ' ', 1)}"
-    return f"{sentence(limit_code(hit.limit))}{whose}: {words(hit.limit, hit.actual, hit.threshold)}"
+    return f"{sentence(limit_code(hit.limit))}{whose}: {used}"
 
 
 def has_to_be_ended_first(run: Run) -> bool:

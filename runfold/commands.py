@@ -63,6 +63,7 @@ class Budget(_Command, frozen=True):
     threshold: float
     actual: float
     on_exceed: Literal["warn", "ask", "stop"] = "stop"
+    on_unknown_price: Literal["warn", "ask", "stop"] = "stop"
 
 
 class Claim(_Command, frozen=True):

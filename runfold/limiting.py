@@ -42,27 +42,42 @@ def with_limits(run: Run, events: Sequence[Event | Unknown], now_us: int) -> tup
 
 
 def stop_at_budgets(run: Run, budgets: Sequence[Budget], now_us: int) -> tuple[Event, ...]:
-    """What is left for everybody is used up: the events that stop, or ask, this run; `()` where there is some left."""
+    """What is left for everybody is used up: the events that warn, stop or ask; `()` where there is enough left."""
     if run.driver == "imported" or run.status not in _GOING_ON:
         return ()
-    told: list[Event] = []
-    for budget in budgets:
-        over = round(budget.actual - budget.threshold, 6)
-        # What a person let go on, or was warned of, is not told again; what stops, stops whoever comes next as well.
-        is_told = run.told.get(f"{budget.scope}:{budget.limit}:exceeded") == budget.threshold
-        if over >= 0 and (budget.on_exceed == "stop" or not is_told):
-            told.append(
-                LimitExceeded(
-                    limit=budget.limit,
-                    scope=budget.scope,
-                    threshold=budget.threshold,
-                    actual=budget.actual,
-                    overshoot=over,
-                    on_exceed=budget.on_exceed,
-                )
-            )
-    told = _in_order(told)
+    told = _in_order([it for budget in budgets for it in _tell_budget(run, budget)])
     return (*told, *_consequences(run, told, now_us)) if told else ()
+
+
+def _tell_budget(run: Run, budget: Budget) -> tuple[Event, ...]:
+    """The event of a budget that is used up, or nearly, or that cannot be kept because nobody knows the price."""
+    key = f"{budget.scope}:{budget.limit}"
+    over = round(budget.actual - budget.threshold, 6)
+    exceeded = LimitExceeded(
+        limit=budget.limit,
+        scope=budget.scope,
+        threshold=budget.threshold,
+        actual=budget.actual,
+        overshoot=max(0.0, over),
+        on_exceed=budget.on_exceed,
+    )
+    if over >= 0:
+        # What a person let go on, or was warned of, is not told again; what stops, stops whoever comes next as well.
+        is_told = run.told.get(f"{key}:exceeded") == budget.threshold
+        return () if is_told and budget.on_exceed != "stop" else (exceeded,)
+    if budget.limit == "cost" and run.unpriced and run.told.get(f"{key}:price_unknown") != budget.threshold:
+        return (replace(exceeded, on_exceed=budget.on_unknown_price, reason="price_unknown"),)
+    if budget.actual < WARN_AT * budget.threshold or run.told.get(f"{key}:warned") == budget.threshold:
+        return ()
+    return (
+        LimitWarned(
+            limit=budget.limit,
+            scope=budget.scope,
+            threshold=budget.threshold,
+            actual=budget.actual,
+            on_exceed=budget.on_exceed,
+        ),
+    )
 
 
 def before_start(

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from runfold.errors import BadRequest, NotAllowed
 from runfold.events import Json
-from runfold.state import Repeats, Run
+from runfold.state import LimitHit, Repeats, Run
 from runfold.step_states import PENDING, StepState
 from runfold.units import reject_rate, retry_rate
 
@@ -122,6 +122,13 @@ def measure_step(run: Run, step: str, *, now_us: int) -> tuple[Measured, ...]:
     """Every limit of a step with what is used of it."""
     state = run.step_states.get(step, PENDING)
     return tuple(_measured(limit, _used_by(state, limit.limit, now_us)) for limit in step_limits_of(run, step))
+
+
+def actual_now(run: Run, hit: LimitHit) -> float:
+    """What is spent in the end: what was in flight when the limit was broken counts too."""
+    if hit.scope != "run" or hit.limit not in ("cost", "tokens"):
+        return hit.actual
+    return max(hit.actual, _used(run, hit.limit, 0))
 
 
 def active_us(run: Run, *, now_us: int) -> int:

@@ -11,10 +11,12 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
+from runfold.budgets import BudgetRule
 from runfold.errors import BadRequest, InvalidSetting, NotFound
 from runfold.events import Json, RunQueued, StepSpec
 from runfold.graph import check_graph
 from runfold.limits import parse_limits
+from runfold.toml_lines import line_of
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 FORMATS = ("codex", "claude", "gemini", "opencode", "plain")
@@ -94,9 +96,10 @@ Workflows: TypeAlias = dict[str, Workflow]
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
-    """The workflows of one file, and the folder that their workspaces start from; `file` is empty where none is."""
+    """What one file says, and the folder that its workspaces start from; `file` is empty where none is."""
 
     workflows: Workflows = {}
+    budgets: tuple[BudgetRule, ...] = ()
     folder: str = "."
     file: str = ""
 
@@ -341,28 +344,6 @@ def _invalid(file: str, text: str, path: tuple[str, ...], said: str, *, hint: st
     return InvalidSetting(
         f"`{file}` line {line}: `{'.'.join(path)}` {said}", hint=hint or "`runfold check` says when it is right"
     )
-
-
-def line_of(text: str, path: tuple[str, ...]) -> int:
-    """The line where a key stands, or the nearest table above it; found by its words, without a second parser."""
-    table: tuple[str, ...] = ()
-    best, best_length = 1, 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        here = table
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            here = table = _words(header[1])
-        elif key := re.match(r"\s*([A-Za-z0-9_.\"'-]+?)\s*=", line):
-            here = (*table, *_words(key[1]))
-        length = next(
-            (i for i, (a, b) in enumerate(zip(here, path, strict=False)) if a != b), min(len(here), len(path))
-        )
-        if length > best_length and length == len(here):
-            best, best_length = number, length
-    return best
-
-
-def _words(dotted: str) -> tuple[str, ...]:
-    return tuple(word.strip().strip("\"'") for word in dotted.split("."))
 
 
 def _lower(error: Exception) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Executed, Ledger
+from projections.spending import Left, no_budgets
 from runfold.commands import (
     Cancelled,
     CheckLimits,
@@ -53,7 +54,7 @@ from runner.verdict import judge, turn_ended
 from runner.watching import Watching
 
 PAUSE_DEADLINE_SECONDS = 600.0  # A turn that ends later than this is stopped where it is.
-TICK_SECONDS = 1.0
+TICK_SECONDS = 0.5  # What breaks a limit while nothing is reported stops the run within a second.
 UNAVAILABLE_TRIES = 10
 SETTLE_TRIES = 8
 _HEEDED = frozenset(
@@ -78,10 +79,12 @@ class Driving:
         claim: int,
         waits: bool = False,
         resumes: bool = False,
+        left: Left = no_budgets,
     ) -> None:
         """`waits`: stay with a paused run, and claim it again when it goes on.
 
         `resumes`: a turn was cut short, so the next one goes on with the agent's own session where there is one.
+        `left` tells what the run may still draw on of what it shares with others.
         """
         self._ledger, self._log, self._claims, self._launch = ledger, log, claims, launch
         self._data, self._folder = data, data / "runs" / run_id
@@ -95,7 +98,7 @@ class Driving:
         self._counted: dict[str, Json] = {}
         self._pause_at: float | None = None
         self._failed_turns = 0
-        self._resumes = resumes
+        self._resumes, self._left = resumes, left
         self._moved = asyncio.Event()
         self.interrupted = ""
         """What interrupted the run, in words."""
@@ -204,8 +207,9 @@ class Driving:
         """Time passes, and answers are overdue, also while nothing is reported."""
         with contextlib.suppress(Refused, Unavailable):
             run = await self._ledger.state(self.run_id)
-            if not run.is_resting and (run.limits or has_step_limits(run) or run.open_approvals):
-                await self.execute(CheckLimits())
+            budgets = () if run.is_resting else await self._left(run)
+            if not run.is_resting and (budgets or run.limits or has_step_limits(run) or run.open_approvals):
+                await self.execute(CheckLimits(budgets=budgets))
 
     async def _stop_when_due(self) -> None:
         """Stop the turn's processes where they are; between turns the run pauses by itself."""
@@ -238,7 +242,8 @@ class Driving:
             return True
         try:
             started = TurnStarted(turn=number, pid=turn.pid, prompt_sha256=digest)
-            executed = await self.execute(StartTurn(claim=self._claim, started=started))
+            budgets = await self._left(run)
+            executed = await self.execute(StartTurn(claim=self._claim, started=started, budgets=budgets))
             if not executed.run.turn_open:
                 # A limit was in the way.
                 await turn.abandon()

@@ -14,6 +14,7 @@ import msgspec
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
+from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
 from runfold.errors import RunfoldError
@@ -73,6 +74,7 @@ async def drive_here(
     quiet: bool = False,
     start: Callable[[str], None] | None = None,
     reused: tuple[Reused, ...] = (),
+    left: Left = no_budgets,
 ) -> int:
     """Open the run that was ordered and drive it here to its end."""
     secrets = secrets_of(os.environ)
@@ -97,6 +99,7 @@ async def drive_here(
             tenant=tenant,
             claim=FIRST_CLAIM,
             waits=terminal.is_terminal(0),
+            left=left,
         )
         with _signals(driving):
             # The lease comes first: a claim is never without one.
@@ -129,6 +132,7 @@ async def resume_here(
     reason: str = "",
     limits: Mapping[str, Json] | None = None,
     quiet: bool = False,
+    left: Left = no_budgets,
 ) -> int:
     """Take a run that rests over and drive it here; its next turn goes on with the agent's own session."""
     limits = dict(limits or {})
@@ -147,6 +151,7 @@ async def resume_here(
             claim=claim,
             waits=terminal.is_terminal(0),
             resumes=run.started,
+            left=left,
         )
         with _signals(driving):
             await claims.take(run.run_id, run.tenant, claim)

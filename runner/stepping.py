@@ -191,7 +191,8 @@ class StepDriving(Driving):
             given, missing = {}, error
         try:
             shown = {"files": given} if given else None
-            run = (await self.execute(StartStep(step=spec.id, claim=self._claim, input=shown))).run
+            budgets = await self._left(await self._ledger.state(self.run_id))
+            run = (await self.execute(StartStep(step=spec.id, claim=self._claim, input=shown, budgets=budgets))).run
             if state_of(run, spec.id).status != "running":
                 return  # A limit was in the way.
             if missing is not None:

@@ -14,6 +14,7 @@ from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
+from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Fail
 from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError
 from runfold.events import Failure
@@ -44,10 +45,11 @@ class Worker:
         data: Path,
         registry: Callable[[], Registry],
         slots: int = SLOTS,
+        left: Left = no_budgets,
     ) -> None:
-        """`registry` is asked for each run, so that a corrected runfold.toml counts at once."""
+        """`registry` is asked for each run, so that a corrected runfold.toml counts at once; `left` for each start."""
         self._ledger, self._log, self._views, self._claims = ledger, log, views, claims
-        self._data, self._registry, self._slots = data, registry, slots
+        self._data, self._registry, self._slots, self._left = data, registry, slots, left
         self._waiting: dict[str, None] = {}
         self._drivings: set[Driving] = set()
         self._moved = asyncio.Event()
@@ -139,6 +141,7 @@ class Worker:
             tenant=run.tenant,
             claim=run.claim,
             resumes=run.started,
+            left=self._left,
         )
 
     async def _drive(self, driving: Driving, position: int) -> None:

@@ -238,6 +238,9 @@ def test_ten_parallel_steps_overspend_by_no_more_than_what_was_in_flight_and_it_
     assert snapshot(run, position=1).limits["cost"].spent == 3.0
     with pytest.raises(NotAllowed):
         when(run, c.StartTurn(claim=1, started=e.TurnStarted(turn=11)))
+    ended = [c.EndTurn(claim=1, ended=e.TurnCancelled(turn=n + 1, step=f"s{n}")) for n in range(10)]
+    stopped = after(*ended, c.Complete(claim=1), run=run)
+    assert (stopped.stop_threshold, stopped.stop_actual) == (1.0, 3.0)
 
 
 def test_a_stopped_run_goes_on_only_with_more_than_it_has_used() -> None:

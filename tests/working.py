@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
+from projections.spending import Spending
+from runfold.budgets import parse_budgets
 from runfold.commands import Command, Queue
 from runfold.envelope import Recorded, run_id_of
 from runfold.state import Run
@@ -29,6 +31,8 @@ class Working:
     registry: Registry
     stop: asyncio.Event
     data: Path
+    views: ViewService
+    spending: Spending
 
     async def queue(self, name: str, **asked: Any) -> str:
         identity = uuid.uuid4()
@@ -66,20 +70,23 @@ class Working:
 
 
 @asynccontextmanager
-async def working(folder: Path, toml: str, *, slots: int = 2, workers: int = 1) -> AsyncIterator[Working]:
+async def working(folder: Path, toml: str, *, slots: int = 2, workers: int = 1) -> AsyncGenerator[Working]:
     """`folder` is where the workflows work; the data is in `folder/data`."""
     data = folder / "data"
-    registry = Registry(workflows=parse_workflows(toml), folder=str(folder))
+    registry = Registry(workflows=parse_workflows(toml), budgets=parse_budgets(toml), folder=str(folder))
     log = await SqliteLog.open(data)
     views = await ViewService.open(data)
     ledger, claims, stop = Ledger(log), await Claims.open(data), asyncio.Event()
+    spending = Spending(views, lambda: registry.budgets)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
-                worker = Worker(ledger, log, views, claims, data=data, registry=lambda: registry, slots=slots)
+                worker = Worker(
+                    ledger, log, views, claims, data=data, registry=lambda: registry, slots=slots, left=spending.left
+                )
                 group.create_task(worker.work(stop))
             try:
-                yield Working(log, ledger, registry, stop, data)
+                yield Working(log, ledger, registry, stop, data, views, spending)
             finally:
                 stop.set()
     finally:

@@ -1,0 +1,243 @@
+"""Budgets of a workflow, a tenant and a day: read, added up, brought to every start, and kept while runs go on."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore.ledger import Ledger
+from eventstore.sqlite import SqliteLog
+from projections.service import ViewService
+from projections.spending import Spending, budgets_of
+from runfold import commands as c
+from runfold import events as e
+from runfold.budgets import BudgetRule, parse_budgets, rules_for
+from runfold.envelope import run_id_of
+from runfold.errors import InvalidSetting
+from runfold.state import Run
+from runner.reactor import Reactor
+from tests.given import after, here, names, when
+from tests.served import serving
+from tests.working import working
+
+DAY_US = 86_400 * 1_000_000
+SPENDS = '{"runfold": {"type": "token_usage", "model": "m", "input_tokens": 100, "cost_micros": 600000}}'
+TOML = f"""[workflow.w]
+command = ['sh', '-c', '''printf "%s\\n" '{SPENDS}'''']
+max_turns = 2
+
+[workflow.quiet]
+command = ['sleep', '600']
+grace_seconds = 0.2
+
+[budgets.day]
+cost_usd = 1.0
+"""
+
+
+def day(threshold: float, **more: Any) -> BudgetRule:
+    return BudgetRule(scope="day", limit="cost", threshold=threshold, per="day", **more)
+
+
+def test_a_budget_has_a_scope_a_period_and_an_amount_and_says_what_follows() -> None:
+    text = (
+        '[budgets.day]\ncost_usd = { max = 20, on_exceed = "ask" }\n'
+        '[budgets.workflow.w]\nper = "month"\ntokens = "5M:warn"\n[budgets.tenant."*"]\ncost_usd = 7\n'
+    )
+
+    assert parse_budgets(text) == (
+        day(20, on_exceed="ask"),
+        BudgetRule(scope="workflow", name="w", limit="tokens", threshold=5_000_000, per="month", on_exceed="warn"),
+        BudgetRule(scope="tenant", name="*", limit="cost", threshold=7),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[budgets.week]\ncost_usd = 1", "line 1: `budgets.week` is not known"),
+        ("[budgets.day]\nturns = 1", "line 1: `budgets.day` has `turns`"),
+        ('[budgets.day]\nper = "month"\ncost_usd = 1', "`budgets.day` has `per = 'month'`"),
+        ("\n[budgets.workflow.w]\ncost_usd = -1", "line 2: `budgets.workflow.w` limits.cost_usd is `-1`"),
+        ("[budgets.workflow.w]", "`budgets.workflow.w` says no amount"),
+        ("[budgets]\nday = 3", "`budgets.day` is not a table"),
+    ],
+)
+def test_a_budget_that_cannot_be_read_is_refused_with_its_line(text: str, said: str) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        parse_budgets(text, file="runfold.toml")
+
+    assert said in refused.value.message
+
+
+def test_a_name_of_its_own_outweighs_the_star() -> None:
+    rules = parse_budgets('[budgets.tenant."*"]\ncost_usd = 1\n[budgets.tenant.a]\ncost_usd = 9\n')
+
+    assert [it.threshold for it in rules_for(rules, tenant="a", workflow=None)] == [9]
+    assert [it.threshold for it in rules_for(rules, tenant="b", workflow=None)] == [1]
+
+
+def test_a_budget_nearly_used_up_is_told_once_a_run_and_money_without_a_price_stops() -> None:
+    near = c.Budget(limit="cost", scope="day", threshold=10, actual=8.5)
+    unpriced = e.TokenUsage(input_tokens=10)
+    run = after(here(), c.StartTurn(claim=1, started=e.TurnStarted(turn=1), budgets=(near,)))
+
+    assert run.told == {"day:cost:warned": 10}
+    assert when(run, c.CheckLimits(budgets=(near,))) == ()
+    run = after(c.Observe(events=(unpriced,), claim=1), run=run)
+    (told,) = when(run, c.CheckLimits(budgets=(near,)))
+    assert (told.reason, told.scope, told.on_exceed) == ("price_unknown", "day", "stop")
+
+
+class Scene:
+    """A real log with reported runs, and the clock of the test."""
+
+    def __init__(self, log: SqliteLog, views: ViewService) -> None:
+        self.log, self.views = log, views
+        self.ledger = Ledger(log)
+        self.rules: tuple[BudgetRule, ...] = ()
+        self.spending = Spending(views, lambda: self.rules)
+
+    async def open(self, *, tenant: str = "default", driver: e.Driver = "reported", **queued: Any) -> str:
+        run_id = run_id_of(uuid.uuid4())
+        order = e.RunQueued(driver=driver, **queued)
+        await self.ledger.execute(run_id, c.OpenReported(queued=order), actor="user:a", tenant=tenant)
+        return run_id
+
+    async def spend(self, run_id: str, cost_micros: int, tenant: str = "default") -> None:
+        usage = e.TokenUsage(input_tokens=10, cost_micros=cost_micros)
+        await self.ledger.execute(run_id, c.Observe(events=(usage,)), actor="user:a", tenant=tenant)
+
+    async def look(self, *run_ids: str, in_us: int = 0) -> list[Run]:
+        """What a reactor that has just been started does."""
+        runs = [await self.ledger.state(run_id) for run_id in run_ids]
+        now_us = max(run.updated_at_us for run in runs) + in_us
+        later = Ledger(self.log, now_us=lambda: now_us)
+        return await Reactor(later, left=self.spending.left, now_us=lambda: now_us).look(runs)
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    log = await SqliteLog.open(tmp_path)
+    views = await ViewService.open(tmp_path)
+    yield Scene(log, views)
+    await views.close()
+    await log.close()
+
+
+async def test_each_budget_counts_its_own_scope_and_period_and_nothing_imported(scene: Scene) -> None:
+    rules = parse_budgets(
+        "[budgets.day]\ncost_usd = 1\n[budgets.workflow.w]\ncost_usd = 1\n[budgets.tenant.a]\ntokens = 100\n"
+    )
+    await scene.spend(await scene.open(workflow="w", tenant="a"), 300_000, "a")
+    await scene.spend(await scene.open(workflow="x", tenant="b"), 200_000, "b")
+    await scene.spend(await scene.open(workflow="w", driver="imported", tenant="a"), 9_000_000, "a")
+    now_us = (await scene.ledger.state(await scene.open())).updated_at_us
+
+    async def actual(in_us: int) -> list[float]:
+        found, _ = await scene.views.query(budgets_of, rules, tenant="a", workflow="w", now_us=now_us + in_us)
+        return [it.actual for it in found]
+
+    assert await actual(0) == [0.5, 0.3, 10]
+    assert await actual(2 * DAY_US) == [0.0, 0.3, 10]
+
+
+async def test_what_others_spend_stops_the_runs_that_draw_on_the_same_budget(scene: Scene) -> None:
+    scene.rules = parse_budgets("[budgets.workflow.w]\ncost_usd = 1\n")
+    quiet, other = await scene.open(workflow="w"), await scene.open(workflow="x")
+    loud = await scene.open(workflow="w")
+    assert await scene.look(quiet, other, loud) == []
+    await scene.spend(loud, 1_200_000)
+
+    stopped = await scene.look(quiet, other, loud)
+
+    assert [it.run_id for it in stopped] == [quiet, loud]
+    run = await scene.ledger.state(quiet)
+    assert (run.status, run.reason_code, run.stop_condition) == ("stopped", "COST_LIMIT_EXCEEDED", "workflow cost")
+    assert (run.stop_threshold, run.stop_actual) == (1.0, 1.2)
+    assert await scene.look(quiet, other, loud) == []
+
+
+async def test_a_broken_file_takes_no_budget_away(scene: Scene) -> None:
+    scene.rules = (day(1.0),)
+    run_id = await scene.open()
+    await scene.spend(run_id, 1_500_000)
+    spending = Spending(scene.views, lambda: scene.rules or parse_budgets("[budgets.day]"))
+    run = await scene.ledger.state(run_id)
+    before = await spending.left(run)
+    scene.rules = ()
+
+    assert await spending.left(run) == before
+    assert before[0].actual == 1.5
+
+
+async def test_a_silent_reported_run_is_warned_and_stopped_when_its_time_is_up(scene: Scene) -> None:
+    run_id = await scene.open(limits={"time": "60s"})
+
+    warned = await scene.look(run_id, in_us=50_000_000)
+    stopped = await scene.look(run_id, in_us=61_000_000)
+
+    assert [it.status for it in (*warned, *stopped)] == ["running", "stopped"]
+    assert stopped[0].reason_code == "TIME_LIMIT_EXCEEDED"
+
+
+async def test_a_question_that_nobody_answers_expires_by_the_clock_alone(scene: Scene) -> None:
+    run_id = await scene.open(limits={"cost": {"max": 1, "on_exceed": "ask"}})
+    await scene.spend(run_id, 1_000_000)
+    assert await scene.look(run_id, in_us=DAY_US - 1_000_000) == []
+
+    (run,) = await scene.look(run_id, in_us=DAY_US)
+
+    assert (run.status, run.reason_code, run.approvals["a1"].status) == ("stopped", "APPROVAL_EXPIRED", "expired")
+
+
+async def test_a_step_over_http_is_told_that_the_budget_is_used_up_and_the_same_key_the_same(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def left(run: Run) -> tuple[c.Budget, ...]:
+        asked.append(run.run_id)
+        return (c.Budget(limit="cost", scope="day", threshold=10, actual=10 + len(asked)),)
+
+    async with serving(tmp_path, left=left) as served:
+        run_id = await served.open_run(steps=[{"id": "a"}])
+        path, key = f"/api/runs/{run_id}/steps/a", {"Idempotency-Key": "k"}
+        answers = [await served.ask("POST", path, json={"action": "start"}, headers=key) for _ in range(2)]
+        first, second = [await it.json() for it in answers]
+
+    assert (first["status"], first["reason_code"], first["changed"]) == ("stopped", "COST_LIMIT_EXCEEDED", [])
+    assert [it.status for it in answers] == [200, 200]
+    assert first == second
+    assert asked == [run_id, run_id]
+
+
+@pytest.mark.slow
+async def test_a_day_that_is_spent_starts_no_turn_and_says_what_was_spent(tmp_path: Path) -> None:
+    async with working(tmp_path, TOML) as workers:
+        await workers.wait_rest(first := await workers.queue("w"))
+        run = await workers.wait_rest(second := await workers.queue("w"))
+        types = await workers.types(second)
+        earlier = await workers.ledger.state(first)
+
+    assert earlier.status == "stopped" or earlier.cost_micros == 1_200_000
+    assert (run.status, run.reason_code, run.stop_condition, run.stop_actual) == (
+        "stopped", "COST_LIMIT_EXCEEDED", "day cost", 1.2
+    )  # fmt: skip
+    assert "turn_started" not in types
+    assert names(run, c.Resume()) == ["run_resumed"]
+
+
+@pytest.mark.slow
+async def test_a_driver_ends_its_own_run_when_others_have_spent_the_day(tmp_path: Path) -> None:
+    async with working(tmp_path, TOML) as workers:
+        quiet = await workers.queue("quiet")
+        await workers.wait_type(quiet, "turn_started")
+        loud = await workers.queue("w")
+        run = await workers.wait_rest(quiet)
+        exceeded = await workers.wait_type(quiet, "limit_exceeded")
+        usages = [it for it in await workers.events(loud) if it.type == "token_usage"]
+
+    assert (run.status, run.stop_condition, run.cost_micros) == ("stopped", "day cost", None)
+    # Half a second until the next look; the rest is for a machine that has much else to do.
+    assert exceeded.recorded_at_us - usages[-1].recorded_at_us < 20_000_000
