@@ -9,8 +9,9 @@ from api.answers import view_response
 from api.guard import SCOPE
 from api.reading import Limit, ViewQuery, query_views
 from api.routes import QUERY, Route
-from api.service import SERVICE
+from api.service import SERVICE, known_run
 from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
+from projections.causes import Causation, causation, chain_of
 from runfold.events import EventClass
 
 
@@ -55,6 +56,24 @@ async def get_audit_counts(request: web.Request) -> web.Response:
     return view_response(AuditCounts(items=found, total=len(found)), freshness)
 
 
+class CausesQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of the events that this one made; its own causes come whole."""
+
+    limit: Annotated[int, Limit] = 50
+    cursor: str | None = None
+
+
+async def get_causes(request: web.Request) -> web.Response:
+    query: CausesQuery = request[QUERY]
+    service, run_id, tenant = request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant
+    await known_run(service, run_id, tenant)
+    chain = await chain_of(service.log, run_id, request.match_info["event"])
+    found, freshness = await query_views(
+        service, query.min_position, causation, chain, tenant=tenant, limit=query.limit, cursor=query.cursor
+    )
+    return view_response(found, freshness)
+
+
 def _wanted(request: web.Request) -> AuditFilter:
     asked: dict[str, Any] = msgspec.structs.asdict(request[QUERY])
     for name in ("by", "min_position"):
@@ -80,5 +99,14 @@ ROUTES: tuple[Route, ...] = (
         summary="How often, by actor, type, class, run, workflow, tenant, path or day",
         query=AuditCountsQuery,
         answer=AuditCounts,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/events/{event}/causes",
+        operation="get_causes",
+        handler=get_causes,
+        summary="What made an event, the nearest cause first, and what it made; `event` is its id or its position",
+        query=CausesQuery,
+        answer=Causation,
     ),
 )

@@ -45,7 +45,9 @@ async def post_retry(request: web.Request) -> web.Response:
         command = OpenReported(queued=order, reused=reused)
     command_id = command_id_of(request)
     run_id = run_id_of(uuid.UUID(command_id))
-    await service.ledger.execute(run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant)
+    await service.ledger.execute(
+        run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant, cause=origin.ended_by
+    )
     return json_response(answer_of(plan, run_id), status=202, headers={"Location": f"/api/runs/{run_id}"})
 
 

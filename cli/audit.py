@@ -94,7 +94,12 @@ def _count(runs: Runs, wanted: AuditFilter, by: str, *, as_json: bool) -> None:
 
 def _print(items: Iterator[AuditItem]) -> None:
     for item in items:
-        what = " ".join(text for text in (item.path, plain(item.text, 100)) if text)
-        when = item.recorded_at[:19].replace("T", " ")
-        head = f"{item.position:>7}  {when}  {plain(item.actor, 24):<16} {item.run_id[:12]:<12}"
-        click.echo(f"{head}  {colour(f'{item.type:<20}', 'yellow' if item.event_class == 'audit' else None)} {what}")
+        click.echo(audit_line(item))
+
+
+def audit_line(item: AuditItem) -> str:
+    """Position, time, actor, run, type and what it says, for a terminal."""
+    what = " ".join(plain(text, 100) for text in (item.path, item.text) if text)
+    when = item.recorded_at[:19].replace("T", " ")
+    head = f"{item.position:>7}  {when}  {plain(item.actor, 24):<16} {item.run_id[:12]:<12}"
+    return f"{head}  {colour(f'{item.type:<20}', 'yellow' if item.event_class == 'audit' else None)} {what}"

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.reading import RunId, json_option, open_runs, print_json, run_argument, settings_of
-from cli.runs import find_run
+from cli.runs import Runs, find_run
 from cli.screen import cost, duration, plain, talk
+from runfold.errors import NotFound
 
 if TYPE_CHECKING:
     from runfold.difference import Difference, FileDifference, Sides
 
 FILES_SHOWN_MAX = 50
+EVENTS_SHOWN = 4  # Of the chain of causes; `runfold events RUN --causes` shows the whole.
 
 
 @click.command()
@@ -42,12 +44,29 @@ def report(context: click.Context, *, run_text: str, output: Path | None, as_jso
 def why(context: click.Context, *, run_text: str, as_json: bool) -> None:
     """Say what led to a run's present status, the nearest cause first."""
     with open_runs(settings_of(context)) as runs:
-        found = runs.why(find_run(runs, run_text).id)
+        run = find_run(runs, run_text)
+        found = runs.why(run.id)
+        made = None if as_json else _recorded_as(runs, run.id)
     if as_json:
         print_json(found)
         return
     for cause in found.causes:
         click.echo(plain(cause, 500))
+    if made:
+        click.echo(made)
+
+
+def _recorded_as(runs: Runs, run_id: str) -> str | None:
+    """The event that made the status, and the chain of those that made it."""
+    changes = runs.history(run_id)
+    if not changes:
+        return None
+    try:
+        found = runs.causes(run_id, str(changes[-1].position), limit=1)
+    except NotFound:
+        return None  # It was trimmed; what it came to is all that is left.
+    told = [f"{item.type} ({item.position})" for item in (found.event, *found.causes[:EVENTS_SHOWN])]
+    return f"Recorded as {' because of '.join(told)}{' …' if len(found.causes) > EVENTS_SHOWN else ''}."
 
 
 @click.command()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from eventstore.sqlite3_module import sqlite3
     from projections.approvals import ApprovalFilter, ApprovalList
     from projections.audit import AuditCount, AuditFilter, AuditList
+    from projections.causes import Causation
     from projections.history import Transition
     from projections.steps import StepList
     from projections.usage import CostList
@@ -89,6 +90,17 @@ class FolderRuns:
         from projections.audit import VIEW, count_audit
 
         return count_audit(self._connection(VIEW), wanted, by=by)
+
+    def causes(self, run_id: str, event: str, *, limit: int) -> "Causation":
+        from projections.audit import VIEW
+        from projections.causes import causation, read_chain
+
+        connection = open_reader(self._settings.data)
+        try:
+            chain = read_chain(connection, run_id, event)
+        finally:
+            connection.close()
+        return causation(self._connection(VIEW), chain, tenant=None, limit=limit)
 
     def approvals(self, wanted: "ApprovalFilter") -> "ApprovalList":
         from projections.approvals import VIEW, list_approvals

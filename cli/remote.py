@@ -15,6 +15,7 @@ from cli.screen import talk
 from cli.settings import Settings
 from projections.approvals import ApprovalFilter, ApprovalItem, ApprovalList
 from projections.audit import AuditCount, AuditFilter, AuditList
+from projections.causes import Causation
 from projections.history import Transition
 from projections.run_list import LIMIT_MAX, RunFilter, RunList
 from projections.steps import StepItem, StepList
@@ -113,6 +114,10 @@ class RemoteRuns:
 
     def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]:
         return msgspec.json.decode(self._get("/api/audit/counts", {**_query(wanted), "by": by}), type=Counts).items
+
+    def causes(self, run_id: str, event: str, *, limit: int) -> Causation:
+        answer = self._get(f"/api/runs/{run_id}/events/{quote(event, safe='')}/causes", {"limit": limit})
+        return msgspec.json.decode(answer, type=Causation)
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
         items: list[Recorded] = []

@@ -80,7 +80,14 @@ async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tupl
                 command = OpenReported(queued=order, reused=reused)
             identity = uuid.uuid4()
             new_id = run_id_of(identity)
-            await ledger.execute(new_id, command, command_id=str(identity), actor=local_actor(), tenant=run.tenant)
+            await ledger.execute(
+                new_id,
+                command,
+                command_id=str(identity),
+                actor=local_actor(),
+                tenant=run.tenant,
+                cause=origin.ended_by,
+            )
             return answer_of(plan, new_id), 0
         folder = Path(order.cwd) if order.cwd else None
         workflow = read_registry(folder).workflows.get(order.workflow or "")
@@ -98,6 +105,7 @@ async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tupl
                 start=started.append,
                 reused=reused,
                 left=left,
+                cause=origin.ended_by,
             )
         return answer_of(plan, started[0] if started else None), code
 

@@ -13,6 +13,7 @@ from runfold.snapshot import Snapshot
 if TYPE_CHECKING:
     from projections.approvals import ApprovalFilter, ApprovalList
     from projections.audit import AuditCount, AuditFilter, AuditList
+    from projections.causes import Causation
     from projections.history import Transition
     from projections.steps import StepList
     from projections.usage import CostList
@@ -60,6 +61,10 @@ class Runs(Protocol):
     def audit(self, wanted: "AuditFilter") -> "AuditList": ...
 
     def audit_counts(self, wanted: "AuditFilter", *, by: str) -> "list[AuditCount]": ...
+
+    def causes(self, run_id: str, event: str, *, limit: int) -> "Causation":
+        """What made an event, by its id or its position, and what it made. Raises NotFound, BadRequest."""
+        ...
 
     def approvals(self, wanted: "ApprovalFilter") -> "ApprovalList": ...
 

@@ -22,7 +22,8 @@ from eventstore.recalling import recall
 from eventstore.refusals import Refusals
 from eventstore.state_file import TOLD_TYPES, kept_going, mend_states, write_state
 from eventstore.wishes import Executed as Executed
-from eventstore.wishes import Wish, new_events, own_ids, unknown_run
+from eventstore.wishes import Wish, new_events, own_ids, unknown_run, with_cause
+from runfold.causation import Causes, follows_from, remember
 from runfold.commands import Command, OpenReported, Queue, StartHere
 from runfold.decide import decide
 from runfold.envelope import SYSTEM_STREAM, NewEvent
@@ -42,6 +43,7 @@ class _Decided(msgspec.Struct, frozen=True):
     caller: Caller
     before: Run
     after: Run
+    causes: Causes
     events: tuple[NewEvent, ...]
     refused: RunfoldError | None = None
 
@@ -81,12 +83,14 @@ class Ledger:
         ids: Sequence[str | None] = (),
         ats_us: Sequence[int | None] = (),
         at_us: int | None = None,
+        cause: str | None = None,
     ) -> Executed:
         """Grant the command with events, or answer as the first time. Raises RunfoldError.
 
         A caller who may send it again gives the command id, or an id for each event; one who does neither is
         spared the lookup.
-        `at_us` is when it happened, where that is not now: a run that is imported is over.
+        `at_us` is when it happened, where that is not now: a run that is imported is over. `cause` is the event that
+        the command answers, where the run's own state cannot tell.
         """
         if run_id == SYSTEM_STREAM:
             raise unknown_run(run_id)
@@ -101,6 +105,7 @@ class Ledger:
             ids=ids,
             ats_us=ats_us,
             at_us=at_us,
+            cause=cause,
         )
         caller, line = Caller(wish), self._line(run_id)
         line.enter(caller)
@@ -182,9 +187,9 @@ class Ledger:
     async def _decide_in_order(self, line: Line, callers: Sequence[Caller]) -> list[_Decided]:
         """What the callers' wishes become, each after the one before, as far as one append takes it."""
         batch: list[_Decided] = []
-        run, is_new, size, count = line.run, line.position == 0, 0, 0
+        run, causes, is_new, size, count = line.run, line.causes, line.position == 0, 0, 0
         for index, caller in enumerate(callers):
-            decided = await self._decide(run, caller)
+            decided = await self._decide(run, causes, caller)
             if not decided.events and not is_new and not caller.is_looked_up and own_ids(caller.wish):
                 # Refused now, it may still have been granted before: the answer is then the first one.
                 for doubtful in callers[index:]:
@@ -195,11 +200,12 @@ class Ledger:
             if batch and (count > APPEND_EVENTS_MAX or size > APPEND_BYTES_MAX):
                 break
             batch.append(decided)
-            run = decided.after
+            run, causes = decided.after, decided.causes
         return batch
 
-    async def _decide(self, run: Run, caller: Caller) -> _Decided:
+    async def _decide(self, run: Run, causes: Causes, caller: Caller) -> _Decided:
         now_us, wish = self._now_us(), caller.wish
+        before = causes
         try:
             if run.version and run.tenant != wish.tenant:
                 raise unknown_run(wish.run_id)
@@ -209,12 +215,16 @@ class Ledger:
                 run = new_run(wish.run_id, wish.tenant)
             events = await self._storable(new_events(wish, decide(run, wish.command, now_us), now_us=now_us))
             check_sizes(wish.run_id, [len(event.data) for event in events])
-            after = run
-            for event in events:
-                after = evolve(after, decode_stored(event.type, event.data), at_us=event.at_us)
+            after, previous, made = run, None, list[NewEvent]()
+            for new in events:
+                event = decode_stored(new.type, new.data)
+                made.append(with_cause(wish, new, event, causes, previous))
+                after = evolve(after, event, at_us=new.at_us)
+                causes = remember(causes, event, new.id)
+                previous = new.id if follows_from(event) else previous
         except RunfoldError as error:
-            return _Decided(caller, run, run, (), error)
-        return _Decided(caller, run, after, events)
+            return _Decided(caller, run, run, before, (), error)
+        return _Decided(caller, run, after, causes, tuple(made))
 
     async def _storable(self, events: tuple[NewEvent, ...]) -> tuple[NewEvent, ...]:
         """The events without secrets, and what is too long for them in blobs; `sent` stays what the caller sent."""
@@ -238,7 +248,7 @@ class Ledger:
         callers = [decided.caller for decided in batch]
         match outcome:
             case Appended(duplicate=False):
-                line.run, line.position = batch[-1].after, outcome.last
+                line.run, line.causes, line.position = batch[-1].after, batch[-1].causes, outcome.last
                 await self._answer(line, batch, outcome)
             case Conflict():
                 await line.catch_up(self._log)

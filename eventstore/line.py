@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 from eventstore.contract import APPEND_EVENTS_MAX, Appended, EventLog
-from eventstore.wishes import Executed, Wish, own_ids, run_of
-from runfold.envelope import NewEvent
-from runfold.errors import RunfoldError
+from eventstore.wishes import Executed, Wish, own_ids
+from runfold.causation import NOTHING, Causes, remember
+from runfold.envelope import NewEvent, Recorded
+from runfold.errors import InvalidEvent, RunfoldError
 from runfold.events import REWRITES
+from runfold.evolve import CHANGING_NOTHING, evolve_decoded
 from runfold.state import Run, new_run
 
 
@@ -50,6 +52,7 @@ class Line:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.run: Run = new_run(run_id)
+        self.causes: Causes = NOTHING
         self.position = 0
         """Of the last event in `run`; 0 also where nothing was read yet."""
         self.one_by_one = 0
@@ -120,22 +123,36 @@ class Line:
 
     async def catch_up(self, log: EventLog) -> None:
         """Fold what the log has beyond the line's position, and nothing before."""
-        run, position = self.run, self.position
+        run, causes, position = self.run, self.causes, self.position
         while True:
             is_rewritten = False
             async for page in log.read(after=position, stream=self.run_id):
                 if page.events:
                     # What was folded before may be what the redaction has taken away.
                     is_rewritten = is_rewritten or any(event.type in REWRITES for event in page.events)
-                    run = run_of(run, page.events)
+                    run, causes = _fold(run, causes, page.events)
                     position = page.events[-1].position
             if not (is_rewritten and self.position):
                 break
             self.position = 0
-            run, position = new_run(self.run_id), 0
+            run, causes, position = new_run(self.run_id), NOTHING, 0
         # Whoever asks for the state reads beside the leader, and may have come further meanwhile.
         if position > self.position:
-            self.run, self.position = run, position
+            self.run, self.causes, self.position = run, causes, position
+
+
+def _fold(run: Run, causes: Causes, recordeds: Sequence[Recorded]) -> tuple[Run, Causes]:
+    """The run after more of its events, and what later ones may answer; its first event says whose it is."""
+    for recorded in recordeds:
+        event = None
+        if recorded.type not in CHANGING_NOTHING:
+            try:
+                event = recorded.event()
+            except InvalidEvent:
+                event = None
+        run = evolve_decoded(run, recorded, event)
+        causes = remember(causes, event, recorded.id)
+    return run, causes
 
 
 async def _outcome_of(log: EventLog, stream: str, events: Sequence[NewEvent], expected: int) -> Appended | RunfoldError:

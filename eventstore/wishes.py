@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from runfold.causation import Causes, cause_of
 from runfold.commands import CheckLimits, Command, Observe, StartStep, StartTurn
 from runfold.envelope import NewEvent, Recorded, derived_id
 from runfold.errors import BadRequest, NotFound
 from runfold.events import Event, Unknown, encode_data, event_type
-from runfold.evolve import fold
-from runfold.state import Run, new_run
+from runfold.state import Run
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -38,6 +38,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ats_us: tuple[int | None, ...]
     at_us: int | None
     """When the command's own events happened; None for now."""
+    cause: str | None
+    """The event that the caller answers, where he knows it better than the run's state."""
     names: frozenset[str]
     """The command id and the given event ids: what a retry has in common with its original."""
 
@@ -54,6 +56,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         ids: Sequence[str | None],
         ats_us: Sequence[int | None],
         at_us: int | None = None,
+        cause: str | None = None,
     ) -> "Wish":
         """Raises BadRequest where ids are no UUIDs, twice, or more than events."""
         observed = len(command.events) if isinstance(command, Observe) else 0
@@ -74,6 +77,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             ids=canonical,
             ats_us=tuple(ats_us),
             at_us=at_us,
+            cause=None if cause is None else _uuid_text(cause),
             names=frozenset([command_id, *given]),
         )
 
@@ -135,11 +139,19 @@ def command_digest(command: Command) -> bytes:
     return hashlib.sha256(type(command).__name__.encode() + b"\0" + _encode(command)).digest()
 
 
-def run_of(run: Run, recordeds: Sequence[Recorded]) -> Run:
-    """The run after more of its events; its first event says whose it is."""
-    if run.version == 0 and recordeds:
-        run = new_run(run.run_id, recordeds[0].tenant)
-    return fold(run, recordeds)
+def with_cause(
+    wish: Wish, new: NewEvent, event: Event | Unknown | None, causes: Causes, previous: str | None
+) -> NewEvent:
+    """The event with what made it; `previous` is the last one of the same append that it may follow from."""
+    is_observed = isinstance(wish.command, Observe) and new.sent is not None
+    if is_observed:
+        previous = None  # The facts of one report do not follow from each other.
+    cause = wish.cause if previous is None else None
+    # The end of a call follows from the call, whatever turn both happened in.
+    if cause is None or new.type == "tool_returned":
+        unasked = previous is None and wish.actor.startswith("user:")
+        cause = cause_of(causes, event, previous, unasked=unasked) or cause
+    return new if cause is None else msgspec.structs.replace(new, cause=cause)
 
 
 def unknown_run(run_id: str) -> NotFound:

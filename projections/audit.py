@@ -110,9 +110,9 @@ class AuditCount(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-_SELECT = """SELECT a.position, run.name, tenant.name, runs.workflow, type.name, actor.name, path.name, a.text, a.at_us,
+SELECT = """SELECT a.position, run.name, tenant.name, runs.workflow, type.name, actor.name, path.name, a.text, a.at_us,
     a.recorded_at_us, a.id, a.cause, a.command"""
-_FROM = """FROM audit a
+FROM = """FROM audit a
     JOIN audit_names run ON run.name_id = a.run JOIN audit_names tenant ON tenant.name_id = a.tenant
     JOIN audit_names type ON type.name_id = a.type JOIN audit_names actor ON actor.name_id = a.actor
     LEFT JOIN audit_paths path ON path.name_id = a.path LEFT JOIN runs ON runs.run_id = run.name"""
@@ -144,10 +144,10 @@ def find_audit(connection: sqlite3.Connection, wanted: AuditFilter) -> AuditList
         where += f" AND a.position {'>' if wanted.order == 'asc' else '<'} ?"
         parameters = [*parameters, _position(wanted.cursor)]
     rows = connection.execute(
-        f"{_SELECT} {_FROM} WHERE {where} ORDER BY a.position {wanted.order} LIMIT ?",
+        f"{SELECT} {FROM} WHERE {where} ORDER BY a.position {wanted.order} LIMIT ?",
         [*parameters, wanted.limit + 1],
     ).fetchall()
-    items = [_item(row) for row in rows[: wanted.limit]]
+    items = [item_of(row) for row in rows[: wanted.limit]]
     return AuditList(
         items=items,
         total=total if total <= TOTAL_MAX else None,
@@ -163,7 +163,7 @@ def count_audit(connection: sqlite3.Connection, wanted: AuditFilter, *, by: str)
     # There are fewer types than LIMIT_MAX, so classes can be summed from them.
     limit = LIMIT_MAX if by == "class" else wanted.limit
     rows = connection.execute(
-        f"SELECT {_KEYS[by]}, count(*) {_FROM} WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",
+        f"SELECT {_KEYS[by]}, count(*) {FROM} WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?",
         [*parameters, limit],
     ).fetchall()
     if by == "class":
@@ -174,7 +174,7 @@ def count_audit(connection: sqlite3.Connection, wanted: AuditFilter, *, by: str)
     return [AuditCount(key=key, count=count) for key, count in rows]
 
 
-def _item(row: tuple[Any, ...]) -> AuditItem:
+def item_of(row: tuple[Any, ...]) -> AuditItem:
     position, run_id, tenant, workflow, kind, actor, path, text, at_us, recorded_at_us, identity, cause, command = row
     return AuditItem(
         position=position,

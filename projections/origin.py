@@ -9,17 +9,23 @@ from runfold.envelope import Recorded
 from runfold.errors import NotAllowed
 from runfold.events import RunQueued, StepCompleted
 
+_ENDS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
+
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     order: RunQueued
     completed: dict[str, StepCompleted]
+    ended_by: str | None
+    """The id of the event that ended the run, or let it rest: what a retry answers."""
 
 
 async def origin_of(log: EventLog, run_id: str) -> Origin:
     """Raises NotAllowed where the order was redacted."""
     order: RunQueued | None = None
     completed: dict[str, StepCompleted] = {}
+    ended_by: str | None = None
     async for page in log.read(stream=run_id):
+        ended_by = next((it.id for it in reversed(page.events) if it.type in _ENDS), ended_by)
         found, more = _read(page.events)
         order = order or found
         completed |= more
@@ -27,7 +33,7 @@ async def origin_of(log: EventLog, run_id: str) -> Origin:
         raise NotAllowed(
             f"the order of run `{run_id}` can no longer be read", hint="start it again by hand", run_id=run_id
         )
-    return Origin(order=order, completed=completed)
+    return Origin(order=order, completed=completed, ended_by=ended_by)
 
 
 def _read(events: Sequence[Recorded]) -> tuple[RunQueued | None, dict[str, StepCompleted]]:

@@ -130,7 +130,7 @@ class Driving:
         if self._turn is not None:
             self._turn.resize()
 
-    async def execute(self, command: Command, *, actor: str | None = None) -> Executed:
+    async def execute(self, command: Command, *, actor: str | None = None, cause: str | None = None) -> Executed:
         command_id = str(uuid.uuid4())
         for attempt in range(UNAVAILABLE_TRIES):
             try:
@@ -140,6 +140,7 @@ class Driving:
                     command_id=command_id,
                     actor=actor or f"worker:{self._claims.worker}",
                     tenant=self._tenant,
+                    cause=cause,
                 )
             except Unavailable as error:
                 if attempt + 1 == UNAVAILABLE_TRIES:
@@ -270,11 +271,13 @@ class Driving:
             watching.close()
         return True
 
-    async def _observe(self, events: Sequence[Event | Unknown], output: Output | None = None) -> None:
+    async def _observe(
+        self, events: Sequence[Event | Unknown], output: Output | None = None, *, cause: str | None = None
+    ) -> None:
         if not events or self._is_fenced:
             return
         try:
-            await self.execute(Observe(events=tuple(events), claim=self._claim))
+            await self.execute(Observe(events=tuple(events), claim=self._claim), cause=cause)
         except (Fenced, AlreadyFinal):
             self._fence()
         except (BadRequest, Refused, TooLarge) as error:
@@ -284,7 +287,7 @@ class Driving:
                 return
             # One bad report must not take its neighbours with it.
             for event in events:
-                await self._observe((event,), output)
+                await self._observe((event,), output, cause=cause)
 
     # Between turns.
 

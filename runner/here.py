@@ -75,8 +75,9 @@ async def drive_here(
     start: Callable[[str], None] | None = None,
     reused: tuple[Reused, ...] = (),
     left: Left = no_budgets,
+    cause: str | None = None,
 ) -> int:
-    """Open the run that was ordered and drive it here to its end."""
+    """Open the run that was ordered and drive it here to its end; `cause` is the event that the order answers."""
     secrets = secrets_of(os.environ)
     run_id = run_id_of(_new_uuid7())
     order = msgspec.structs.replace(
@@ -113,6 +114,7 @@ async def drive_here(
                     reused=reused,
                 ),
                 actor=actor,
+                cause=cause,
             )
             if start is not None:
                 start(run_id)

@@ -226,7 +226,8 @@ class StepDriving(Driving):
                 return
             try:
                 started = TurnStarted(turn=number, step=spec.id, attempt=attempt, pid=turn.pid)
-                opened = (await self.execute(StartTurn(claim=self._claim, started=started))).run
+                executed = await self.execute(StartTurn(claim=self._claim, started=started))
+                opened = executed.run
                 is_open = any(it.turn == number for it in opened.open_turns)
             except BaseException:
                 await asyncio.shield(turn.abandon())
@@ -239,7 +240,7 @@ class StepDriving(Driving):
         if self._is_ending or spec.id in opened.step_hits:
             turn.end()
         try:
-            observe = partial(self._observe_step, spec.id)
+            observe = partial(self._observe_step, spec.id, executed.events[-1].id)
             async with watching.telling(listener, self._observe, observe) as hear:
                 end = await turn.run(hear)
         finally:
@@ -311,10 +312,10 @@ class StepDriving(Driving):
     async def _fail_step(self, spec: StepSpec, error: Failure) -> None:
         await self.execute(FailStep(step=spec.id, claim=self._claim, error=error))
 
-    async def _observe_step(self, step: str, events: Sequence[Event | Unknown], output: Output) -> None:
-        """The facts of one step: what several steps spend at once is told apart by name."""
+    async def _observe_step(self, step: str, began: str, events: Sequence[Event | Unknown], output: Output) -> None:
+        """The facts of one step: what several steps spend at once is told apart by name, and by the turn it is of."""
         named = [_with_step(event, step) for event in events]
-        await self._observe(named, output)
+        await self._observe(named, output, cause=began)
 
     def _plan(self, spec: StepSpec, attempt: int) -> TurnPlan:
         launch, prompt = self._launch, spec.prompt

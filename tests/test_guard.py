@@ -62,6 +62,7 @@ GUARDED = {
     ("GET", "/api/admin/views"): "root",
     ("GET", "/metrics"): "root",
     ("GET", "/api/audit/counts"): "viewer",
+    ("GET", "/api/runs/{run_id}/events/{event}/causes"): "viewer",
     ("POST", "/api/runs/{run_id}/steps"): "operator",
     ("POST", "/api/runs/{run_id}/steps/{step}"): "operator",
     ("POST", "/api/runs/{run_id}/retry"): "operator",

@@ -55,6 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
         ["why", "@last"],
         ["diff", "OLDEST", "@last"],
         ["events", "OLDEST"],
+        ["events", "OLDEST", "--causes", "4"],
         ["events", "OLDEST", "--limit", "7"],
         ["events", "OLDEST", "--limit", "250"],
         ["events", "OLDEST", "--after", "5", "--type", "file_written", "--type", "run_completed"],

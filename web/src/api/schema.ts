@@ -332,6 +332,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs/{run_id}/events/{event}/causes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What made an event, the nearest cause first, and what it made; `event` is its id or its position */
+        get: operations["get_causes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs/{run_id}/heartbeat": {
         parameters: {
             query?: never;
@@ -856,6 +873,18 @@ export interface components {
         CancelBody: {
             /** @default  */
             reason?: string;
+        };
+        /**
+         * Causation
+         * @description `causes`: the nearest first, up to the event that nothing made; `effects`: what names the event as its cause,
+         *         in the order of the log, output left out.
+         */
+        Causation: {
+            causes: components["schemas"]["AuditItem"][];
+            causes_cut: boolean;
+            effects: components["schemas"]["AuditItem"][];
+            event: components["schemas"]["AuditItem"];
+            next_cursor: string | null;
         };
         /**
          * Completion
@@ -2523,6 +2552,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["EventsAnswer"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_causes: {
+        parameters: {
+            query?: {
+                cursor?: string | null;
+                limit?: number;
+                min_position?: number;
+            };
+            header?: never;
+            path: {
+                event: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What made an event, the nearest cause first, and what it made; `event` is its id or its position */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Causation"];
                 };
             };
             /** @description What went wrong, and what to do next */
