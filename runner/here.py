@@ -20,7 +20,7 @@ from runfold.envelope import run_id_of
 from runfold.errors import RunfoldError
 from runfold.events import Json, RunQueued
 from runfold.redact import redact, secrets_of
-from runfold.state import Run
+from runfold.state import Run, new_run
 from runner import machine, terminal
 from runner.claims import Claims
 from runner.driving import Driving
@@ -87,7 +87,15 @@ async def drive_here(
         command=tuple(redact(word, secrets) for word in order.command),
         prompt=None if order.prompt is None else redact(order.prompt, secrets),
     )
-    check_price(order.command, order.limits, format_name=order.format, model=order.model)
+    whose = msgspec.structs.replace(new_run(run_id, tenant), workflow=order.workflow)
+    check_price(
+        order.command,
+        order.limits,
+        format_name=order.format,
+        model=order.model,
+        steps=order.steps,
+        budgets=await left(whose),
+    )
     claims = await Claims.open(data)
     try:
         driving = driving_of(order.steps)(
@@ -138,7 +146,14 @@ async def resume_here(
 ) -> int:
     """Take a run that rests over and drive it here; its next turn goes on with the agent's own session."""
     limits = dict(limits or {})
-    check_price(launch.argv, {**run.limits, **limits}, format_name=launch.format, model=launch.model)
+    check_price(
+        launch.argv,
+        {**run.limits, **limits},
+        format_name=launch.format,
+        model=launch.model,
+        steps=run.steps,
+        budgets=await left(run),
+    )
     claims = await Claims.open(data)
     claim = run.claim + 1
     try:

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from runfold.commands import Budget
 from runfold.errors import NotAllowed
-from runfold.events import Json, TokenUsage
+from runfold.events import Json, StepSpec, TokenUsage
 from runfold.limits import parse_limits
 from runner.formats.choosing import FORMATS, format_of
 from runner.formats.contract import Format
@@ -39,25 +40,56 @@ def priced(usage: TokenUsage, *, model: str | None, provider: str | None) -> Tok
     return msgspec.structs.replace(usage, cost_micros=max(0, round(cost * 1_000_000)), price_source=source)
 
 
-def check_price(argv: Sequence[str], limits: Mapping[str, Json], *, format_name: str | None, model: str | None) -> None:
+def check_price(
+    argv: Sequence[str],
+    limits: Mapping[str, Json],
+    *,
+    format_name: str | None,
+    model: str | None,
+    steps: Sequence[StepSpec] = (),
+    budgets: Sequence[Budget] = (),
+) -> None:
     """A cost limit needs a price: refuse where none can come, before anything is spent. Raises NotAllowed.
 
-    Where it may come, or nobody can know, what follows usage without a price is `on_unknown_price`.
+    Where it may come, or nobody can know, what follows usage without a price is `on_unknown_price`. A limit of the run,
+    and a budget of money, count for every command of it; a step's own limit for that step.
     """
-    stands = any(limit.limit == "cost" and limit.on_exceed != "warn" for limit in parse_limits(limits))
-    known = _format(argv, format_name)
-    if not stands or known is None or known.prints_cost or limits.get("on_unknown_price", "stop") == "warn":
-        return
+    whole = any(it.limit == "cost" and "warn" not in (it.on_exceed, it.on_unknown_price) for it in budgets)
+    whole = whole or _stands(limits, "run")
+    commands = [(argv, "")] if whole else []
+    for step in steps:
+        if step.command and (whole or _stands(step.limits, f"step:{step.id}") or _is_given(limits, step.id)):
+            commands.append((step.command, f" of step {step.id}"))
+    for command, whose in commands:
+        known = _format(command, format_name)
+        if known is not None and not known.prints_cost:
+            _check_format(known, whose, model)
+
+
+def _check_format(known: Format, whose: str, model: str | None) -> None:
     if not known.prints_model and not model:
         raise NotAllowed(
-            f"a cost limit needs a price, and {known.name} prints neither its cost nor its model",
+            f"a cost limit{whose} needs a price, and {known.name} prints neither its cost nor its model",
             hint="name the model with `--model`, or take `--limit tokens=…` instead",
         )
     if _table()[0] is None:
         raise NotAllowed(
-            f"a cost limit needs a price, {known.name} prints none, and no price table is installed",
+            f"a cost limit{whose} needs a price, {known.name} prints none, and no price table is installed",
             hint="`pip install genai-prices`, or take `--limit tokens=…` instead",
         )
+
+
+def _stands(limits: Mapping[str, Json], scope: str) -> bool:
+    """Whether spending money would stop something, and not only be told."""
+    parsed = parse_limits(limits, scope=scope)
+    costs = any(it.limit == "cost" and it.scope == scope and it.on_exceed != "warn" for it in parsed)
+    return costs and limits.get("on_unknown_price", "stop") != "warn"
+
+
+def _is_given(limits: Mapping[str, Json], step: str) -> bool:
+    """A limit of the step that came with the run."""
+    scope = f"step:{step}"
+    return any(it.scope == scope and it.limit == "cost" and it.on_exceed != "warn" for it in parse_limits(limits))
 
 
 def _format(argv: Sequence[str], name: str | None) -> Format | None:

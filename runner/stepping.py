@@ -7,10 +7,11 @@ else's: the run waits for him, and holds no slot meanwhile.
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -333,9 +334,9 @@ class StepDriving(Driving):
         )
 
 
-def driving_of(steps: Sequence[StepSpec]) -> type[Driving]:
-    """Who drives a run: over its graph, where it has one."""
-    return StepDriving if steps else Driving
+def driving_of(steps: Sequence[StepSpec], *, slots: int = STEP_SLOTS) -> Callable[..., Driving]:
+    """Who drives a run: over its graph, where it has one, with so many steps at once."""
+    return functools.partial(StepDriving, slots=slots) if steps else Driving
 
 
 def startable(run: Run, *, now_us: int) -> tuple[StepSpec, ...]:

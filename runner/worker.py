@@ -126,12 +126,19 @@ class Worker:
             order = await order_of_run(self._log, run.run_id)
             workflow = self._registry().workflows.get(order.workflow) if order.workflow is not None else None
             launch = launch_of(order, workflow)
-            check_price(launch.argv, run.limits, format_name=launch.format, model=launch.model)
+            check_price(
+                launch.argv,
+                run.limits,
+                format_name=launch.format,
+                model=launch.model,
+                steps=run.steps,
+                budgets=await self._left(run),
+            )
         except (InvalidSetting, NotAllowed) as error:
             failure = Failure(code="SYS_MANIFEST_INVALID", message=f"{error.message}; {error.hint}")
             await self._fail(run, failure)
             return None
-        return driving_of(run.steps)(
+        return driving_of(run.steps, slots=self._slots)(
             self._ledger,
             self._log,
             self._claims,

@@ -23,6 +23,17 @@ def toml(on_exceed: str, turns: int = 6) -> str:
     )
 
 
+def parallel_toml(steps: int, at_once: int) -> str:
+    """Steps that spend $0.30 each once so many are at work, and then work on."""
+    script = (
+        f"touch at.$RUNFOLD_STEP; until [ $(ls at.* | wc -l) -ge {at_once} ]; do sleep 0.05; done; "
+        f"printf \"%s\\n\" '{USAGE}'; sleep 600"
+    )
+    table = "[[workflow.w.steps]]\nid = 'sNUMBER'\ncommand = ['sh', '-c', '''" + script + "''']\n"
+    head = "[workflow.w]\ngrace_seconds = 0.5\nlimits = { cost = 1.0 }\n"
+    return head + "".join(table.replace("NUMBER", str(number)) for number in range(steps))
+
+
 async def told(workers: Working, run_id: str) -> list[tuple[Any, ...]]:
     events = [it.event() for it in await workers.events(run_id)]
     return [
@@ -70,6 +81,21 @@ async def test_ask_holds_no_worker_and_goes_on_with_the_amount_that_is_granted_a
         assert asking.approvals["a1"].amount_micros == 2_200_000
         assert (run.status, run.cost_micros) == ("completed", 1_800_000)
         assert (tmp_path / "turns").read_text().count("turn") == 6
+
+
+async def test_ten_steps_at_once_spend_no_more_than_was_in_flight_and_the_rest_is_written_down(tmp_path: Path) -> None:
+    async with working(tmp_path, parallel_toml(steps=12, at_once=10), slots=10) as workers:
+        run_id = await workers.queue("w")
+        run = await workers.wait_rest(run_id)
+        exceeded = [it for it in (x.event() for x in await workers.events(run_id)) if isinstance(it, LimitExceeded)]
+        begun = [name for name, state in run.step_states.items() if state.attempt]
+
+        assert (run.status, run.reason_code, len(begun)) == ("stopped", "COST_LIMIT_EXCEEDED", 10)
+        assert run.cost_micros is not None
+        assert 1_200_000 <= run.cost_micros <= 10 * 300_000
+        assert [(it.threshold, it.actual, it.overshoot) for it in exceeded] == [(1.0, 1.2, 0.2)]
+        assert (run.stop_threshold, run.stop_actual) == (1.0, run.cost_micros / 1_000_000)
+        assert {run.step_states[name].status for name in begun} == {"cancelled"}
 
 
 async def test_ask_stops_where_it_is_denied(tmp_path: Path) -> None:

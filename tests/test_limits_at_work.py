@@ -1,14 +1,18 @@
 """Limits that stop, warn or ask while a real program runs, and the command that lets it go on."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from runfold.commands import Budget
 from runfold.errors import NotAllowed
+from runfold.events import StepSpec
 from runner.prices import check_price
-from tests.terminal import read, runfold
+from tests.terminal import environment, read, runfold
 
 pytestmark = pytest.mark.slow
 SPENDS = (
@@ -148,3 +152,60 @@ def test_a_format_that_is_named_counts_more_than_the_program() -> None:
     with pytest.raises(NotAllowed, match="codex prints neither"):
         check_price(("wrapper",), {"cost": 1}, format_name="codex", model=None)
     check_price(("codex",), {"cost": 1}, format_name="claude", model=None)
+
+
+CODEX_STEP = StepSpec(id="write", command=("codex", "exec", "--json"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "step", "budgets"),
+    [
+        ({"cost": 1}, CODEX_STEP, ()),
+        ({"step:write:cost": 1}, CODEX_STEP, ()),
+        ({}, replace(CODEX_STEP, limits={"cost_usd": 1}), ()),
+        ({}, CODEX_STEP, (Budget(limit="cost", scope="day", threshold=5, actual=0),)),
+    ],
+)
+def test_a_step_whose_program_can_have_no_price_is_refused_before_the_run_starts(
+    limits: dict[str, Any], step: StepSpec, budgets: tuple[Budget, ...]
+) -> None:
+    with pytest.raises(NotAllowed, match="of step write needs a price, and codex prints neither"):
+        check_price((), limits, format_name=None, model=None, steps=(step,), budgets=budgets)
+
+
+@pytest.mark.parametrize(
+    ("limits", "step", "budgets"),
+    [
+        ({"tokens": 1}, CODEX_STEP, ()),
+        ({"step:other:cost": 1}, CODEX_STEP, ()),
+        ({"cost": "1:warn"}, CODEX_STEP, ()),
+        ({"cost": 1}, StepSpec(id="by-hand"), ()),
+        ({"cost": 1}, replace(CODEX_STEP, command=("claude",)), ()),
+        ({}, CODEX_STEP, (Budget(limit="tokens", scope="day", threshold=5, actual=0),)),
+        ({}, CODEX_STEP, (Budget(limit="cost", scope="day", threshold=5, actual=0, on_unknown_price="warn"),)),
+    ],
+)
+def test_a_step_is_asked_for_no_price_where_none_is_needed(
+    limits: dict[str, Any], step: StepSpec, budgets: tuple[Budget, ...]
+) -> None:
+    check_price((), limits, format_name=None, model=None, steps=(step,), budgets=budgets)
+
+
+def test_a_step_with_codex_and_a_cost_limit_starts_nothing(tmp_path: Path, codex: str) -> None:
+    (tmp_path / "runfold.toml").write_text(
+        f"[workflow.w]\nlimits = {{ cost = 1 }}\n[[workflow.w.steps]]\nid = 'a'\ncommand = ['{codex}', 'exec']\n"
+    )
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "runfold", "run", "--workflow", "w"],
+        cwd=tmp_path,
+        env=environment(tmp_path / "data"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert refused.returncode == 1
+    assert "a cost limit of step a needs a price, and codex prints neither" in refused.stderr
+    assert runfold(tmp_path / "data", "ps", "--all").stdout.count("r_") == 0

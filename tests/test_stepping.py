@@ -51,10 +51,18 @@ async def test_every_step_runs_after_its_needs_and_the_run_completes_with_the_la
 async def test_ready_steps_run_at_once_up_to_the_slots(tmp_path: Path) -> None:
     # Each waits for the other two: one after the other they would never end.
     script = "touch $RUNFOLD_STEP; until [ -e a ] && [ -e b ] && [ -e c ]; do sleep 0.02; done"
-    async with working(tmp_path, toml(*(step(name, script) for name in "abc"))) as workers:
+    async with working(tmp_path, toml(*(step(name, script) for name in "abc")), slots=3) as workers:
         run = await workers.wait_rest(await workers.queue("w"))
 
         assert run.status == "completed"
+
+
+async def test_no_more_steps_than_slots_run_at_once(tmp_path: Path) -> None:
+    script = "mkdir busy || echo $RUNFOLD_STEP >> together; sleep 0.1; rmdir busy"
+    async with working(tmp_path, toml(*(step(name, script) for name in "abc")), slots=1) as workers:
+        run = await workers.wait_rest(await workers.queue("w"))
+
+        assert (run.status, (tmp_path / "together").exists()) == ("completed", False)
 
 
 async def test_the_end_of_one_step_ends_no_process_of_another(tmp_path: Path) -> None:

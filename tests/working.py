@@ -70,7 +70,7 @@ class Working:
 
 
 @asynccontextmanager
-async def working(folder: Path, toml: str, *, slots: int = 2, workers: int = 1) -> AsyncGenerator[Working]:
+async def working(folder: Path, toml: str, *, slots: int = 4, workers: int = 1) -> AsyncGenerator[Working]:
     """`folder` is where the workflows work; the data is in `folder/data`."""
     data = folder / "data"
     registry = Registry(workflows=parse_workflows(toml), budgets=parse_budgets(toml), folder=str(folder))
