@@ -64,5 +64,5 @@ $(VENV)/bin/python:
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 client: $(VENV)/installed $(BUNDLE)  ## make the dashboard's typed client anew from the API
-	$(BIN)/python -c 'import json; from api.app import TABLE; from api.openapi import openapi; print(json.dumps(openapi(TABLE), indent=1, sort_keys=True))' > web/openapi.json
+	$(BIN)/python -c 'import json; from api.app import ROUTES; from api.openapi import openapi; print(json.dumps(openapi(ROUTES), indent=1, sort_keys=True))' > web/openapi.json
 	cd web && npm run --silent client

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from api.answers import json_response
 from api.guard import SCOPE
-from api.routes import BODY
+from api.routes import BODY, Route
 from api.service import SERVICE, known_run, unknown_run
 from eventstore.ledger import Executed
 from projections.past import At, state_at
@@ -32,7 +32,7 @@ from runfold.reporting import (
     observe_command,
     open_command,
 )
-from runfold.snapshot import snapshot
+from runfold.snapshot import Snapshot, snapshot
 
 KEY_LENGTH_MAX = 255
 
@@ -150,3 +150,70 @@ async def snapshot_response(request: web.Request, executed: Executed, *, status:
     answer: Any = snapshot(run, position=position)
     headers = {"Location": f"/api/runs/{run.run_id}", "ETag": f'"{run.version}"'}
     return json_response(answer, status=status, headers=headers)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/runs/external",
+        operation="open_reported_run",
+        handler=post_external,
+        summary="Open a run that the caller drives",
+        needs="operator",
+        body=ExternalBody,
+        answer=Snapshot,
+        status=201,
+    ),
+    Route(
+        method="DELETE",
+        path="/api/runs/{run_id}",
+        operation="cancel_run",
+        handler=delete_run,
+        summary="Cancel the run",
+        needs="operator",
+        body=CancelBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/events",
+        operation="report_events",
+        handler=post_events,
+        summary="Report what happened, all or nothing",
+        needs="operator",
+        body=EventsBody,
+        answer=EventsAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/heartbeat",
+        operation="heartbeat",
+        handler=post_heartbeat,
+        summary="Say that the reporter is still there",
+        needs="operator",
+        answer=HeartbeatAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/control",
+        operation="control_run",
+        handler=post_control,
+        summary="Pause, resume, cancel; of reported runs also their end",
+        needs="operator",
+        body=ControlBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/{run_id}/approvals",
+        operation="ask_for_approval",
+        handler=post_approval,
+        summary="Ask a person; the run is paused until the answer",
+        needs="operator",
+        body=AskBody,
+        answer=Snapshot,
+        status=201,
+    ),
+)

@@ -182,6 +182,7 @@ ROUTES: tuple[Route, ...] = (
         operation="list_costs",
         handler=get_costs,
         summary="Tokens and cost by model, provider, day, workflow, run or step",
+        needs="viewer",
         query=CostsQuery,
         answer=CostList,
     ),

@@ -97,13 +97,14 @@ def _micros(dollars: float | None) -> int | None:
     return None if dollars is None else round(dollars * 1_000_000)
 
 
-ROUTES = (
+ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/api/approvals",
         operation="list_approvals",
         handler=get_approvals,
         summary="The questions to people, newest first",
+        needs="viewer",
         query=ApprovalsQuery,
         answer=ApprovalList,
     ),
@@ -113,6 +114,7 @@ ROUTES = (
         operation="list_run_approvals",
         handler=get_approvals,
         summary="The run's questions to people, newest first",
+        needs="viewer",
         query=ApprovalsQuery,
         answer=ApprovalList,
     ),

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from api.pages import get_page
 from api.problems import CSP_PAGE
+from api.routes import Route
 from runfold.errors import NotFound
 
 BUNDLE = Path(__file__).parent / "bundle"
@@ -35,3 +36,32 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
     if Path(name).name != name or not path.is_file():
         raise NotFound(f"the dashboard has no file `{name}`", hint="reload the page: it was built anew")
     return web.FileResponse(path, headers={"Cache-Control": _FOR_EVER})
+
+
+ROUTES: tuple[Route, ...] = (
+    *(
+        Route(
+            method="GET",
+            path=path,
+            operation=f"page_{path}",
+            handler=get_dashboard,
+            summary="A page of the dashboard",
+            needs="open",
+            query=AnyQuery,
+            media_type="text/html",
+            linked=True,
+            described=False,
+        )
+        for path in PAGES
+    ),
+    Route(
+        method="GET",
+        path="/assets/{name}",
+        operation="dashboard_file",
+        handler=get_asset,
+        summary="A file of the dashboard",
+        needs="open",
+        media_type="application/octet-stream",
+        described=False,
+    ),
+)

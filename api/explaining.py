@@ -4,9 +4,10 @@ from aiohttp import web
 
 from api.answers import json_response
 from api.guard import SCOPE
+from api.routes import Route
 from api.service import SERVICE, Service, known_run
-from runfold.difference import Side, difference
-from runfold.markdown import explain, markdown_report
+from runfold.difference import Difference, Side, difference
+from runfold.markdown import Why, explain, markdown_report
 
 
 async def get_report(request: web.Request) -> web.Response:
@@ -31,3 +32,34 @@ async def _side(service: Service, run_id: str, tenant: str) -> Side:
     async for page in service.log.read(stream=run_id):
         side.add(page.events)
     return side
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/report",
+        operation="get_report",
+        handler=get_report,
+        summary="The run as a Markdown report",
+        needs="viewer",
+        media_type="text/markdown",
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/why",
+        operation="get_why",
+        handler=get_why,
+        summary="The causes of the run's present status, the nearest first",
+        needs="viewer",
+        answer=Why,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/diff/{other_id}",
+        operation="get_difference",
+        handler=get_difference,
+        summary="Where two runs part, and what each then made, took and cost",
+        needs="viewer",
+        answer=Difference,
+    ),
+)

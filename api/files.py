@@ -12,7 +12,7 @@ from aiohttp import web
 from api.acting import command_id_of
 from api.answers import json_response
 from api.guard import SCOPE
-from api.routes import QUERY
+from api.routes import QUERY, Route
 from api.service import SERVICE, known_run
 from eventstore import blobs
 from projections import artifacts
@@ -145,3 +145,38 @@ def _too_large(name: str) -> TooLarge:
     return TooLarge(
         f"artifact `{name}` has more than {ARTIFACT_BYTES_MAX} bytes", hint="store it elsewhere and report its address"
     )
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/output",
+        operation="get_output",
+        handler=get_output,
+        summary="What the run's commands wrote, whole, in ranges, or its last lines",
+        needs="viewer",
+        query=OutputQuery,
+        media_type="text/plain",
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/artifacts/{artifact}",
+        operation="get_artifact",
+        handler=get_artifact,
+        summary="The bytes of an artifact, by its id",
+        needs="viewer",
+        media_type="application/octet-stream",
+    ),
+    Route(
+        method="PUT",
+        path="/api/runs/{run_id}/artifacts/{artifact}",
+        operation="store_artifact",
+        handler=put_artifact,
+        summary="Keep a file of the run: the body is its bytes",
+        needs="operator",
+        query=ArtifactQuery,
+        answer=ArtifactAnswer,
+        status=201,
+        streamed=True,
+    ),
+)

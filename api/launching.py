@@ -9,12 +9,13 @@ from aiohttp import web
 from api.acting import command_id_of, snapshot_response
 from api.answers import json_response
 from api.guard import SCOPE
-from api.routes import BODY
+from api.routes import BODY, Route
 from api.service import SERVICE
 from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
 from runfold.events import Json
 from runfold.reporting import Text
+from runfold.snapshot import Snapshot
 from runfold.workflows import TURNS_MAX, Asked, CompletionRules, Parameter, find_workflow, order_of
 
 Prompt = Annotated[str, msgspec.Meta(max_length=256 * 1024)]
@@ -79,3 +80,38 @@ async def get_workflows(request: web.Request) -> web.Response:
         for _, workflow in sorted(workflows.items())
     )
     return json_response(WorkflowList(items=items, total=len(items)))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/api/runs",
+        operation="start_run",
+        handler=post_run,
+        summary="Queue a run of a registered workflow",
+        needs="operator",
+        body=LaunchBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="POST",
+        path="/api/runs/continuous",
+        operation="start_continuous_run",
+        handler=post_run,
+        summary="Queue an agent loop of a registered workflow",
+        needs="operator",
+        body=ContinuousBody,
+        answer=Snapshot,
+        status=202,
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows",
+        operation="list_workflows",
+        handler=get_workflows,
+        summary="The registered workflows with their parameters",
+        needs="viewer",
+        answer=WorkflowList,
+    ),
+)

@@ -5,13 +5,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 import runfold
+from api.answers import json_response
 from api.problems import Problem
-from api.routes import Route
+from api.routes import TABLE, Route
 
 _TEMPLATE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    routes: tuple[Route, ...] = request.app[TABLE]
+    return json_response(openapi(routes))
 
 
 def openapi(routes: Iterable[Route]) -> dict[str, Any]:
@@ -82,3 +89,16 @@ def _operation(route: Route, schema_of: dict[str, Any], components: dict[str, An
             "content": {"application/json": {"schema": schema_of[_key(route.body)]}},
         }
     return operation
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/openapi.json",
+        operation="get_openapi",
+        handler=get_openapi,
+        summary="This description",
+        needs="viewer",
+        answer=dict[str, Any],
+    ),
+)

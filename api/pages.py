@@ -8,7 +8,7 @@ from aiohttp import web
 from api.answers import json_response
 from api.guard import COOKIE, SCOPE
 from api.problems import CSP_PAGE
-from api.routes import BODY, QUERY
+from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
 from api.sessions import SESSION_SECONDS, Role, Scope
 from projections.health import public_error, troubles_of
@@ -141,3 +141,74 @@ def _static(name: str, media_type: str) -> web.Response:
     return web.Response(
         text=(_STATIC / name).read_text("utf-8"), content_type=media_type, headers={"Content-Security-Policy": CSP_PAGE}
     )
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/livez",
+        operation="livez",
+        handler=get_livez,
+        summary="The process is alive",
+        needs="open",
+        answer=Health,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        operation="readyz",
+        handler=get_readyz,
+        summary="The log can be read; views that stay behind are listed with their remedy",
+        needs="open",
+        answer=Readiness,
+    ),
+    Route(
+        method="GET",
+        path="/login",
+        operation="login",
+        handler=get_login,
+        summary="Log a browser in with a one-time code",
+        needs="open",
+        query=LoginQuery,
+        status=303,
+        linked=True,
+    ),
+    Route(
+        method="GET",
+        path="/session",
+        operation="get_session",
+        handler=get_session,
+        summary="Whose session or token this is, and what it may do",
+        needs="viewer",
+        answer=SessionAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/session",
+        operation="open_session",
+        handler=post_session,
+        summary="Log a browser in with a token",
+        needs="open",
+        body=SessionBody,
+        status=204,
+    ),
+    Route(
+        method="DELETE",
+        path="/session",
+        operation="close_session",
+        handler=delete_session,
+        summary="Log the browser out",
+        needs="open",
+        status=204,
+    ),
+    Route(
+        method="GET",
+        path="/app.js",
+        operation="page_script",
+        handler=get_script,
+        summary="The script of the page",
+        needs="open",
+        media_type="text/javascript",
+        described=False,
+    ),
+)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Annotated, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -11,19 +11,20 @@ from aiohttp import web
 from api.answers import events_response, is_held_by_caller, json_response, view_response
 from api.cursors import Cursor, check_cursor, parse_cursor
 from api.guard import SCOPE
-from api.routes import QUERY
+from api.routes import QUERY, Route
 from api.service import SERVICE, Service, known_run, unknown_run
 from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
-from projections.history import run_history
+from projections.history import Transition, run_history
 from projections.past import parse_at, state_at
-from projections.run_list import RunFilter, list_runs
+from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import get_run
 from projections.views import Freshness
 from runfold.envelope import Recorded, envelope_json
+from runfold.envelope import _Envelope as Envelope
 from runfold.events import EventClass, event_class
 from runfold.items import item_json
-from runfold.snapshot import snapshot
+from runfold.snapshot import Snapshot, snapshot
 from runfold.state import Status
 
 P = ParamSpec("P")
@@ -64,6 +65,18 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     limit: Annotated[int, Limit] = 200
     type: tuple[str, ...] = ()
     classes: tuple[EventClass, ...] = msgspec.field(default=(), name="class")
+
+
+class EventList(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[Envelope, ...]
+    total: int | None
+    next_cursor: str | None
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    items: tuple[Transition, ...]
+    total: int
+    next_cursor: str | None = None
 
 
 async def get_runs(request: web.Request) -> web.Response:
@@ -172,9 +185,62 @@ async def get_history(request: web.Request) -> web.Response:
     await known_run(service, run_id, request[SCOPE].tenant)
     query: ViewQuery = request[QUERY]
     found, freshness = await query_views(service, query.min_position, run_history, run_id)
-    answer: dict[str, Any] = {"items": found, "total": len(found), "next_cursor": None}
-    return view_response(answer, freshness)
+    return view_response(History(items=tuple(found), total=len(found)), freshness)
 
 
 def is_wanted(event: Recorded, types: tuple[str, ...], classes: tuple[EventClass, ...]) -> bool:
     return (not types or event.type in types) and (not classes or event_class(event.type) in classes)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/runs",
+        operation="list_runs",
+        handler=get_runs,
+        summary="The runs, newest first",
+        needs="viewer",
+        query=RunsQuery,
+        answer=RunList,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}",
+        operation="get_run",
+        handler=get_one,
+        summary="The run as it is now, or as it was",
+        needs="viewer",
+        query=RunQuery,
+        answer=Snapshot,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/status",
+        operation="get_run_status",
+        handler=get_one,
+        summary="The run as it is now, or as it was",
+        needs="viewer",
+        query=RunQuery,
+        answer=Snapshot,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/events",
+        operation="list_events",
+        handler=get_events,
+        summary="Recorded events in order of position",
+        needs="viewer",
+        query=EventsQuery,
+        answer=EventList,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/history",
+        operation="get_history",
+        handler=get_history,
+        summary="The run's status transitions",
+        needs="viewer",
+        query=ViewQuery,
+        answer=History,
+    ),
+)

@@ -67,7 +67,7 @@ def _check(run: Run, body: RetryBody) -> None:
         )
 
 
-ROUTES = (
+ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/runs/{run_id}/retry",

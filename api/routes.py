@@ -1,6 +1,6 @@
-"""One table of routes: it registers handlers, decodes what they get, says who may call them, and becomes OpenAPI."""
+"""What a route is: its handler, what it takes and answers, and who may call it; the table of them becomes OpenAPI."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from api.requests import decode_body, decode_query
 Needs = Literal["open", "viewer", "operator", "admin", "root"]
 """`root` is an admin of all tenants."""
 RequestHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+TABLE: web.AppKey[tuple["Route", ...]] = web.AppKey("table", tuple)
 BODY: web.RequestKey[Any] = web.RequestKey("body", object)
 QUERY: web.RequestKey[Any] = web.RequestKey("query", object)
 
@@ -33,7 +34,7 @@ class Route:
     operation: str
     handler: RequestHandler
     summary: str
-    needs: Needs = "viewer"
+    needs: Needs
     body: type[Any] | None = None
     query: type[Any] = NoQuery
     answer: Any = None
@@ -44,8 +45,9 @@ class Route:
     streamed: bool = False
 
 
-def register(app: web.Application, routes: Iterable[Route]) -> dict[web.AbstractRoute, Route]:
+def register(app: web.Application, routes: tuple[Route, ...]) -> dict[web.AbstractRoute, Route]:
     """Each route under its method; what can be asked for with GET can be asked for with HEAD."""
+    app[TABLE] = routes
     registered: dict[web.AbstractRoute, Route] = {}
     for route in routes:
         handler = _decoding(route)

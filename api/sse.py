@@ -11,7 +11,7 @@ from api.cursors import Cursor, check_cursor, parse_cursor
 from api.following import MEDIA_TYPE, Follower
 from api.frames import DONE, Form, reset_frame
 from api.guard import SCOPE
-from api.routes import QUERY
+from api.routes import QUERY, Route
 from api.service import SERVICE, Service, known_run
 from eventstore.contract import EventLog
 from eventstore.framing import Framed, Framing
@@ -192,3 +192,27 @@ class _Workflows:
         # The log and not a view: a view that lags or is parked would hide the run from this stream for good.
         first, _ = await state_at(self._log, event.run_id, At(position=event.position))
         return first.workflow
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/stream",
+        operation="stream_run",
+        handler=get_run_stream,
+        summary="The run's events, live, to its end",
+        needs="viewer",
+        query=StreamQuery,
+        media_type="text/event-stream",
+    ),
+    Route(
+        method="GET",
+        path="/api/stream",
+        operation="stream_all",
+        handler=get_all_stream,
+        summary="The events of all runs, live",
+        needs="viewer",
+        query=AllStreamQuery,
+        media_type="text/event-stream",
+    ),
+)

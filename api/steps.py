@@ -38,7 +38,7 @@ async def _act(request: web.Request, command: Command) -> web.Response:
     return json_response(step_answer(run, [event.event() for event in executed.events], position=position))
 
 
-ROUTES = (
+ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
         path="/api/runs/{run_id}/steps",

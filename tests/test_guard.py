@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.app import TABLE, make_login_code
+from api.app import ROUTES, make_login_code
 from api.dashboard import PAGES
 from runfold.envelope import time_text
 from tests.served import OTHER, VIEWER, Served, serving
@@ -88,7 +88,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 def test_every_route_is_listed_here(tmp_path: Path) -> None:
-    needs = {(route.method, route.path): route.needs for route in TABLE}
+    needs = {(route.method, route.path): route.needs for route in ROUTES}
     needs |= {("HEAD", path): needed for (method, path), needed in needs.items() if method == "GET"}
 
     assert needs == {**dict.fromkeys(OPEN, "open"), **GUARDED}
