@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 BUNDLE := api/bundle/.digest
 
-.PHONY: help demo test check torture bench lock browser client
+.PHONY: help demo test check agents torture bench lock browser client
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,12 @@ check: $(VENV)/installed $(BUNDLE)  ## format, lint, types, tests: green before 
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code @google/gemini-cli@0.61.0 opencode-ai@1.18.33
+
+agents: $(VENV)/installed  ## install the real agents from npm, a gigabyte, and drive each; needs node
+	npm install --no-save --no-audit --no-fund --prefix .agents $(AGENTS)
+	$(BIN)/python -m pytest -m agents tests/test_agents.py
 
 torture: $(VENV)/installed  ## kill, fail, fill and cut the power at every point; minutes
 	RUNFOLD_TORTURE=1 RUNFOLD_TORTURE_SEED=$${SEED:-$$(date +%s)} $(BIN)/python -m pytest -n 2 -rP tests/torture

@@ -12,7 +12,7 @@ from runfold.commands import Budget
 from runfold.errors import NotAllowed
 from runfold.events import Json, StepSpec, TokenUsage
 from runfold.limits import parse_limits
-from runner.formats.choosing import FORMATS, format_of
+from runner.formats.choosing import format_of_command
 from runner.formats.contract import Format
 
 MODEL_CHARACTERS_MAX = 200
@@ -61,7 +61,7 @@ def check_price(
         if step.command and (whole or _stands(step.limits, f"step:{step.id}") or _is_given(limits, step.id)):
             commands.append((step.command, f" of step {step.id}"))
     for command, whose in commands:
-        known = _format(command, format_name)
+        known = format_of_command(command, format_name)
         if known is not None and not known.prints_cost:
             _check_format(known, whose, model)
 
@@ -90,14 +90,6 @@ def _is_given(limits: Mapping[str, Json], step: str) -> bool:
     """A limit of the step that came with the run."""
     scope = f"step:{step}"
     return any(it.scope == scope and it.limit == "cost" and it.on_exceed != "warn" for it in parse_limits(limits))
-
-
-def _format(argv: Sequence[str], name: str | None) -> Format | None:
-    """The format that is named, or that of the program; None where only its output will tell."""
-    if name is not None:
-        return format_of(name)
-    program = argv[0].rpartition("/")[2] if argv else ""
-    return next((known for known in FORMATS if program in known.programs), None)
 
 
 @cache

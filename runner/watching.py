@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from runfold.events import Event, FileDeleted, FileWritten, Unknown
-from runner.formats.choosing import format_of
+from runner.formats.choosing import format_of_command
 from runner.launch import Launch
 from runner.listener import Listener
 from runner.logs import WatchedLogs
@@ -94,7 +94,8 @@ class Watching:
 def _watches_files(launch: Launch, folder: Path) -> bool:
     if launch.watch_files is not None:
         return launch.watch_files
-    if launch.format is not None and format_of(launch.format).reports_files:
+    known = format_of_command(launch.argv, launch.format)
+    if known is not None and known.reports_files:
         return False
     # A command that is typed at home, or at the root, does not work on all that is there.
     return folder.resolve() not in (Path("~").expanduser(), Path("/"))

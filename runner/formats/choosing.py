@@ -34,6 +34,14 @@ def format_of(name: str) -> Format:
     return _MAKERS[name][0]
 
 
+def format_of_command(argv: Sequence[str], name: str | None) -> Format | None:
+    """The format that is named, or that of the program; None where only its output will tell. Raises BadRequest."""
+    if name is not None:
+        return format_of(name)
+    program = argv[0].rpartition("/")[2] if argv else ""
+    return next((known for known in FORMATS if program in known.programs), None)
+
+
 def recognise(first_lines: Sequence[str]) -> str:
     """The name of the format that these lines are in; `plain` where no line shows another."""
     for line in first_lines[:LINES_LOOKED_AT_MAX]:
