@@ -1,5 +1,6 @@
 """What an admin of all tenants sees: every run, how the work goes, what waits, and how far the views have read."""
 
+import asyncio
 import re
 import time
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from api.reading import Limit, RunsQuery, ViewQuery, query_views, run_filter
 from api.routes import QUERY, Route
 from api.run_queries import number_cursor
 from api.service import SERVICE
+from eventstore.verified import Verified, read_verified
 from projections.run_list import RunList, list_runs
 from projections.stats import OUTCOMES, Queue, RunStats, all_time, queue, run_stats
 from projections.usage import DAY_US, CostFilter, CostList, Group, costs
@@ -59,6 +61,12 @@ class ViewList(msgspec.Struct, frozen=True, kw_only=True):
     head: int
 
 
+class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The last whole proof of the data folder; null before the first."""
+
+    verified: Verified | None
+
+
 async def get_all_runs(request: web.Request) -> web.Response:
     query: RunsQuery = request[QUERY]
     wanted = run_filter(query, tenant=None)
@@ -100,6 +108,11 @@ async def get_views(request: web.Request) -> web.Response:
         for name, place in sorted(checkpoints.items())
     ]
     return json_response(ViewList(items=items, total=len(items), next_cursor=None, head=head))
+
+
+async def get_proof(request: web.Request) -> web.Response:
+    verified = await asyncio.to_thread(read_verified, request.app[SERVICE].data)
+    return json_response(ProofAnswer(verified=verified))
 
 
 async def get_costs(request: web.Request) -> web.Response:
@@ -234,6 +247,15 @@ ROUTES: tuple[Route, ...] = (
         summary="How far each view has read, and which are parked",
         needs="root",
         answer=ViewList,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/verified",
+        operation="get_verified",
+        handler=get_proof,
+        summary="When the log, its blobs and the views were last proved, and what was found",
+        needs="root",
+        answer=ProofAnswer,
     ),
     Route(
         method="GET",

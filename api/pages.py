@@ -1,5 +1,6 @@
 """Probes, logging in and out, and the small page that stands where no dashboard is built."""
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from api.problems import CSP_PAGE
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
 from api.sessions import SESSION_SECONDS, Role, Scope
+from eventstore.verified import Verified, read_verified
 from projections.health import public_error, troubles_of
 from projections.views import read_checkpoints
 from runfold.envelope import time_text
@@ -31,11 +33,25 @@ class ViewTrouble(msgspec.Struct, frozen=True):
     remedy: str
 
 
+class LastProof(msgspec.Struct, frozen=True):
+    """When the folder was last proved, up to which position, and how much did not match; `remedy` where something."""
+
+    at: str
+    position: int
+    ok: bool
+    faults: int
+    remedy: str = ""
+
+
 class Readiness(msgspec.Struct, frozen=True):
-    """`degraded` serves, and what a listed view shows stays as it was at its position until the remedy."""
+    """`degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
+
+    `verified` is null before the first proof.
+    """
 
     status: str
     views: list[ViewTrouble]
+    verified: LastProof | None = None
 
 
 class LoginQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +87,17 @@ async def get_readyz(request: web.Request) -> web.Response:
         ViewTrouble(trouble.view, trouble.state, trouble.position, public_error(trouble), trouble.remedy)
         for trouble in troubles_of(checkpoints)
     ]
-    return json_response(Readiness("degraded" if views else "ready", views))
+    proof = _last_proof(await asyncio.to_thread(read_verified, service.data))
+    is_sound = not views and (proof is None or proof.ok)
+    return json_response(Readiness("ready" if is_sound else "degraded", views, proof))
+
+
+def _last_proof(verified: Verified | None) -> LastProof | None:
+    """Without what was found: anyone may ask."""
+    if verified is None:
+        return None
+    remedy = "" if verified.ok else "`runfold doctor` on the server's machine says what was found"
+    return LastProof(verified.finished_at, verified.head, verified.ok, verified.faults_found, remedy)
 
 
 async def get_page(_request: web.Request) -> web.Response:

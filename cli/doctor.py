@@ -18,6 +18,7 @@ from cli.settings import ENVIRONMENT, Settings
 from eventstore.leases import wall_us
 from eventstore.reading import LOG_FILE
 from eventstore.sqlite3_module import SQLITE_VERSION, is_affected, sqlite3
+from eventstore.verified import read_verified
 from projections.health import troubles_of
 from projections.stats import Queue, queue
 from projections.views import Views
@@ -129,7 +130,23 @@ def _log(data: Path) -> list[Finding]:
         return [Finding(name="views", level="problem", text=f"{item.sentence}; {item.remedy}") for item in troubles]
     state = "behind the log" if freshness.stale else "as new as the log"
     text = f"{state}, at position {freshness.position}"
-    return [Finding(name="views", level="note" if freshness.stale else "ok", text=text), _queue(data, waiting)]
+    views_state = Finding(name="views", level="note" if freshness.stale else "ok", text=text)
+    return [views_state, _queue(data, waiting), _proof(data)]
+
+
+def _proof(data: Path) -> Finding:
+    """What the last whole proof came to, whoever asked for it."""
+    verified = read_verified(data)
+    if verified is None:
+        return Finding(
+            name="proof", level="ok", text="not proved yet; `runfold verify` does, and `runfold up` by itself"
+        )
+    where = f"up to position {verified.head}, at {verified.finished_at[:19]}Z"
+    if verified.ok:
+        return Finding(name="proof", level="ok", text=f"sound {where}")
+    first = verified.faults[0].message if verified.faults else "what it was is not kept"
+    text = f"{verified.faults_found} faults {where}; the first: {first}; `runfold verify` proves it again"
+    return Finding(name="proof", level="problem", text=text)
 
 
 def _queue(data: Path, waiting: Queue) -> Finding:

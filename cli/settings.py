@@ -18,8 +18,16 @@ ENVIRONMENT = {
     "log_level": "RUNFOLD_LOG_LEVEL",
     "host": "RUNFOLD_HOST",
     "port": "RUNFOLD_PORT",
+    "verify_every_seconds": "RUNFOLD_VERIFY_EVERY_SECONDS",
 }
-DEFAULTS: dict[str, Any] = {"url": "", "token": "", "log_level": "info", "host": "127.0.0.1", "port": 8321}
+DEFAULTS: dict[str, Any] = {
+    "url": "",
+    "token": "",
+    "log_level": "info",
+    "host": "127.0.0.1",
+    "port": 8321,
+    "verify_every_seconds": 86_400,
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     host: str
     port: int
+    verify_every_seconds: int
+    """How often `runfold up` proves the folder beside its work; 0 is never."""
     sources: dict[str, str]
     """Setting → what gave it, in words."""
 
@@ -63,6 +73,7 @@ def load_settings(
         log_level=_log_level(values["log_level"], sources["log_level"]),
         host=str(values["host"]),
         port=_port(values["port"], sources["port"]),
+        verify_every_seconds=_seconds(values["verify_every_seconds"], sources["verify_every_seconds"]),
         sources=sources,
     )
 
@@ -111,3 +122,15 @@ def _port(value: object, source: str) -> int:
     if not 0 <= port <= 65_535:
         raise InvalidSetting(f"port `{value}` from {source} is not a port", hint="use 0 (any free one) to 65535")
     return port
+
+
+def _seconds(value: object, source: str) -> int:
+    try:
+        seconds = int(str(value))
+    except ValueError:
+        seconds = -1
+    if seconds < 0:
+        raise InvalidSetting(
+            f"`{value}` from {source} is no number of seconds", hint="for example 86400 for a day; 0 is never"
+        )
+    return seconds

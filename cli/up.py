@@ -14,6 +14,7 @@ from aiohttp import web
 from api.app import make_app, make_login_code
 from cli.folder import prepare_folder
 from cli.logging import configure_logging
+from cli.proving import prove_now_and_then
 from cli.reading import settings_of
 from cli.run import local_actor
 from cli.screen import talk
@@ -97,6 +98,7 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
             beside = [
                 tasks.create_task(_sweep(log, ledger, views, reporters, settings.data)),
                 tasks.create_task(_keep_limits(reactor, views)),
+                tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
             ]
             await worker.work(stop)
             logger.info("stopping")

@@ -1,5 +1,7 @@
 """`runfold verify`: the proof that nothing was altered, and that what is shown is what happened."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,15 @@ from eventstore.attachments import Attachments
 from eventstore.faults import Fault
 from eventstore.reading import open_reader
 from eventstore.state_file import States
+from eventstore.verified import Verified, keep_verified
 from eventstore.verifying import Anchor, Proof, anchors_beside, read_anchors
 from projections.drift import Drift
+from runfold.envelope import time_text
 from runfold.errors import BadRequest
 
 FAULTS_SHOWN_MAX = 1_000
+LEAST = 19  # The scheduler gives such a process what is left over.
 PARTS = ("log", "blobs", "views", "states")
-
-
-class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """What was looked at, by kind, and everything that did not match."""
-
-    ok: bool
-    looked_at: dict[str, int]
-    faults: tuple[Fault, ...]
-    head: int
 
 
 @click.command()
@@ -39,13 +35,23 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     help="Anchors kept elsewhere: a copy of anchors.jsonl, or some of its lines.",
 )
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Prove only this; repeatable.")
+@click.option("--gently", is_flag=True, help="Take only what nobody else needs of the machine.")
 @json_option
 @click.pass_context
-def verify(context: click.Context, *, anchor_files: tuple[Path, ...], only: tuple[str, ...], as_json: bool) -> None:
+def verify(
+    context: click.Context, *, anchor_files: tuple[Path, ...], only: tuple[str, ...], gently: bool, as_json: bool
+) -> None:
     """Prove the log, its anchors and blobs, and that every view equals its history."""
     data = settings_of(context).data
     given = [anchor for path in anchor_files for anchor in _anchors_of(path)]
-    verified = _verify(data, given, only or PARTS)
+    if gently:
+        os.nice(LEAST)
+    verified = _verify(data, given, only or PARTS, gently=gently)
+    if gently and not verified.ok:
+        # Beside a server a run may move, or be cleaned, between two looks: only what is found twice is so.
+        verified = _verify(data, given, only or PARTS, gently=gently)
+    if not only:
+        keep_verified(data, verified)
     if as_json:
         print_json(verified)
     else:
@@ -63,12 +69,15 @@ def _anchors_of(path: Path) -> list[Anchor]:
         ) from error
 
 
-def _verify(data: Path, given: list[Anchor], only: tuple[str, ...]) -> Verified:
+def _verify(data: Path, given: list[Anchor], only: tuple[str, ...], *, gently: bool) -> Verified:
     faults: list[Fault] = []
+    found_count, started_us = 0, time.time_ns() // 1_000
     looked_at: dict[str, int] = {}
 
     def keep(found: Iterator[Fault]) -> None:
+        nonlocal found_count
         for fault in found:
+            found_count += 1
             if len(faults) < FAULTS_SHOWN_MAX:
                 faults.append(fault)
 
@@ -77,7 +86,7 @@ def _verify(data: Path, given: list[Anchor], only: tuple[str, ...]) -> Verified:
         proof = Proof(connection)
         if "log" in only:
             beside, unreadable = anchors_beside(data)
-            faults += unreadable
+            keep(iter(unreadable))
             keep(proof.faults(anchors=[*beside, *given], on_progress=_progress("events")))
             looked_at |= {"events": proof.events, "runs": proof.runs, "anchors": proof.anchors}
         if "blobs" in only:
@@ -85,7 +94,8 @@ def _verify(data: Path, given: list[Anchor], only: tuple[str, ...]) -> Verified:
             keep(attachments.faults(upto=proof.head))
             looked_at |= {"blobs": attachments.blobs, "outputs": attachments.outputs}
         if "views" in only:
-            drift = Drift(connection, data)
+            # Who is gentle holds no lock that others wait for.
+            drift = Drift(connection, data, is_caught_up=not gently)
             keep(drift.faults(on_progress=lambda name, done, upto: _progress(f"view {name}")(done, upto)))
             looked_at |= {"rows": drift.rows}
         if "states" in only:
@@ -96,7 +106,15 @@ def _verify(data: Path, given: list[Anchor], only: tuple[str, ...]) -> Verified:
         connection.close()
         if is_talking():
             click.echo("\r\x1b[K", nl=False, err=True)
-    return Verified(ok=not faults, looked_at=looked_at, faults=tuple(faults), head=proof.head)
+    return Verified(
+        ok=not faults,
+        looked_at=looked_at,
+        faults=tuple(faults),
+        head=proof.head,
+        faults_found=found_count,
+        started_at=time_text(started_us),
+        finished_at=time_text(time.time_ns() // 1_000),
+    )
 
 
 def _progress(what: str) -> Any:
@@ -114,7 +132,7 @@ def _print(verified: Verified, data: Path) -> None:
     if verified.ok:
         click.echo(f"{colour('sound', 'green')}  {figures}, up to position {verified.head}")
         return
-    talk(f"{len(verified.faults)} faults in {figures}")
+    talk(f"{verified.faults_found} faults in {figures}")
     if {fault.kind for fault in verified.faults} == {"view"}:
         talk("next: runfold rebuild  (the log is sound; the views are folded anew from it)")
     else:

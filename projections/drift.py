@@ -21,10 +21,14 @@ Progress = Callable[[str, int, int], None]
 class Drift:
     """`rows` counts what was compared."""
 
-    def __init__(self, log: sqlite3.Connection, data: Path, *, views: tuple[View, ...] = VIEWS) -> None:
+    def __init__(
+        self, log: sqlite3.Connection, data: Path, *, views: tuple[View, ...] = VIEWS, is_caught_up: bool = True
+    ) -> None:
+        """`is_caught_up`: fold what the log has beyond the views first, as a reader would."""
         self._log = log
         self._data = data
         self._views = views
+        self._is_caught_up = is_caught_up
         self.rows = 0
 
     def faults(self, *, on_progress: Progress | None = None) -> Iterator[Fault]:
@@ -48,11 +52,12 @@ class Drift:
                     yield from self._compare(view, checkpoint, copy, on_progress)
 
     def _copy(self, path: Path) -> dict[str, Checkpoint]:
-        """The views as they are at one moment, caught up, so that comparing holds nobody up."""
+        """The views as they are at one moment, so that comparing holds nobody up."""
         views = Views.open(self._data, views=self._views)
         copy = sqlite3.connect(path, isolation_level=None)
         try:
-            views.refresh()
+            if self._is_caught_up:
+                views.refresh()
             views.connection.backup(copy)
             return read_checkpoints(copy)
         finally:
@@ -60,7 +65,8 @@ class Drift:
             views.close()
 
     def _compare(self, view: View, checkpoint: Checkpoint, copy: Path, on_progress: Progress | None) -> Iterator[Fault]:
-        fresh = sqlite3.connect(":memory:", isolation_level=None)
+        # A nameless file: in memory while it is small, beyond that on the disk.
+        fresh = sqlite3.connect("", isolation_level=None)
         try:
             self._fold(view, checkpoint.position, fresh, on_progress)
             fresh.execute("ATTACH DATABASE ? AS live", (str(copy),))

@@ -60,6 +60,7 @@ GUARDED = {
     ("GET", "/api/admin/runs/stats"): "root",
     ("GET", "/api/admin/queue"): "root",
     ("GET", "/api/admin/views"): "root",
+    ("GET", "/api/admin/verified"): "root",
     ("GET", "/metrics"): "root",
     ("GET", "/api/audit/counts"): "viewer",
     ("GET", "/api/runs/{run_id}/events/{event}/causes"): "viewer",

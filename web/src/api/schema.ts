@@ -72,6 +72,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/verified": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** When the log, its blobs and the views were last proved, and what was found */
+        get: operations["get_verified"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/views": {
         parameters: {
             query?: never;
@@ -1087,6 +1104,19 @@ export interface components {
              */
             type?: "agent" | "audit" | "dependency" | "system";
         };
+        /**
+         * Fault
+         * @description `position` is of the first event that is concerned, where there is one.
+         */
+        Fault: {
+            /** @enum {unknown} */
+            kind: "anchor" | "blob" | "event" | "file" | "head" | "output" | "state" | "view";
+            message: string;
+            /** @default null */
+            position?: number | null;
+            /** @default null */
+            run_id?: string | null;
+        };
         /** FileDifference */
         FileDifference: {
             change: string;
@@ -1112,6 +1142,18 @@ export interface components {
             /** @default null */
             next_cursor?: string | null;
             total: number;
+        };
+        /**
+         * LastProof
+         * @description When the folder was last proved, up to which position, and how much did not match; `remedy` where something.
+         */
+        LastProof: {
+            at: string;
+            faults: number;
+            ok: boolean;
+            position: number;
+            /** @default  */
+            remedy?: string;
         };
         /** LaunchBody */
         LaunchBody: {
@@ -1198,6 +1240,13 @@ export interface components {
             piece: string;
             total: number;
         };
+        /**
+         * ProofAnswer
+         * @description The last whole proof of the data folder; null before the first.
+         */
+        ProofAnswer: {
+            verified: components["schemas"]["Verified"] | null;
+        };
         /** Queue */
         Queue: {
             active: {
@@ -1210,9 +1259,13 @@ export interface components {
         /**
          * Readiness
          * @description `degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
+         *
+         *         `verified` is null before the first proof.
          */
         Readiness: {
             status: string;
+            /** @default null */
+            verified?: components["schemas"]["LastProof"] | null;
             views: components["schemas"]["ViewTrouble"][];
         };
         /**
@@ -1635,6 +1688,26 @@ export interface components {
             reason_code: string;
             to: string | null;
         };
+        /**
+         * Verified
+         * @description What was looked at, by kind, and everything that did not match; times are RFC 3339 UTC.
+         *
+         *         `faults_found` counts them all, `faults` are the first of them.
+         */
+        Verified: {
+            faults: components["schemas"]["Fault"][];
+            /** @default 0 */
+            faults_found?: number;
+            /** @default  */
+            finished_at?: string;
+            head: number;
+            looked_at: {
+                [key: string]: number;
+            };
+            ok: boolean;
+            /** @default  */
+            started_at?: string;
+        };
         /** ViewList */
         ViewList: {
             head: number;
@@ -1839,6 +1912,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RunStats"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_verified: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description When the log, its blobs and the views were last proved, and what was found */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProofAnswer"];
                 };
             };
             /** @description What went wrong, and what to do next */
