@@ -25,7 +25,7 @@ from runfold.envelope import _Envelope as Envelope
 from runfold.events import EventClass, event_class
 from runfold.items import item_json
 from runfold.snapshot import Snapshot, snapshot
-from runfold.state import Status
+from runfold.state import Run, Status
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -121,13 +121,18 @@ async def get_one(request: web.Request) -> web.Response:
 
 
 async def _get_past(request: web.Request, text: str) -> web.Response:
+    run, position = await past_run(request, text)
+    return json_response(snapshot(run, position=position), headers={"ETag": f'"{run.version}"'})
+
+
+async def past_run(request: web.Request, text: str) -> tuple[Run, int]:
+    """The run of the path as it was at a moment, and where that was. Raises NotFound, BadRequest, Gone."""
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
     await known_run(service, run_id, request[SCOPE].tenant)
     at = parse_at(text)
     if at.position is not None:
         await check_cursor(service.log, Cursor(at.position), run_id=run_id)
-    run, position = await state_at(service.log, run_id, at)
-    return json_response(snapshot(run, position=position), headers={"ETag": f'"{run.version}"'})
+    return await state_at(service.log, run_id, at)
 
 
 async def query_views(

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 
-from api.answers import view_response
+from api.answers import json_response, view_response
 from api.guard import SCOPE
-from api.reading import Limit, ViewQuery, query_views
+from api.reading import Limit, ViewQuery, past_run, query_views
 from api.routes import QUERY, Route
 from api.service import SERVICE, Service, known_run
 from projections.artifacts import ArtifactList, list_artifacts
-from projections.steps import StepDetail, StepList, get_step, list_steps
+from projections.steps import StepDetail, StepList, get_step, list_steps, step_of, steps_of
 from projections.timeline import PAGE_SPANS_MAX, SpanList, timeline
 from runfold.errors import BadRequest, NotFound
 from runfold.step_states import StepStatus
@@ -19,7 +19,13 @@ from runfold.step_states import StepStatus
 After = msgspec.Meta(ge=0, le=2**53)
 
 
-class StepsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StepQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`at`: as it was at that moment of its run."""
+
+    at: str | None = None
+
+
+class StepsQuery(StepQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: tuple[StepStatus, ...] = ()
     limit: Annotated[int, Limit] = 200
     offset: Annotated[int, After] = 0
@@ -41,6 +47,9 @@ async def get_steps(request: web.Request) -> web.Response:
     query: StepsQuery = request[QUERY]
     service, run_id, tenant = await _run(request)
     offset = query.offset if query.cursor is None else number_cursor(query.cursor)
+    if query.at is not None:
+        run, _ = await past_run(request, query.at)
+        return json_response(steps_of(run, status=query.status, limit=query.limit, offset=offset))
     found, freshness = await query_views(
         service, query.min_position, list_steps, run_id,
         tenant=tenant, status=query.status, limit=query.limit, offset=offset,
@@ -49,14 +58,14 @@ async def get_steps(request: web.Request) -> web.Response:
 
 
 async def get_one_step(request: web.Request) -> web.Response:
-    query: ViewQuery = request[QUERY]
+    query: StepQuery = request[QUERY]
     service, run_id, tenant = await _run(request)
     step = request.match_info["step"]
+    if query.at is not None:
+        run, _ = await past_run(request, query.at)
+        return json_response(_found(step_of(run, step), run_id, step))
     found, freshness = await query_views(service, query.min_position, get_step, run_id, step, tenant=tenant)
-    if found is None:
-        hint = f"`GET /api/runs/{run_id}/steps` lists its steps"
-        raise NotFound(f"run `{run_id}` has no step `{step[:80]}`", hint=hint, run_id=run_id)
-    return view_response(found, freshness)
+    return view_response(_found(found, run_id, step), freshness)
 
 
 async def get_artifacts(request: web.Request) -> web.Response:
@@ -78,6 +87,13 @@ async def get_timeline(request: web.Request) -> web.Response:
         tenant=tenant, kinds=query.kind, after=query.after, limit=query.limit,
     )  # fmt: skip
     return view_response(found, freshness)
+
+
+def _found(step: StepDetail | None, run_id: str, name: str) -> StepDetail:
+    if step is None:
+        hint = f"`GET /api/runs/{run_id}/steps` lists its steps"
+        raise NotFound(f"run `{run_id}` has no step `{name[:80]}`", hint=hint, run_id=run_id)
+    return step
 
 
 def number_cursor(text: str) -> int:
@@ -110,7 +126,7 @@ ROUTES: tuple[Route, ...] = (
         handler=get_one_step,
         summary="One step with what went in and came out",
         needs="viewer",
-        query=ViewQuery,
+        query=StepQuery,
         answer=StepDetail,
     ),
     Route(

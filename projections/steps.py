@@ -75,8 +75,16 @@ def list_steps(
 ) -> StepList | None:
     """None where the run is unknown or of another tenant."""
     run = _run(connection, run_id, tenant)
-    if run is None:
-        return None
+    return None if run is None else steps_of(run, status=status, limit=limit, offset=offset)
+
+
+def get_step(connection: sqlite3.Connection, run_id: str, step: str, *, tenant: str | None) -> StepDetail | None:
+    run = _run(connection, run_id, tenant)
+    return None if run is None else step_of(run, step)
+
+
+def steps_of(run: Run, *, status: tuple[str, ...] = (), limit: int = LIMIT_MAX, offset: int = 0) -> StepList:
+    """The steps of a run as it is folded here, now or at a moment of its past."""
     names = [name for name in _names(run) if not status or run.step_states.get(name, PENDING).status in status]
     page = names[offset : offset + limit]
     is_last = offset + limit >= len(names)
@@ -87,9 +95,9 @@ def list_steps(
     )
 
 
-def get_step(connection: sqlite3.Connection, run_id: str, step: str, *, tenant: str | None) -> StepDetail | None:
-    run = _run(connection, run_id, tenant)
-    if run is None or step not in _names(run):
+def step_of(run: Run, step: str) -> StepDetail | None:
+    """None where the run has no such step."""
+    if step not in _names(run):
         return None
     state = run.step_states.get(step, PENDING)
     more: dict[str, Any] = {

@@ -278,3 +278,25 @@ async def test_the_inside_of_a_run_is_answered_over_http(tmp_path: Path) -> None
     assert [(span["kind"], span["key"], span["status"]) for span in spans["items"]] == [("step", "a", "completed")]
     assert [(item["key"], item["cost_usd"]) for item in cost["items"]] == [("a", 3.0)]
     assert (missing.status, bad.status) == (404, 400)
+
+
+async def test_steps_are_shown_as_they_were_at_an_event(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        run_id = await served.open_run(steps=[{"id": "a"}, {"id": "b", "needs": ["a"]}])
+        await served.report(
+            run_id,
+            {"type": "step_started", "data": {"step": "a"}},
+            {"type": "step_completed", "data": {"step": "a"}},
+        )
+        path = f"/api/runs/{run_id}/steps"
+
+        then = await (await served.ask("GET", f"{path}?at=v3")).json()
+        now = await (await served.ask("GET", path)).json()
+        one = await (await served.ask("GET", f"{path}/a?at=v3")).json()
+        missing = await served.ask("GET", f"{path}/z?at=v3")
+        foreign = await served.ask("GET", f"{path}?at=v3", token=OTHER)
+
+    assert [item["status"] for item in then["items"]] == ["running", "pending"]
+    assert [item["status"] for item in now["items"]] == ["completed", "pending"]
+    assert one["status"] == "running"
+    assert (missing.status, foreign.status) == (404, 404)

@@ -2903,6 +2903,7 @@ export interface operations {
     list_steps: {
         parameters: {
             query?: {
+                at?: string | null;
                 cursor?: string | null;
                 limit?: number;
                 min_position?: number;
@@ -2975,6 +2976,7 @@ export interface operations {
     get_step: {
         parameters: {
             query?: {
+                at?: string | null;
                 min_position?: number;
             };
             header?: never;
