@@ -17,7 +17,7 @@ from projections.timeline import timeline
 from projections.usage import DAY_US, GROUPS, CostFilter, costs
 from projections.views import Views
 from runfold.envelope import SYSTEM_STREAM, Recorded
-from runfold.events import ArtifactStored, RunQueued, TokenUsage, ToolCalled, ToolReturned
+from runfold.events import ArtifactStored, Event, RunQueued, TokenUsage, ToolCalled, ToolReturned
 from runfold.evolve import fold
 from runfold.state import RESTING, Run, new_run
 from tests.histories import all_events, new_event, write_histories
@@ -109,7 +109,8 @@ async def test_costs_are_the_sums_of_what_was_reported(
 
 async def test_a_price_that_nobody_knows_stays_unknown(log: SqliteLog, tmp_path: Path) -> None:
     usage = [TokenUsage(model="m", input_tokens=5), TokenUsage(model="n", input_tokens=5, cost_micros=0)]
-    await log.append("r_a", [new_event(it, at_us=1, tenant="default") for it in (RunQueued(), *usage)], expected=0)
+    events: list[Event] = [RunQueued(), *usage]
+    await log.append("r_a", [new_event(it, at_us=1, tenant="default") for it in events], expected=0)
     views = Views.open(tmp_path)
     views.refresh()
 
@@ -204,7 +205,7 @@ async def test_every_tool_call_is_a_span_that_ends_when_it_returns(log: SqliteLo
     views = Views.open(tmp_path, page_events=13)
     views.refresh()
 
-    found, after = {}, 0
+    found, after = dict[int, bool](), 0
     while True:
         page = timeline(views.connection, "r_000", tenant="default", kinds=("tool",), after=after, limit=5)
         found |= {span.position: span.ended_at is not None for span in page.items}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from api.dashboard import BUNDLE
@@ -102,3 +103,24 @@ async def screen(served: Served, page: Page) -> AsyncIterator[Screen]:
     await screen.log_in()
     yield screen
     assert screen.problems == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Screen]:
+    """One server and one page, logged in as the admin, for the tests of a module; each brings runs of its own."""
+    async with serving(tmp_path_factory.mktemp("house")) as served, async_playwright() as playwright:
+        browser = await playwright.chromium.connect_over_cdp(chromium)
+        context = await browser.new_context(viewport={"width": 1280, "height": 800})
+        screen = Screen(await context.new_page(), served)
+        await screen.log_in()
+        yield screen
+        await context.close()
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def desk(house: Screen) -> AsyncIterator[Screen]:
+    """The shared page; after each test nothing may have gone wrong in it."""
+    house.problems.clear()
+    yield house
+    assert house.problems == []

@@ -1,6 +1,7 @@
 """One run as a person sees it: now, and as it was."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import expect
@@ -11,7 +12,7 @@ from tests.served import note
 pytestmark = pytest.mark.slow
 
 
-async def open_run(screen: Screen, **body: object) -> str:
+async def open_run(screen: Screen, **body: Any) -> str:
     run_id = await screen.served.open_run(title="nightly build", labels={"branch": "main"}, **body)
     await screen.served.report(run_id, note(1), note(2))
     return run_id
@@ -31,9 +32,9 @@ async def test_the_header_says_how_the_run_stands_and_why(screen: Screen) -> Non
     page = screen.page
     await expect(page.get_by_role("heading", name="nightly build")).to_be_visible()
     await expect(page.locator("header.head")).to_contain_text("Running")
-    await expect(page.get_by_text("1 of 8 frames")).to_be_visible()
-    await expect(page.locator("dl.facts")).to_contain_text("$0.42")
-    await expect(page.locator("dl.facts")).to_contain_text("1,234")
+    await expect(page.get_by_text("1 of 8")).to_be_visible()
+    await expect(page.locator("section.facts")).to_contain_text("$0.42")
+    await expect(page.locator("section.facts")).to_contain_text("1,234")
     assert "[running] nightly build" in await page.title()
 
 

@@ -14,6 +14,8 @@ export const router = createRouter({
       props: true,
       meta: { title: "Run" },
     },
+    { path: "/approvals", name: "approvals", component: () => import("@/views/ApprovalsView.vue"), meta: { title: "Approvals" } },
+    { path: "/compare", name: "compare", component: () => import("@/views/CompareView.vue"), meta: { title: "Compare" } },
     { path: "/audit", name: "audit", component: () => import("@/views/AuditView.vue"), meta: { title: "Audit" } },
     { path: "/costs", name: "costs", component: () => import("@/views/CostsView.vue"), meta: { title: "Costs" } },
     { path: "/admin", name: "admin", component: () => import("@/views/AdminView.vue"), meta: { title: "Admin" } },

@@ -1,8 +1,10 @@
 import { defineStore } from "pinia";
 import { computed, reactive, ref, shallowRef } from "vue";
 import { ApiError, answered, api, type Snapshot } from "@/api/client";
+import type { components } from "@/api/schema";
 import type { LiveEvent } from "@/live/stream";
 import { isResting, type Status } from "@/words/status";
+import type { Step } from "@/words/steps";
 import { useSession } from "./session";
 
 export type Sort = "created_at" | "status" | "duration" | "cost";
@@ -30,6 +32,9 @@ export const NO_FILTERS: Readonly<Filters> = {
 };
 
 export const PAGE_ROWS = 50;
+const PAGE_STEPS = 200;
+const STEPS_MAX = 1_000;
+const FAR_ROWS_MAX = 20;
 const SETTLE_MS = 250; // Events of one burst are answered with one reading.
 
 /** The runs as the server lists them; events only say that something is worth reading again. */
@@ -37,11 +42,15 @@ export const useRuns = defineStore("runs", () => {
   const session = useSession();
   const runs = shallowRef<Snapshot[]>([]);
   const currentRun = shallowRef<Snapshot | null>(null);
-  const currentRunSteps = shallowRef<unknown[]>([]);
+  const currentRunSteps = shallowRef<Step[]>([]);
   const filters = reactive<Filters>({ ...NO_FILTERS, status: [] });
   const pagination = reactive({ offset: 0, limit: PAGE_ROWS, total: 0 });
   const isLoading = ref(false);
   const error = shallowRef<ApiError | null>(null);
+  /** How many runs of each status the other filters leave. */
+  const byStatus = shallowRef<Readonly<Record<string, number>>>({});
+  /** Where the list goes on; null at its end. */
+  const next = ref<string | null>(null);
   /** Runs that came after the list was read: they wait, so that no row jumps away under a reader's hand. */
   const waiting = ref(0);
   const isFiltered = computed(() =>
@@ -49,8 +58,11 @@ export const useRuns = defineStore("runs", () => {
     filters.status.length > 0,
   );
 
+  /** The runs of which something was heard since the rows were read. */
+  const touched = new Set<string>();
   let latest = 0;
   let latestOne = 0;
+  let latestSteps = 0;
   let due: ReturnType<typeof setTimeout> | undefined;
 
   function query() {
@@ -71,18 +83,34 @@ export const useRuns = defineStore("runs", () => {
     }
   }
 
-  /** Read the page that filters and pagination name. */
+  /** Read the list from its beginning, as filters and pagination name it. */
   async function load(): Promise<void> {
     const mine = ++latest;
     isLoading.value = true;
     const list = await attempt(() => answered(api.GET("/api/runs", { params: { query: query() } })));
     if (mine !== latest) return; // A later question has been asked meanwhile.
     isLoading.value = false;
-    if (list) {
-      runs.value = list.items;
-      pagination.total = list.total;
-      waiting.value = 0;
-    }
+    if (!list) return;
+    runs.value = list.items;
+    next.value = list.next_cursor;
+    pagination.total = list.total;
+    byStatus.value = list.by_status;
+    waiting.value = 0;
+    touched.clear();
+  }
+
+  /** Read on where the list ends, when a reader comes near. */
+  async function more(): Promise<void> {
+    if (next.value === null || isLoading.value) return;
+    const mine = latest;
+    isLoading.value = true;
+    const asked = { ...query(), offset: 0, cursor: next.value };
+    const list = await attempt(() => answered(api.GET("/api/runs", { params: { query: asked } })));
+    isLoading.value = false;
+    if (mine !== latest || !list) return;
+    const known = new Set(runs.value.map(({ id }) => id));
+    runs.value = [...runs.value, ...list.items.filter(({ id }) => !known.has(id))];
+    next.value = list.next_cursor;
   }
 
   /** The run as it is, or as it was at one of its events. */
@@ -93,28 +121,55 @@ export const useRuns = defineStore("runs", () => {
     if (run && mine === latestOne) currentRun.value = run;
   }
 
-  type Action = "pause" | "resume" | "cancel";
+  /** Every step of the run, as it is or was. */
+  async function loadSteps(id: string, version: number | null = null): Promise<void> {
+    const mine = ++latestSteps;
+    const found: Step[] = [];
+    let cursor: string | null = "0";
+    while (cursor !== null && found.length < STEPS_MAX) {
+      const asked: { limit: number; cursor: string; at?: string } = { limit: PAGE_STEPS, cursor, ...(version === null ? {} : { at: `v${version}` }) };
+      const page: components["schemas"]["StepList"] | undefined = await attempt(() =>
+        answered(api.GET("/api/runs/{run_id}/steps", { params: { path: { run_id: id }, query: asked } })),
+      );
+      if (!page || mine !== latestSteps) return;
+      found.push(...page.items);
+      cursor = page.next_cursor;
+    }
+    currentRunSteps.value = found;
+  }
 
-  /** Put a wish to a run; the answer is the run after it. */
-  async function control(id: string, action: Action, reason = ""): Promise<boolean> {
-    const headers = { "Idempotency-Key": crypto.randomUUID() };
-    const params = { path: { run_id: id } };
-    const run = await attempt(() =>
-      answered(api.POST("/api/runs/{run_id}/control", { params, headers, body: { action, reason } as never })),
-    );
-    if (run && currentRun.value?.id === id) currentRun.value = run;
-    return run !== undefined;
+  /** A newer state of a run, wherever it is on screen. */
+  function put(run: Snapshot): void {
+    if (currentRun.value?.id === run.id) currentRun.value = run;
+    if (runs.value.some(({ id }) => id === run.id)) runs.value = runs.value.map((old) => (old.id === run.id ? run : old));
+  }
+
+  async function refresh(id: string): Promise<void> {
+    const run = await attempt(() => answered(api.GET("/api/runs/{run_id}", { params: { path: { run_id: id } } })));
+    if (run) put(run);
   }
 
   /** Bring rows on screen up to date without adding, removing or moving any. */
   async function refreshRows(): Promise<void> {
+    const mine = latest;
     const shown = new Set(runs.value.map((run) => run.id));
     const list = await attempt(() => answered(api.GET("/api/runs", { params: { query: query() } })));
-    if (!list) return;
+    if (!list || mine !== latest) return;
     const fresh = new Map(list.items.map((run) => [run.id, run]));
+    // Rows far down are read one by one, and only those of which something was heard.
+    const far = [...touched].filter((id) => shown.has(id) && !fresh.has(id)).slice(0, FAR_ROWS_MAX);
+    touched.clear();
+    for (const run of await Promise.all(far.map((id) => api.GET("/api/runs/{run_id}", { params: { path: { run_id: id } } }).catch(() => null)))) {
+      if (run?.data) fresh.set(run.data.id, run.data);
+    }
+    if (mine !== latest) return;
+    const oldest = runs.value.at(-1);
     runs.value = runs.value.map((run) => fresh.get(run.id) ?? run);
-    waiting.value = list.items.filter((run) => !shown.has(run.id)).length;
+    // What sorts behind the last row that is read comes with the next page, and is no news.
+    const last = list.items.findIndex(({ id }) => id === oldest?.id);
+    waiting.value = list.items.slice(0, last < 0 ? undefined : last).filter((run) => !shown.has(run.id)).length;
     pagination.total = list.total;
+    byStatus.value = list.by_status;
   }
 
   function soon(work: () => void): void {
@@ -126,14 +181,15 @@ export const useRuns = defineStore("runs", () => {
   }
 
   /** Something happened to a run of the list. */
-  function heard(_event: LiveEvent): void {
+  function heard(event: LiveEvent): void {
+    touched.add(event.run_id);
     soon(() => void refreshRows());
   }
 
   const hasUnfinished = computed(() => runs.value.some((run) => !isResting(run.status)));
 
   return {
-    runs, currentRun, currentRunSteps, filters, pagination, isLoading, error, waiting, isFiltered, hasUnfinished,
-    load, loadOne, control, refreshRows, heard, soon,
+    runs, currentRun, currentRunSteps, filters, pagination, isLoading, error, byStatus, next, waiting, isFiltered, hasUnfinished,
+    load, more, loadOne, loadSteps, put, refresh, refreshRows, heard, soon,
   };
 });

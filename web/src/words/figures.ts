@@ -18,6 +18,11 @@ export function money(usd: number | null | undefined): string {
   return usd !== 0 && usd < 0.01 ? `$${usd.toPrecision(2)}` : `$${usd.toFixed(2)}`;
 }
 
+/** What was spent; where no token was used there is nothing to have a price. */
+export function cost(stats: { cost_usd: number | null; tokens: { total: number } }): string {
+  return stats.cost_usd === null && stats.tokens.total === 0 ? "–" : money(stats.cost_usd);
+}
+
 const COUNT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 export function count(value: number | null | undefined): string {

@@ -21,3 +21,19 @@ const CACHED = { word: "From the cache", icon: Bolt, tone: "cached" };
 export function stepLook(step: Pick<Step, "status" | "cache_hit">): { word: string; icon: Component; tone: string } {
   return step.cache_hit && step.status === "completed" ? CACHED : STEP_LOOKS[step.status];
 }
+
+/** The steps that would run again with this one: all that rest on it, near and far. */
+export function restingOn(steps: readonly Step[], first: string): Set<string> {
+  const after = new Set([first]);
+  let grew = true;
+  while (grew) {
+    grew = false;
+    for (const { id, needs } of steps) {
+      if (!after.has(id) && needs.some((need) => after.has(need))) {
+        after.add(id);
+        grew = true;
+      }
+    }
+  }
+  return after;
+}

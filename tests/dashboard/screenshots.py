@@ -1,0 +1,76 @@
+"""Takes the pictures of every page, in light and dark, on a desk and on a phone.
+
+python -m tests.dashboard.screenshots [--only PAGE] [FOLDER]
+"""
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+
+from playwright.async_api import Browser, ViewportSize, async_playwright
+
+from tests.dashboard.conftest import CHROMIUM, FLAGS
+from tests.dashboard.screen import Screen
+from tests.dashboard.stories import an_ordinary_day
+from tests.served import Served, serving
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+DESK, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
+QUIET_MS = 400  # What has settled for so long is worth a picture.
+
+
+def pages(runs: dict[str, str]) -> dict[str, str]:
+    game, failed = runs["game"], runs["failed"]
+    return {
+        "runs": "/runs",
+        "run": f"/runs/{game}?tab=timeline",
+        "run-steps": f"/runs/{game}?tab=steps",
+        "run-graph": f"/runs/{game}?tab=graph",
+        "run-events": f"/runs/{game}?tab=events",
+        "run-cost": f"/runs/{game}?tab=cost",
+        "run-step": f"/runs/{game}?tab=steps&step=enemy_sprite",
+        "run-failed": f"/runs/{failed}",
+        "run-asking": f"/runs/{runs['asking']}",
+        "run-past": f"/runs/{failed}?at=20",
+        "compare": f"/compare?a={runs['built']}&b={failed}",
+        "audit": "/audit",
+        "costs": "/costs",
+        "admin": "/admin",
+        "tokens": "/tokens",
+    }
+
+
+async def take(browser: Browser, served: Served, name: str, path: str, folder: Path) -> None:
+    for scheme in ("light", "dark"):
+        for device, size in (("", DESK), ("-phone", PHONE)):
+            context = await browser.new_context(
+                viewport=size, color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
+            )
+            screen = Screen(await context.new_page(), served)
+            await screen.log_in()
+            await screen.show(path)
+            await screen.page.wait_for_timeout(QUIET_MS)
+            await screen.page.screenshot(path=folder / f"{name}{device}-{scheme}.png")
+            for problem in screen.problems:
+                print(name, problem)
+            await context.close()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("folder", type=Path, nargs="?", default=IMAGES)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as data:
+        async with serving(Path(data)) as served, async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS[1:7]))
+            for name, path in pages(await an_ordinary_day(served.log)).items():
+                if not given.only or name in given.only:
+                    await take(browser, served, name, path, given.folder)
+            await browser.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

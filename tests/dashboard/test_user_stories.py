@@ -1,0 +1,136 @@
+"""Each user story of the dashboard, told once in a real browser: US1 to US8."""
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from tests.dashboard.screen import Screen
+from tests.dashboard.stories import MINUTE, a_game
+from tests.served import OTHER, note
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+WORDS = {"complete": "Completed", "fail": "Failed", "cancel": "Cancelled", "stop": "Stopped", "pause": "Paused"}
+
+
+async def test_us1_status_at_a_glance(desk: Screen) -> None:
+    runs = {word: await desk.served.open_run(title=f"us1 to {action}") for action, word in WORDS.items()}
+    for action, word in WORDS.items():
+        await desk.served.control(runs[word], action)
+    runs["Running"] = await desk.served.open_run(title="us1 goes on")
+
+    await desk.show("/runs?q=us1")
+
+    colours: set[str] = set()
+    for word, run_id in runs.items():
+        badge = desk.page.locator(f"[data-run={run_id}] [data-status]")
+        await expect(badge).to_have_text(word)
+        await expect(badge.locator("svg")).to_be_visible()
+        colours.add(await badge.evaluate("badge => getComputedStyle(badge).backgroundColor"))
+    assert len(colours) == len(runs), "no two of them look alike"
+
+
+async def test_us2_which_step_runs(desk: Screen) -> None:
+    run_id = await a_game(desk.served.log, 0x201, ago=2 * MINUTE)
+
+    await desk.show(f"/runs/{run_id}?tab=steps")
+
+    await expect(desk.page.locator("section.facts")).to_contain_text("Now: bundle_game")
+    await expect(desk.page.locator("[data-tone=running]")).to_contain_text("bundle_game")
+    await expect(desk.page.locator("[data-step=manifest]")).to_contain_text("Pending")
+
+
+async def test_us3_error_details(desk: Screen) -> None:
+    run_id = await a_game(desk.served.log, 0x301, ago=30 * MINUTE, ends="failed")
+
+    await desk.show(f"/runs/{run_id}")
+
+    banner = desk.page.locator("section.error")
+    await expect(banner).to_contain_text("ATLAS_FULL")
+    await expect(banner).to_contain_text("frame blaze_run_07 does not fit into 1024x1024")
+    await expect(banner.locator("pre")).to_be_hidden()
+    await banner.get_by_text("Stack trace").click()
+    await expect(banner.locator("pre")).to_contain_text('File "studio/atlas.py", line 41')
+    await banner.get_by_role("button", name="Open the failing step").click()
+    await expect(desk.page.get_by_role("dialog")).to_contain_text("Step bundle_game")
+
+
+async def test_us4_retry_of_a_failed_run(desk: Screen) -> None:
+    run_id = await a_game(desk.served.log, 0x401, ago=30 * MINUTE, ends="failed")
+    await desk.show(f"/runs/{run_id}")
+
+    await desk.page.get_by_role("button", name="Retry", exact=True).click()
+    dialog = desk.page.get_by_role("alertdialog")
+    await expect(dialog.locator("[data-plan]")).to_contain_text("0 reused, 8 run again")
+    await dialog.get_by_role("button", name="Retry the whole run").click()
+
+    await expect(desk.page.locator("header.head")).to_contain_text("Retry of an earlier run")
+    await expect(desk.page.locator("header.head")).to_contain_text("Running")
+    assert run_id not in desk.page.url
+
+
+async def test_us5_step_timing(desk: Screen) -> None:
+    run_id = await a_game(desk.served.log, 0x501, ago=30 * MINUTE, ends="completed")
+
+    await desk.show(f"/runs/{run_id}?tab=timeline")
+
+    bars = desk.page.locator("section.timeline .row")
+    sprite = bars.filter(has_text="player_sprite").first
+    await expect(sprite.locator(".took")).to_contain_text("32.0 s")
+    widths = [await bars.filter(has_text=step).first.locator(".bar").bounding_box() for step in ("player", "manifest")]
+    assert widths[0] is not None
+    assert widths[1] is not None
+    assert 12 < widths[0]["width"] / widths[1]["width"] < 20, "32 s are sixteen times as wide as 2 s"
+
+
+async def test_us6_all_tenants_for_admins(desk: Screen) -> None:
+    theirs = await desk.served.open_run(title="of another tenant", token=OTHER)
+    usage = {"type": "token_usage", "data": {"model": "m", "input_tokens": 10, "cost_micros": 1_000_000}}
+    await desk.served.report(theirs, usage, token=OTHER)
+
+    await desk.show("/admin")
+
+    await expect(desk.page.get_by_role("row", name=re.compile("^other")).first).to_contain_text("$1.00")
+    await desk.show("/runs?q=of another")
+    await expect(desk.page.get_by_text("No run fits these filters")).to_be_visible()
+
+
+async def test_us7_download_of_artifacts(desk: Screen) -> None:
+    run_id = await desk.served.open_run(title="with files")
+    stored = await desk.served.ask(
+        "PUT", f"/api/runs/{run_id}/artifacts/notes.md", data=b"# kept", headers={"Content-Type": "text/markdown"}
+    )
+    assert stored.status in (200, 201)
+    await desk.show(f"/runs/{run_id}?tab=files")
+
+    async with desk.page.expect_download() as waited:
+        await desk.page.get_by_role("link", name="notes.md").click()
+
+    taken = await waited.value
+    assert taken.suggested_filename == "notes.md"
+    assert (await taken.path()).read_bytes() == b"# kept"
+
+
+async def test_us8_notification_at_the_end(desk: Screen) -> None:
+    run_id = await desk.served.open_run(title="long work")
+    await desk.served.report(run_id, note(1))
+    await desk.page.context.grant_permissions(["notifications"])
+    await desk.show(f"/runs/{run_id}")
+    await expect(desk.page.get_by_text("You will be told")).to_be_visible()
+    await expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
+    # A headless browser shows no notification; what it would show is taken down instead, as if the tab were hidden.
+    await desk.page.evaluate("""() => {
+        window.told = [];
+        window.Notification = class { static permission = "granted"; constructor(title) { window.told.push(title); } };
+        Object.defineProperty(document, "hidden", { get: () => true });
+    }""")
+    await desk.page.get_by_role("link", name="Costs").click()
+
+    await desk.served.control(run_id, "complete")
+
+    toast = desk.page.locator(".toast")
+    await expect(toast).to_contain_text("long work: completed")
+    assert await desk.page.evaluate("window.told") == ["long work: completed"]
+    await toast.get_by_role("link", name="Show the run").click()
+    await expect(desk.page.get_by_role("heading", name="long work")).to_be_visible()
+    await desk.page.context.clear_permissions()
