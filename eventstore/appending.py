@@ -41,7 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
-class _Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True):
     """The last event of a run, as the transaction at work sees it."""
 
     position: int
@@ -49,14 +49,14 @@ class _Head(msgspec.Struct, frozen=True):
     hash: bytes
 
 
-class _Group:
+class Group:
     """The state of one transaction: what the log holds, plus what its earlier requests add."""
 
     def __init__(self, position: int, recorded_at_us: int) -> None:
         self.position = position
         self.recorded_at_us = recorded_at_us
         self.rows: list[_Row] = []
-        self.heads: dict[str, _Head] = {}
+        self.heads: dict[str, Head] = {}
         self.known: set[tuple[str, bytes]] = set()
         self.added: dict[tuple[str, bytes], Recorded] = {}
 
@@ -136,10 +136,10 @@ def append_within(
     """The same inside a transaction of the caller's."""
     position, recorded_at_us = connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
     # A clock that steps back must not put later events before earlier ones.
-    group = _Group(position, max(now_us, recorded_at_us))
-    _look_up(connection, group, requests)
-    outcomes = [_outcome(connection, group, request) for request in requests]
-    return outcomes, _store(connection, group) if group.rows else None
+    group = Group(position, max(now_us, recorded_at_us))
+    look_up(connection, group, requests)
+    outcomes = [judge(connection, group, request) for request in requests]
+    return outcomes, store(connection, group, since=position) if group.rows else None
 
 
 def _primary_code(error: sqlite3.Error) -> int:
@@ -156,12 +156,12 @@ def _in_parts(rows: Sequence[_Row]) -> Iterator[tuple[int, list[int | str | byte
         start += size
 
 
-def _look_up(connection: sqlite3.Connection, group: _Group, requests: Sequence[Request]) -> None:
+def look_up(connection: sqlite3.Connection, group: Group, requests: Sequence[Request]) -> None:
     """What the log holds of all requests: the last events of their runs, and which of their ids it knows."""
     for size, streams in _in_parts([(stream,) for stream in {request.stream for request in requests}]):
         query = f"SELECT run_id, position, version, hash FROM heads WHERE run_id IN ({', '.join('?' * size)})"  # noqa: S608
         for run_id, position, version, digest in connection.execute(query, streams):
-            group.heads[run_id] = _Head(position, version, digest)
+            group.heads[run_id] = Head(position, version, digest)
     pairs = [(request.stream, id) for request in requests if request.stream in group.heads for id in request.ids]
     for size, values in _in_parts(pairs):
         marks = ", ".join(["(?, ?)"] * size)
@@ -169,13 +169,14 @@ def _look_up(connection: sqlite3.Connection, group: _Group, requests: Sequence[R
         group.known.update(connection.execute(query, values))
 
 
-def _store(connection: sqlite3.Connection, group: _Group) -> str | None:
+def store(connection: sqlite3.Connection, group: Group, *, since: int) -> str | None:
+    """Write what the group adds after the head `since`; the line of a new anchor."""
     for size, values in _in_parts(group.rows):
         connection.execute(_INSERT + ", ".join([_EVENT_MARKS] * size), values)
     heads: list[_Row] = [
         (run_id, head.position, head.version, head.hash)
         for run_id, head in group.heads.items()
-        if head.position > group.position - len(group.rows)
+        if head.position > since
     ]
     for size, values in _in_parts(heads):
         connection.execute(_INSERT_HEADS + ", ".join(["(?, ?, ?, ?)"] * size) + _UPDATE_HEADS, values)
@@ -185,9 +186,10 @@ def _store(connection: sqlite3.Connection, group: _Group) -> str | None:
     return write_anchor(connection, group.position, at_least=ANCHOR_EVENTS)
 
 
-def _outcome(connection: sqlite3.Connection, group: _Group, request: Request) -> Appended | RunfoldError:
+def judge(connection: sqlite3.Connection, group: Group, request: Request) -> Appended | RunfoldError:
+    """One caller's outcome, after what the group adds already; what it adds itself is in the group."""
     try:
-        head = group.heads.get(request.stream) or _Head(0, 0, b"")
+        head = group.heads.get(request.stream) or Head(0, 0, b"")
         for id in request.ids:
             if (request.stream, id) in group.known or (request.stream, id) in group.added:
                 return _duplicate(request, _known(connection, group, request))
@@ -203,7 +205,7 @@ def _outcome(connection: sqlite3.Connection, group: _Group, request: Request) ->
         return error
 
 
-def _known(connection: sqlite3.Connection, group: _Group, request: Request) -> list[Recorded]:
+def _known(connection: sqlite3.Connection, group: Group, request: Request) -> list[Recorded]:
     """The events of the run that have one of the request's ids, in order."""
     marks = ", ".join("?" * len(request.ids))
     query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND id IN ({marks}) ORDER BY position"  # noqa: S608
@@ -253,7 +255,7 @@ def _id_conflict(stream: str, identity: str, how: str) -> EventIdConflict:
     )
 
 
-def _add(group: _Group, request: Request, head: _Head) -> Appended:
+def _add(group: Group, request: Request, head: Head) -> Appended:
     rows: list[_Row] = []
     added: list[Recorded] = []
     position, version, previous = group.position, head.version, head.hash
@@ -291,7 +293,7 @@ def _add(group: _Group, request: Request, head: _Head) -> Appended:
     first = group.position + 1
     group.rows += rows
     group.position = position
-    group.heads[request.stream] = _Head(position, version, previous)
+    group.heads[request.stream] = Head(position, version, previous)
     group.added.update(((request.stream, id), recorded) for id, recorded in zip(request.ids, added, strict=True))
     return Appended(first=first, last=position, version=version, duplicate=False, events=tuple(added))
 

@@ -61,11 +61,11 @@ class SqliteLog(EventLog):
             made.append(Writer(data, now_us))
             return made[0].connection
 
-        writes = await _connected(connect)
+        writes = await connected(connect)
         try:
-            reads = await _connected(lambda: reading.open_reader(data))
+            reads = await connected(lambda: reading.open_reader(data))
         except BaseException:
-            await _hop(writes, made[0].abandon)
+            await hop(writes, made[0].abandon)
             await writes.close()
             raise
         return cls(made[0], writes, reads)
@@ -173,16 +173,20 @@ class SqliteLog(EventLog):
         await self._write_task
         if self._poll_task is not None:
             await self._poll_task
+        await self._stop()
         await self._reads.close()
-        await _hop(self._writes, self._writer.abandon if self._failure else self._writer.close)
+        await hop(self._writes, self._writer.abandon if self._failure else self._writer.close)
         await self._writes.close()
+
+    async def _stop(self) -> None:
+        """End what else goes on beside the connections, before they are closed."""
 
     async def _read(
         self, function: Callable[Concatenate[sqlite3.Connection, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
         if self._closing:
             raise Unavailable("the log is closed", hint="try again when the service is back")
-        return await _hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
+        return await hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
 
     async def _write(self) -> None:
         while not (self._closing and not self._waiting):
@@ -209,7 +213,7 @@ class SqliteLog(EventLog):
     async def _commit(self, requests: Sequence[Request]) -> Sequence[_Outcome]:
         if not self._failure:
             try:
-                return await _hop(self._writes, lambda: self._writer.append(requests))
+                return await hop(self._writes, lambda: self._writer.append(requests))
             except Unavailable as error:
                 return [Unavailable(error.message, hint=error.hint) for _ in requests]
             except Exception as error:
@@ -237,7 +241,7 @@ class SqliteLog(EventLog):
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def _connected(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+async def connected(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
     connection = aiosqlite.Connection(connector, iter_chunk_size=64)
     try:
         return await connection
@@ -247,7 +251,7 @@ async def _connected(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.C
         raise
 
 
-async def _hop(connection: aiosqlite.Connection, function: Callable[[], _T]) -> _T:
+async def hop(connection: aiosqlite.Connection, function: Callable[[], _T]) -> _T:
     """Run a function in the connection's thread."""
     execute = cast("Callable[[Callable[[], _T]], asyncio.Future[_T]]", connection._execute)  # pyright: ignore[reportUnknownMemberType]
     return await execute(function)

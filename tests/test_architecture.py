@@ -18,7 +18,7 @@ ALLOWED = {
 }
 THIRD_PARTY = {
     "runfold": {"msgspec"},
-    "eventstore": {"backports", "compression", "msgspec", "aiosqlite", "pysqlite3", "structlog"},
+    "eventstore": {"backports", "compression", "msgspec", "aiosqlite", "nats", "pysqlite3", "structlog"},
     "projections": {"msgspec", "aiosqlite", "structlog"},
     "runner": {"msgspec", "structlog", "re2", "watchfiles", "genai_prices"},
     "api": {"msgspec", "aiohttp", "structlog"},

@@ -71,7 +71,14 @@ class SeveralProcesses(OneProcess):
         return log
 
 
+def _replicated(data: Path) -> Backend:
+    from tests.contract.jetstream import Replicated
+
+    return Replicated(data)
+
+
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "sqlite in one process": OneProcess,
     "sqlite in several processes": SeveralProcesses,
+    "jetstream": _replicated,
 }

@@ -1,0 +1,130 @@
+"""The connection to the servers, what they must be for the log's promises to hold, and the stream that is the log."""
+
+import asyncio
+import time
+import uuid
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoServersError
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import APIError, NotFoundError
+
+from eventstore.jetstream.address import Address
+from runfold.errors import BadRequest, Unavailable
+
+SERVER_MIN = (2, 14)  # Before 2.12 two writers of a cluster could both win one append (nats-server issue 4320).
+REPLICAS = 3
+CONNECT_SECONDS = 30.0
+REQUEST_SECONDS = 3.0
+RECONNECT_SECONDS = 0.2
+RETRY_SECONDS = 0.2
+STREAM_NAME_IN_USE = 10058
+LOG_ID = "runfold_log_id"
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """An open connection and the log on it."""
+
+    client: Client
+    jetstream: JetStreamContext
+    name: str
+    log_id: str
+
+
+async def connect(address: Address, *, replicas: int = REPLICAS) -> Cluster:
+    """Connect and make the stream where it is absent. Raises Unavailable, BadRequest."""
+    client = Client()
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.connect(
+                servers=list(address.servers),
+                name="runfold",
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # Declared int, used as seconds.
+                error_cb=_quiet,
+            )
+            _check_version(client)
+            jetstream = JetStreamContext(client, timeout=REQUEST_SECONDS)
+            return Cluster(client, jetstream, address.name, await _log_id(jetstream, address.name, replicas))
+    except (TimeoutError, OSError, NoServersError, NatsError) as error:
+        await client.close()
+        servers = ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in address.servers)
+        raise Unavailable(
+            f"no log at {servers}: {type(error).__name__} {error}".rstrip(),
+            hint="start its servers (a majority must be up), or correct the address of the log",
+        ) from error
+    except BaseException:
+        await client.close()
+        raise
+
+
+async def stream_state(cluster: Cluster) -> StreamInfo:
+    """The stream as its leader knows it now. Raises nats.errors.Error."""
+    return await cluster.jetstream.stream_info(cluster.name)
+
+
+def _check_version(client: Client) -> None:
+    version = client.connected_server_version
+    if (version.major, version.minor) < SERVER_MIN:
+        wanted = ".".join(map(str, SERVER_MIN))
+        raise BadRequest(
+            f"nats-server {version.major}.{version.minor}.{version.patch} is too old, at least {wanted} is needed",
+            hint="upgrade the servers: older ones let two writers win one append",
+        )
+
+
+async def _log_id(jetstream: JetStreamContext, name: str, replicas: int) -> str:
+    """The id of the log; whoever makes the stream gives it one."""
+    config = StreamConfig(
+        name=name,
+        subjects=[f"{name}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        discard=DiscardPolicy.NEW,
+        allow_atomic=True,
+        metadata={LOG_ID: str(uuid.uuid4())},
+    )
+    ends = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            held = await jetstream.stream_info(name)
+            return _checked(held, name)
+        except NotFoundError:
+            try:
+                await jetstream.add_stream(config)  # pyright: ignore[reportUnknownMemberType]  # Its keywords have no types.
+            except APIError as error:
+                if error.err_code != STREAM_NAME_IN_USE and time.monotonic() > ends:
+                    raise
+        except (NatsError, APIError):
+            # A cluster that has just started elects its leaders first.
+            if time.monotonic() > ends:
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _checked(held: StreamInfo, name: str) -> str:
+    config = held.config
+    log_id = (config.metadata or {}).get(LOG_ID)
+    if log_id is None or list(config.subjects or ()) != [f"{name}.>"]:
+        raise BadRequest(
+            f"the stream `{name}` is not a log of runfold", hint="name another one: nats://host:4222/another-name"
+        )
+    for wrong, wanted in (
+        (config.storage != StorageType.FILE, "file storage"),
+        (not config.allow_atomic, "allow_atomic: true"),
+        (config.discard != DiscardPolicy.NEW, "discard: new"),
+        (config.retention not in (None, RetentionPolicy.LIMITS), "retention: limits"),
+        (bool(config.max_age), "no max_age, which would cut the head off a long run"),
+        (config.max_msgs_per_subject not in (-1, 0), "no max_msgs_per_subject"),
+    ):
+        if wrong:
+            raise BadRequest(f"the stream `{name}` was changed: it needs {wanted}", hint=f"nats stream edit {name}")
+    return log_id
+
+
+async def _quiet(_error: Exception) -> None:
+    """The client tries again by itself; whoever waits for it is told by his own error."""

@@ -1,0 +1,287 @@
+"""The log on JetStream: an append is decided against the mirror, granted by the stream, and answered from the mirror.
+
+Who has an answer therefore reads what he wrote; who asks for the head asks the leader; who follows reads the mirror.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import aiosqlite
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from eventstore import reading
+from eventstore.appending import Request
+from eventstore.contract import Appended, Bounds, Page
+from eventstore.jetstream.address import Address
+from eventstore.jetstream.cluster import REPLICAS, RETRY_SECONDS, Cluster, connect, stream_state
+from eventstore.jetstream.messages import decode
+from eventstore.jetstream.mirror import Arrived, Mirror, Planned, is_behind
+from eventstore.jetstream.publishing import Publisher
+from eventstore.sqlite import SqliteLog, connected, hop
+from eventstore.sqlite3_module import sqlite3
+from runfold.envelope import Recorded
+from runfold.errors import LogFailed, RunfoldError, Unavailable
+
+PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
+HEARTBEAT_SECONDS = 1.0  # Two missed, and the stream is followed anew.
+ARRIVED_MAX = 500
+SILENCE_SECONDS = 3.0  # So long without what was promised, and the stream is followed anew.
+SETTLE_SECONDS = 0.01  # What a racer appends is refused to others before all replicas have it.
+
+_T = TypeVar("_T")
+
+
+class JetStreamLog(SqliteLog):
+    """As the log on SQLite, but a commit is the stream's, and a task of its own brings the stream into the mirror."""
+
+    def __init__(
+        self, cluster: Cluster, mirror: Mirror, position: int, writes: aiosqlite.Connection, reads: aiosqlite.Connection
+    ) -> None:
+        super().__init__(mirror, writes, reads)
+        self.cluster = cluster
+        self._mirror = mirror
+        self._position = position
+        self._publisher = Publisher(cluster)
+        self._first, self._wanted = 1, position
+        self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
+
+    @classmethod
+    async def connect(
+        cls,
+        address: Address,
+        data: Path,
+        *,
+        replicas: int = REPLICAS,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> "JetStreamLog":
+        """The log at an address, mirrored in a data folder. Raises Unavailable, BadRequest."""
+        cluster = await connect(address, replicas=replicas)
+        made: list[Mirror] = []
+
+        def open_mirror() -> sqlite3.Connection:
+            made.append(Mirror(data, now_us, cluster.log_id))
+            return made[0].connection
+
+        try:
+            writes = await connected(open_mirror)
+            try:
+                position = await hop(writes, lambda: made[0].position)
+                reads = await connected(lambda: reading.open_reader(data))
+            except BaseException:
+                await hop(writes, made[0].abandon)
+                await writes.close()
+                raise
+        except BaseException:
+            await cluster.client.close()
+            raise
+        return cls(cluster, made[0], position, writes, reads)
+
+    async def bounds(self) -> Bounds:
+        await self._catch_up()
+        return await super().bounds()
+
+    async def last(self, stream: str) -> Recorded | None:
+        await self._catch_up()
+        return await super().last(stream)
+
+    async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
+        await self._catch_up()
+        return await super().find(stream, ids=ids, commands=commands)
+
+    async def read(
+        self, *, after: int = 0, stream: str | None = None, upto: int | None = None
+    ) -> AsyncGenerator[Page, None]:
+        await self._catch_up()
+        async with aclosing(super().read(after=after, stream=stream, upto=upto)) as pages:
+            async for page in pages:
+                yield page
+
+    async def _commit(self, requests: Sequence[Request]) -> Sequence[Appended | RunfoldError]:
+        """Plan against the mirror, publish, wait for the mirror; then look again at whatever was not granted.
+
+        An append whose answer was lost is found in the mirror by its ids, or is published again: only one can count.
+        """
+        outcomes: dict[int, Appended | RunfoldError] = {}
+        ends = time.monotonic() + PATIENCE_SECONDS
+        is_current = False
+        while len(outcomes) < len(requests):
+            try:
+                await self._round(requests, outcomes, is_current=is_current)
+                if len(outcomes) < len(requests):
+                    await asyncio.sleep(SETTLE_SECONDS)
+                    await self._catch_up()
+                    is_current = True
+            except LogFailed as error:
+                self._failure = error.message
+                outcomes.update((n, error) for n in range(len(requests)) if n not in outcomes)
+            except Unavailable as error:
+                if time.monotonic() > ends:
+                    outcomes.update((n, error) for n in range(len(requests)) if n not in outcomes)
+        return [outcomes[number] for number in range(len(requests))]
+
+    async def _round(
+        self, requests: Sequence[Request], outcomes: dict[int, Appended | RunfoldError], *, is_current: bool
+    ) -> None:
+        """Try all that have no outcome yet, once; what the mirror refuses is final where it has caught up before."""
+        numbers = [number for number in range(len(requests)) if number not in outcomes]
+        waiting = [requests[number] for number in numbers]
+        plans = dict(zip(numbers, await hop(self._writes, lambda: self._mirror.plan(waiting)), strict=True))
+        for number, plan in plans.items():
+            if isinstance(plan, Appended | RunfoldError) and (
+                is_current or not is_behind(plan, requests[number].expected)
+            ):
+                outcomes[number] = plan
+        planned = {number: plan for number, plan in plans.items() if isinstance(plan, Planned)}
+        answers = await asyncio.gather(*(self._publisher.publish(plan) for plan in planned.values()))
+        granted = {number: last for number, last in zip(planned, answers, strict=True) if last}
+        if granted:
+            await self._reach(max(granted.values()))
+            spans = [(requests[number].stream, last, len(planned[number].messages)) for number, last in granted.items()]
+            outcomes.update(zip(granted, await self._read(_answers, spans), strict=True))
+
+    async def _catch_up(self) -> None:
+        """Wait until the mirror is where the stream's leader is now. Raises Unavailable, LogFailed."""
+        state = (await self._ask(lambda: stream_state(self.cluster))).state
+        if state.first_seq > self._first:
+            self._first = state.first_seq
+            await hop(self._writes, lambda: self._mirror.trim(self._first))
+        if not state.messages:
+            await self._pass_over(state.last_seq)
+        await self._reach(state.last_seq)
+
+    async def _reach(self, position: int) -> None:
+        """Wait until the mirror holds the stream up to a position. Raises Unavailable, LogFailed."""
+        self._wanted = max(self._wanted, position)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while self._position < position:
+                    if self._failure:
+                        raise LogFailed(self._failure, hint="see `runfold doctor`")
+                    # Taken before the position is looked at, so that no step is slept through.
+                    woken = self._woken
+                    if self._position < position:
+                        await woken.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"the replicated log did not deliver position {position} in {PATIENCE_SECONDS:g} s",
+                hint="a majority of its servers must be up; try again with the same ids",
+            ) from None
+
+    async def _ask(self, question: Callable[[], Awaitable[_T]]) -> _T:
+        """What the stream's leader answers, asked again while there is none. Raises Unavailable."""
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return await question()
+            except (NatsError, TimeoutError, OSError) as error:
+                if self._closing or time.monotonic() > ends:
+                    raise Unavailable(
+                        f"the replicated log does not answer: {type(error).__name__}",
+                        hint="a majority of its servers must be up; try again with the same ids",
+                    ) from error
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _keep_mirror(self) -> None:
+        """Bring the stream into the mirror until cancelled; where it is silent too long, follow it anew."""
+        while True:
+            arrivals: asyncio.Queue[Msg] = asyncio.Queue(ARRIVED_MAX * 4)
+            try:
+                subscription = await self._follow_stream(arrivals)
+            except (NatsError, TimeoutError, OSError):
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            try:
+                await self._take_all(arrivals)
+            except TimeoutError:
+                await self._skip_deleted()
+            except Exception as error:
+                self._failure = f"{type(error).__name__}: {error}"
+                self._wake()
+                return
+            finally:
+                with suppress(NatsError):
+                    await subscription.unsubscribe()
+
+    async def _follow_stream(self, arrivals: "asyncio.Queue[Msg]") -> JetStreamContext.PushSubscription:
+        return await self.cluster.jetstream.subscribe(
+            f"{self.cluster.name}.>",
+            stream=self.cluster.name,
+            cb=arrivals.put,
+            ordered_consumer=True,
+            idle_heartbeat=HEARTBEAT_SECONDS,
+            pending_msgs_limit=-1,
+            pending_bytes_limit=-1,
+            config=ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(self._position + 1, 1)
+            ),
+        )
+
+    async def _take_all(self, arrivals: "asyncio.Queue[Msg]") -> None:
+        """Raises TimeoutError where something is waited for and nothing comes, LogFailed."""
+        held: list[Arrived] = []
+        while True:
+            held.append(_arrived(await self._next(arrivals)))
+            while len(held) < ARRIVED_MAX and not arrivals.empty():
+                held.append(_arrived(arrivals.get_nowait()))
+            # An append is seen whole or not at all.
+            whole = next((n for n in range(len(held), 0, -1) if not held[n - 1].message.rest), 0)
+            if whole:
+                taken, held = held[:whole], held[whole:]
+                self._position = await hop(self._writes, lambda taken=taken: self._mirror.take(taken))  # type: ignore[misc]
+                self._wake()
+
+    async def _next(self, arrivals: "asyncio.Queue[Msg]") -> Msg:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    return await arrivals.get()
+            except TimeoutError:
+                if self._wanted > self._position:
+                    raise
+
+    async def _skip_deleted(self) -> None:
+        """Where the stream has nothing after the mirror's head, what was there has been deleted."""
+        wanted = self._wanted
+        try:
+            await self.cluster.jetstream.get_msg(
+                self.cluster.name, seq=self._position + 1, subject=f"{self.cluster.name}.>", next=True
+            )
+        except NotFoundError:
+            await self._pass_over(wanted)
+        except (NatsError, TimeoutError, OSError):
+            pass
+
+    async def _pass_over(self, position: int) -> None:
+        if position > self._position:
+            await hop(self._writes, lambda: self._mirror.pass_over(position))
+            self._position = max(self._position, position)
+            self._wake()
+
+    async def _stop(self) -> None:
+        self._mirror_task.cancel()
+        await asyncio.wait([self._mirror_task])
+        await self.cluster.client.close()
+
+
+def _arrived(message: Msg) -> Arrived:
+    position = message.metadata.sequence.stream
+    return Arrived(position, decode(message.data, position))
+
+
+def _answers(connection: sqlite3.Connection, spans: Sequence[tuple[str, int, int]]) -> list[Appended]:
+    """What was appended, as the mirror holds it: (stream, last position, count) each."""
+    answers: list[Appended] = []
+    for stream, last, count in spans:
+        events = reading.read_page(connection, after=last - count, stream=stream, upto=last).events
+        answers.append(
+            Appended(first=events[0].position, last=last, version=events[-1].version, duplicate=False, events=events)
+        )
+    return answers

@@ -1,0 +1,179 @@
+"""This machine's copy of the replicated log: a log file like any other, filled in stream order and checked on arrival.
+
+Whatever reads a log file reads the mirror: views, streams, verify, SQL, export. It is disposable, for the stream is the
+log. Several processes of a machine may fill one mirror, for each takes only what comes after its head.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from eventstore.appending import Group, Head, Request, judge, look_up, store
+from eventstore.chain import data_digest, link
+from eventstore.contract import Appended
+from eventstore.jetstream.messages import FORMAT, Message
+from eventstore.writing import Writer
+from runfold.errors import BadRequest, Conflict, LogFailed, RunfoldError
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """A message of the stream at its place."""
+
+    position: int
+    message: Message
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What an append would write if the stream still ends where the mirror does; `messages` lack their positions."""
+
+    expected: int
+    messages: tuple[Message, ...]
+
+
+class Mirror(Writer):
+    """The write side of the copy; one connection, one thread."""
+
+    def __init__(self, data: Path, now_us: Callable[[], int], log_id: str) -> None:
+        """Open or make the copy of the log `log_id`. Raises BadRequest where the folder holds another log."""
+        super().__init__(data, now_us)
+        try:
+            # What a power cut takes from a copy comes again from the stream.
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+            with self._locked():
+                self._adopt(data, log_id)
+        except BaseException:
+            self.abandon()
+            raise
+        self._recorded_at_us = 0
+
+    def _adopt(self, data: Path, log_id: str) -> None:
+        held, position = self.connection.execute("SELECT log_id, position FROM head").fetchone()
+        if held == log_id:
+            return
+        if position:
+            raise BadRequest(
+                f"`{data}` holds the log {held}, not a copy of the replicated log {log_id}",
+                hint="give this server a folder of its own with --data",
+            )
+        self.connection.execute("UPDATE head SET log_id = ? WHERE one = 1", (log_id,))
+
+    @property
+    def position(self) -> int:
+        return int(self.connection.execute("SELECT position FROM head").fetchone()[0])
+
+    def plan(self, requests: Sequence[Request]) -> list[Planned | Appended | RunfoldError | None]:
+        """What each append would write, its first answer, or its refusal; None: to be asked again after the others.
+
+        A refusal counts as far as the mirror has come; a plan is only carried out if nothing was appended since.
+        """
+        self._recorded_at_us = max(self._recorded_at_us, self._now_us())
+        group = Group(self.position, self._recorded_at_us)
+        look_up(self.connection, group, requests)
+        planned: list[Planned | Appended | RunfoldError | None] = []
+        streams: set[str] = set()
+        for request in requests:
+            before = len(group.rows)
+            outcome = None if request.stream in streams else judge(self.connection, group, request)
+            if isinstance(outcome, Appended) and not outcome.duplicate:
+                streams.add(request.stream)
+                planned.append(_planned(request, group.rows[before:]))
+            else:
+                planned.append(outcome)
+        return planned
+
+    def take(self, arrived: Sequence[Arrived]) -> int:
+        """Add what the stream holds after the mirror's head; the new head. Raises LogFailed where a chain is broken."""
+        with self._locked():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                position, recorded_at_us = self.connection.execute(
+                    "SELECT position, recorded_at_us FROM head"
+                ).fetchone()
+                group = Group(position, recorded_at_us)
+                fresh = [each for each in arrived if each.position > position]
+                self._look_up_heads(group, fresh)
+                for each in fresh:
+                    _add(group, each)
+                anchor = store(self.connection, group, since=position) if fresh else None
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+            self._publish(anchor)
+        return group.position
+
+    def pass_over(self, position: int) -> None:
+        """Nothing is left in the stream up to this position."""
+        with self._locked():
+            self.connection.execute("UPDATE head SET position = max(position, ?) WHERE one = 1", (position,))
+
+    def trim(self, first: int) -> None:
+        """The stream now starts at `first`."""
+        with self._locked():
+            self.connection.execute(
+                "UPDATE head SET trimmed_to = max(trimmed_to, ?1), position = max(position, ?1) WHERE one = 1",
+                (first - 1,),
+            )
+
+    def _look_up_heads(self, group: Group, arrived: Sequence[Arrived]) -> None:
+        query = "SELECT position, version, hash FROM heads WHERE run_id = ?"
+        for run_id in {each.message.run_id for each in arrived}:
+            row = self.connection.execute(query, (run_id,)).fetchone()
+            if row is not None:
+                group.heads[run_id] = Head(*row)
+
+
+def is_behind(outcome: object, expected: int) -> bool:
+    """Whether a refusal may only be the mirror's lateness."""
+    return isinstance(outcome, Conflict) and outcome.actual < expected
+
+
+def _planned(request: Request, rows: Sequence[Sequence[object]]) -> Planned:
+    # A row begins with the position that only the stream can give.
+    messages = (
+        msgspec.convert((FORMAT, rest, *row[1:]), Message) for rest, row in zip(_falling(len(rows)), rows, strict=True)
+    )
+    return Planned(request.expected, tuple(messages))
+
+
+def _falling(count: int) -> range:
+    return range(count - 1, -1, -1)
+
+
+def _add(group: Group, arrived: Arrived) -> None:
+    position, message = arrived.position, arrived.message
+    head = group.heads.get(message.run_id) or Head(0, 0, b"")
+    expected = link(
+        head.hash,
+        tenant=message.tenant,
+        run_id=message.run_id,
+        version=message.version,
+        identity=message.id,
+        type_name=message.type,
+        schema=message.schema,
+        at_us=message.at_us,
+        actor=message.actor,
+        cause=message.cause,
+        command=message.command,
+        sent=message.sent,
+        correlation=message.correlation,
+        digest=data_digest(message.salt, message.data),
+    )
+    if message.version != head.version + 1 or message.hash != expected:
+        raise LogFailed(
+            f"the event at position {position} of the replicated log does not continue run `{message.run_id}` after"
+            f" version {head.version}",
+            hint="a replica has lost or altered events: compare the replicas with `runfold verify`",
+        )
+    group.recorded_at_us = max(group.recorded_at_us, message.recorded_at_us)
+    group.rows.append(
+        (
+            *(position, message.run_id, message.version, message.id, message.type, message.schema, message.at_us),
+            *(group.recorded_at_us, message.tenant, message.actor, message.cause, message.command, message.sent),
+            *(message.correlation, message.hash, message.data, message.salt),
+        )
+    )
+    group.position = position
+    group.heads[message.run_id] = Head(position, message.version, message.hash)
