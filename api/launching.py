@@ -7,12 +7,15 @@ import msgspec
 from aiohttp import web
 
 from api.acting import command_id_of, snapshot_response
-from api.answers import json_response
+from api.answers import json_response, view_response
 from api.guard import SCOPE
-from api.routes import BODY, Route
+from api.reading import ViewQuery, query_views
+from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
+from projections.estimates import estimate
 from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
+from runfold.estimates import Estimate, cost_estimated
 from runfold.events import Json
 from runfold.reporting import Text
 from runfold.snapshot import Snapshot
@@ -62,15 +65,29 @@ async def post_run(request: web.Request) -> web.Response:
     asked = Asked(**{name: getattr(body, name) for name in body.__struct_fields__ if name != "workflow"})
     service, scope = request.app[SERVICE], request[SCOPE]
     registry = service.registry()
-    order = order_of(find_workflow(registry.workflows, body.workflow), asked, folder=registry.folder)
+    workflow = find_workflow(registry.workflows, body.workflow)
+    expected, _ = await service.views.query(estimate, workflow.name, tenant=scope.tenant, figure=workflow.estimate)
+    order = order_of(workflow, asked, folder=registry.folder, estimate=expected)
     command_id = command_id_of(request)
     run_id = run_id_of(uuid.UUID(command_id))
     # Where nobody has to start anything, whoever does the steps drives the run.
-    command = OpenReported(queued=order) if order.driver == "reported" else Queue(queued=order)
+    kind = OpenReported if order.driver == "reported" else Queue
+    command = kind(queued=order, estimated=cost_estimated(expected))
     executed = await service.ledger.execute(
         run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant
     )
     return await snapshot_response(request, executed, status=202)
+
+
+async def get_estimate(request: web.Request) -> web.Response:
+    """From the past runs of the caller's own tenant, else from the workflow's own figure."""
+    service, tenant = request.app[SERVICE], request[SCOPE].tenant
+    workflow = find_workflow(service.registry().workflows, request.match_info["name"])
+    query: ViewQuery = request[QUERY]
+    found, freshness = await query_views(
+        service, query.min_position, estimate, workflow.name, tenant=tenant, figure=workflow.estimate
+    )
+    return view_response(found, freshness)
 
 
 async def get_workflows(request: web.Request) -> web.Response:
@@ -113,5 +130,15 @@ ROUTES: tuple[Route, ...] = (
         summary="The registered workflows with their parameters",
         needs="viewer",
         answer=WorkflowList,
+    ),
+    Route(
+        method="GET",
+        path="/api/workflows/{name}/estimate",
+        operation="estimate_workflow",
+        handler=get_estimate,
+        summary="What a run of the workflow will cost and take, from its past runs",
+        needs="viewer",
+        query=ViewQuery,
+        answer=Estimate,
     ),
 )

@@ -17,7 +17,8 @@ from cli.reading import settings_of
 from cli.screen import next_command, talk
 from cli.settings import Settings
 from runfold.errors import NotAllowed
-from runfold.events import RunQueued
+from runfold.estimates import cost_estimated
+from runfold.events import CostEstimated, RunQueued
 from runfold.limits import parse_pairs
 from runfold.redact import secrets_of
 from runfold.workflows import TURNS_MAX, Asked, CompletionRules, find_workflow, order_of
@@ -59,11 +60,14 @@ def run(context: click.Context, /, *, workflow: str | None, command: tuple[str, 
     if options["detach"]:
         _detach(settings, workflow, asked)
         return
-    order = _order_of_workflow(workflow, asked) if workflow else _order_of_command(command, asked, options)
+    quiet: bool = options["quiet"]
+    order, estimated = _order_of_command(command, asked, options), None
+    if workflow:
+        order, estimated = _order_of_workflow(settings.data, workflow, asked, quiet=quiet or not os.isatty(2))
     if order.driver == "reported":
-        _open_by_hand(settings.data, order)
+        _open_by_hand(settings.data, order, estimated)
         return
-    code = asyncio.run(_run(settings.data, order, quiet=options["quiet"], tty=not options["no_tty"]))
+    code = asyncio.run(_run(settings.data, order, estimated, quiet=quiet, tty=not options["no_tty"]))
     context.exit(code)
 
 
@@ -82,11 +86,20 @@ def _asked(options: dict[str, Any]) -> Asked:
     )
 
 
-def _order_of_workflow(name: str, asked: Asked) -> RunQueued:
+def _order_of_workflow(
+    data: Path, name: str, asked: Asked, *, quiet: bool = False
+) -> tuple[RunQueued, CostEstimated | None]:
+    """The order, and what it is expected to cost."""
+    from cli.estimating import estimate_here, tell_estimate
     from cli.workflow_file import read_registry
 
     registry = read_registry()
-    return order_of(find_workflow(registry.workflows, name), asked, folder=registry.folder)
+    workflow = find_workflow(registry.workflows, name)
+    expected = estimate_here(data, workflow)
+    order = order_of(workflow, asked, folder=registry.folder, estimate=expected)
+    if not quiet:
+        tell_estimate(expected)
+    return order, cost_estimated(expected)
 
 
 def _order_of_command(command: tuple[str, ...], asked: Asked, options: dict[str, Any]) -> RunQueued:
@@ -106,7 +119,7 @@ def _order_of_command(command: tuple[str, ...], asked: Asked, options: dict[str,
     )
 
 
-async def _run(data: Path, order: RunQueued, *, quiet: bool, tty: bool) -> int:
+async def _run(data: Path, order: RunQueued, estimated: CostEstimated | None, *, quiet: bool, tty: bool) -> int:
     from cli.budgets import spending_here
     from cli.wishing import take_in
     from cli.workflow_file import read_registry
@@ -134,6 +147,7 @@ async def _run(data: Path, order: RunQueued, *, quiet: bool, tty: bool) -> int:
                 quiet=quiet,
                 start=tell,
                 left=left,
+                estimated=estimated,
             )
     finally:
         await log.close()
@@ -159,7 +173,7 @@ def _detach(settings: Settings, workflow: str | None, asked: Asked) -> None:
     from cli.server_lock import running_server
 
     if workflow is not None and running_server(settings.data) is not None:
-        run_id = asyncio.run(_queue(settings.data, _order_of_workflow(workflow, asked)))
+        run_id = asyncio.run(_queue(settings.data, *_order_of_workflow(settings.data, workflow, asked)))
     else:
         run_id = _drive_in_background(settings.data)
     click.echo(run_id)
@@ -167,16 +181,16 @@ def _detach(settings: Settings, workflow: str | None, asked: Asked) -> None:
     next_command(f"runfold watch {run_id}")
 
 
-def _open_by_hand(data: Path, order: RunQueued) -> None:
+def _open_by_hand(data: Path, order: RunQueued, estimated: CostEstimated | None) -> None:
     """None of its steps has a command: the run is open, and a person or a program says what happens."""
-    run_id = asyncio.run(_queue(data, order))
+    run_id = asyncio.run(_queue(data, order, estimated))
     click.echo(run_id)
     talk("its steps have no command: it is driven by hand, or by a program")
     first = next(step.id for step in order.steps if not step.needs)
     next_command(f"runfold step start {run_id} {first}")
 
 
-async def _queue(data: Path, order: RunQueued) -> str:
+async def _queue(data: Path, order: RunQueued, estimated: CostEstimated | None) -> str:
     import uuid
 
     from eventstore.ledger import Ledger
@@ -188,7 +202,8 @@ async def _queue(data: Path, order: RunQueued) -> str:
     try:
         identity = uuid.uuid4()
         run_id = run_id_of(identity)
-        command = OpenReported(queued=order) if order.driver == "reported" else Queue(queued=order)
+        kind = OpenReported if order.driver == "reported" else Queue
+        command = kind(queued=order, estimated=estimated)
         await Ledger(log, data=data, secrets=secrets_of(os.environ)).execute(
             run_id, command, command_id=str(identity), actor=local_actor(), tenant="default"
         )

@@ -15,10 +15,12 @@ from runfold.events import (
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRequested,
+    CostEstimated,
     Event,
     Json,
     PauseRequested,
     RunPaused,
+    RunQueued,
     RunResumed,
     RunStopped,
 )
@@ -30,6 +32,7 @@ from runfold.state import Approval, LimitHit, Run
 OPEN_APPROVALS_MAX = 20  # What ends a run expires them all in one append.
 APPROVAL_SECONDS = 24 * 3_600  # A limit that asks waits a day for its answer.
 ID_CHARACTERS_MAX = 100
+START = "start"  # The kind of the question before a run starts.
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -49,6 +52,27 @@ def ask_for_more(run: Run, hit: LimitHit, now_us: int) -> ApprovalRequested:
         digest=digest_of(content),
         expires_at=time_text(now_us + APPROVAL_SECONDS * 1_000_000),
     )
+
+
+def ask_to_start(run_id: str, order: RunQueued, estimated: CostEstimated | None, now_us: int) -> ApprovalRequested:
+    """The question before a run starts, bound to the whole order: what is granted is this run and no other."""
+    amount = None if estimated is None else estimated.high_micros
+    content: dict[str, Json] = {"run_id": run_id, "kind": START, "amount_micros": amount,
+                                "order": msgspec.to_builtins(order)}  # fmt: skip
+    return ApprovalRequested(
+        approval_id="a1",
+        kind=START,
+        summary=order.approval or "",
+        amount_micros=amount,
+        digest=digest_of(content),
+        expires_at=time_text(now_us + APPROVAL_SECONDS * 1_000_000),
+    )
+
+
+def is_refused(run: Run) -> bool:
+    """Whether somebody, or the time, has said no to the run's start."""
+    asked = [it.status for it in run.approvals.values() if it.kind == START]
+    return bool(asked) and "granted" not in asked and "pending" not in asked
 
 
 def request(run: Run, command: RequestApproval, now_us: int) -> tuple[Event, ...]:

@@ -6,6 +6,7 @@ import msgspec
 
 from runfold.events import (
     Completion,
+    CostEstimated,
     Driver,
     Event,
     Failure,
@@ -34,6 +35,7 @@ class Queue(_Command, frozen=True):
 
     queued: RunQueued
     reused: tuple[Reused, ...] = ()
+    estimated: CostEstimated | None = None
 
 
 class StartHere(_Command, frozen=True):
@@ -42,6 +44,7 @@ class StartHere(_Command, frozen=True):
     queued: RunQueued
     worker: str
     reused: tuple[Reused, ...] = ()
+    estimated: CostEstimated | None = None
     host: str = ""
     pid: int | None = None
     pid_started_at: str | None = None
@@ -53,6 +56,7 @@ class OpenReported(_Command, frozen=True):
 
     queued: RunQueued
     reused: tuple[Reused, ...] = ()
+    estimated: CostEstimated | None = None
 
 
 class Budget(_Command, frozen=True):

@@ -4,7 +4,7 @@ from typing import Any, NoReturn, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
-from runfold.approvals import deny, expire, expire_overdue, grant, request
+from runfold.approvals import ask_to_start, deny, expire, expire_overdue, grant, request
 from runfold.closing import close_tools
 from runfold.commands import (
     AddNote,
@@ -49,6 +49,7 @@ from runfold.events import (
     LabelChanged,
     NoteAdded,
     RunClaimed,
+    RunPaused,
     RunQueued,
     RunStarted,
     TurnFailed,
@@ -73,7 +74,7 @@ def decide(run: Run, command: Command, now_us: int) -> Events:
     match command:
         case Queue() | StartHere() | OpenReported():
             _check_opening(command.queued)
-            return _open(run, command)
+            return _with_question(run, command, _open(run, command), now_us)
         case AddNote() | ChangeLabel():
             _check_known(run)
             return _annotate(run, command)
@@ -188,6 +189,9 @@ def _open(run: Run, command: Queue | StartHere | OpenReported) -> Events:
         case Queue():
             return (_driven_by(command.queued, "queue"), *command.reused)
         case StartHere():
+            if command.queued.approval is not None:
+                # Nobody drives what waits: this terminal claims it once it may start.
+                return (_driven_by(command.queued, "here"), *command.reused)
             claimed = RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1)
             started = RunStarted(
                 worker=command.worker,
@@ -202,6 +206,16 @@ def _open(run: Run, command: Queue | StartHere | OpenReported) -> Events:
             return (opened, RunStarted(), *command.reused)
         case _:
             assert_never(command)
+
+
+def _with_question(run: Run, command: Queue | StartHere | OpenReported, opened: Events, now_us: int) -> Events:
+    """What it may cost, and the question of a run that starts only once a person has said yes."""
+    said = () if command.estimated is None else (command.estimated,)
+    if command.queued.approval is None:
+        return (*opened, *said)
+    asked = ask_to_start(run.run_id, command.queued, command.estimated, now_us)
+    waits = RunPaused(reason=asked.summary, waiting_on=f"approval:{asked.approval_id}")
+    return (*opened, *said, asked, waits)
 
 
 def _driven_by(queued: RunQueued, driver: Any) -> RunQueued:

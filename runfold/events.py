@@ -106,6 +106,8 @@ class RunQueued(_Event, frozen=True):
     max_turns: Count = 1
     cache: bool = True
     """Whether a step may be completed with what an earlier one made of the very same."""
+    approval: str | None = None
+    """What a person is asked before the run starts."""
     completion: Json = None
     grace_seconds: float = 5.0
     on_lost: Literal["fail", "resume"] = "fail"

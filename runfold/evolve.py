@@ -198,9 +198,11 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
             return replace(run, labels=labels if event.value is None or full else {**labels, event.key: event.value})
         case RunArchived():
             return with_summary(run, event)
+        case CostEstimated():
+            return replace(run, estimate=event) if event.scope == "run" else run
         case (
             Message() | Reasoning() | PlanUpdated() | FileRead() | FileDeleted() | LogUpdated()
-            | TestRunStarted() | Telemetry() | CostEstimated() | SubprocessOutput() | ArtifactStored()
+            | TestRunStarted() | Telemetry() | SubprocessOutput() | ArtifactStored()
             | NoteAdded() | TelemetryRejected() | EventRedacted() | TokenCreated() | TokenRevoked()
             | Anchor() | LogTrimmed() | ViewEventSkipped() | LateEventRejected() | CommandRefused()
         ):  # fmt: skip

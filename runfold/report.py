@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from runfold.approvals import is_refused
 from runfold.envelope import time_text
 from runfold.events import Failure, Json
 from runfold.limits import resume_command
@@ -98,11 +99,12 @@ def _completed(run: Run) -> dict[str, Json]:
 
 
 def _stopped(run: Run) -> dict[str, Json]:
+    is_over = run.status == "cancelled" or is_refused(run)
     return {
         "stop_condition": run.stop_condition or run.reason_code,
         "threshold": run.stop_threshold,
         "actual_value": run.stop_actual,
-        "resume_command": f"runfold retry {run.run_id}" if run.status == "cancelled" else resume_command(run),
+        "resume_command": f"runfold retry {run.run_id}" if is_over else resume_command(run),
         "units_remaining": units_remaining(run),
     }
 

@@ -61,6 +61,14 @@ class LimitSpent(msgspec.Struct, frozen=True, kw_only=True):
     exceeded: bool
 
 
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said before, or on the way, of what the run will cost in all."""
+
+    low_usd: float
+    high_usd: float
+    basis: str
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     tenant: str
@@ -81,6 +89,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     error: Failure | None
     waiting_on: str | None
     limits: dict[str, LimitSpent]
+    estimate: Expected | None = None
     lineage: Lineage
     steps: StepsSummary
     progress: Progress | None
@@ -117,6 +126,7 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
         error=run.error,
         waiting_on=run.waiting_on,
         limits=limits_spent(run),
+        estimate=_expected(run),
         lineage=Lineage(
             retry_of=run.retry_of,
             resumed_from=run.resumed_from,
@@ -161,6 +171,13 @@ def limits_spent(run: Run) -> dict[str, LimitSpent]:
         for it in measure(run, now_us=run.updated_at_us)
         if not it.reason
     }
+
+
+def _expected(run: Run) -> Expected | None:
+    said = run.estimate
+    if said is None:
+        return None
+    return Expected(low_usd=said.low_micros / 1_000_000, high_usd=said.high_micros / 1_000_000, basis=said.basis)
 
 
 def _stats(run: Run) -> Stats:

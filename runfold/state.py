@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from runfold.events import Completion, Driver, Failure, Json, StepSpec
+from runfold.events import Completion, CostEstimated, Driver, Failure, Json, StepSpec
 from runfold.step_states import StepState
 
 Status = Literal[
@@ -132,6 +132,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     units: Units = Units()
     max_turns: int = 1
     cache: bool = True
+    estimate: CostEstimated | None = None
+    """What was said last of what the run will cost."""
     grace_seconds: float = 5.0
     on_lost: Literal["fail", "resume"] = "fail"
     lease_seconds: float | None = None

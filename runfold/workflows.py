@@ -13,6 +13,7 @@ import msgspec
 
 from runfold.budgets import BudgetRule
 from runfold.errors import BadRequest, InvalidSetting, NotFound
+from runfold.estimates import Estimate, Figure
 from runfold.events import Json, RunQueued, StepSpec
 from runfold.graph import check_graph
 from runfold.limits import parse_limits
@@ -79,6 +80,12 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: dict[str, str] = {}
     grace_seconds: float = 5.0
     on_lost: Literal["fail", "resume"] = "fail"
+    estimate: Figure | None = None
+    """What one run takes, where no past run tells it better."""
+    approval: str | None = None
+    """What a person is asked before a run of it starts."""
+    approval_above_usd: float | None = None
+    """Ask only where a run may cost more, or nobody knows what it costs."""
     steps: tuple[StepSpec, ...] = ()
     """The graph, in place of one command; a step without a command is driven by hand or by a program."""
 
@@ -140,8 +147,11 @@ def find_workflow(workflows: Workflows, name: str) -> Workflow:
     return workflow
 
 
-def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
-    """The order for one run; `folder` is where the workflow's file is. Raises BadRequest for wrong parameters."""
+def order_of(workflow: Workflow, asked: Asked, *, folder: str, estimate: Estimate | None = None) -> RunQueued:
+    """The order for one run; `folder` is where the workflow's file is. Raises BadRequest for wrong parameters.
+
+    `estimate` decides whether a person is asked first, where the workflow asks only above a sum.
+    """
     model = asked.model if asked.model is not None else workflow.model
     values = values_of(workflow, asked.payload)
     known = {**values, **({"model": model} if model is not None else {})}
@@ -185,7 +195,18 @@ def order_of(workflow: Workflow, asked: Asked, *, folder: str) -> RunQueued:
         on_lost=workflow.on_lost,
         steps=steps,
         cache=asked.cache,
+        approval=_question(workflow, estimate),
     )
+
+
+def _question(workflow: Workflow, estimate: Estimate | None) -> str | None:
+    """What a person has to say yes to first."""
+    above, known = workflow.approval_above_usd, None if estimate is None else estimate.cost_usd
+    if above is None:
+        return workflow.approval
+    if known is not None and known.p90 <= above:
+        return None
+    return workflow.approval or f"Start a run of {workflow.name}? It may cost more than ${above:.2f}"
 
 
 def _workflow(file: str, text: str, name: str, table: Any) -> Workflow:
@@ -268,6 +289,8 @@ def _wrong(workflow: Workflow) -> list[tuple[str, str, str]]:
         found.append(
             ("turn_timeout_seconds", f"is {workflow.turn_timeout_seconds}", "give more than 0, at most a week")
         )
+    if workflow.approval_above_usd is not None and not 0 <= workflow.approval_above_usd <= 1e9:
+        found.append(("approval_above_usd", f"is {workflow.approval_above_usd}", "give dollars, 0 or more"))
     if not 0 <= workflow.turn_retries <= 100:
         found.append(("turn_retries", f"is {workflow.turn_retries}", "give 0 to 100"))
     for name, parameter in workflow.parameters.items():

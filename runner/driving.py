@@ -108,7 +108,10 @@ class Driving:
         """Go on from a claimed run until it rests, or is given back; `after` is a position before anything asked."""
         renewing = self._claims.renewing(self.run_id, lambda: self._claim, self._fence)
         async with renewing, background(self._follow(after)), background(self._tick()):
-            while await self._settle() and await self._run_turn():
+            opened = await self._ledger.state(self.run_id)
+            # Nobody has a claim to a run that a person has to allow first.
+            may_start = bool(opened.worker) or await self._wait_resumed()
+            while may_start and await self._settle() and await self._run_turn():
                 pass
         run = await self._ledger.state(self.run_id)
         # A claim that could not be ended keeps its lease: when that runs out, the run is somebody else's to end.

@@ -18,7 +18,7 @@ from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
 from runfold.errors import RunfoldError
-from runfold.events import Json, RunQueued
+from runfold.events import CostEstimated, Json, RunQueued
 from runfold.redact import redact, secrets_of
 from runfold.state import Run, new_run
 from runner import machine, terminal
@@ -75,6 +75,7 @@ async def drive_here(
     start: Callable[[str], None] | None = None,
     reused: tuple[Reused, ...] = (),
     left: Left = no_budgets,
+    estimated: CostEstimated | None = None,
     cause: str | None = None,
 ) -> int:
     """Open the run that was ordered and drive it here to its end; `cause` is the event that the order answers."""
@@ -120,13 +121,15 @@ async def drive_here(
                     host=machine.host(),
                     **machine.this_process(),
                     reused=reused,
+                    estimated=estimated,
                 ),
                 actor=actor,
                 cause=cause,
             )
             if start is not None:
                 start(run_id)
-            return await _drive(driving, after=opened.events[-1].position, quiet=quiet)
+            position = opened.events[-1].position
+            return await _drive(driving, after=position, quiet=quiet, asks=order.approval)
     finally:
         claims.close()
 
@@ -189,9 +192,11 @@ async def resume_here(
         claims.close()
 
 
-async def _drive(driving: Driving, *, after: int, quiet: bool) -> int:
+async def _drive(driving: Driving, *, after: int, quiet: bool, asks: str | None = None) -> int:
     is_told = not quiet and terminal.is_terminal(2)
-    if is_told:
+    if asks is not None and not quiet:
+        _tell(f"{driving.run_id} starts once `runfold approve {driving.run_id}` has allowed it: {asks}")
+    elif is_told:
         _tell(f"{driving.run_id} running; `runfold cancel {driving.run_id}` ends it")
     modes = terminal.saved_modes()
     try:

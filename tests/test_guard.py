@@ -32,6 +32,7 @@ GUARDED = {
     ("POST", "/api/runs"): "operator",
     ("POST", "/api/runs/continuous"): "operator",
     ("GET", "/api/workflows"): "viewer",
+    ("GET", "/api/workflows/{name}/estimate"): "viewer",
     ("POST", "/api/runs/external"): "operator",
     ("GET", "/api/runs/{run_id}"): "viewer",
     ("DELETE", "/api/runs/{run_id}"): "operator",

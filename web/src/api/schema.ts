@@ -640,6 +640,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/workflows/{name}/estimate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a run of the workflow will cost and take, from its past runs */
+        get: operations["estimate_workflow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/livez": {
         parameters: {
             query?: never;
@@ -1036,6 +1053,21 @@ export interface components {
             after: number;
             b: components["schemas"]["Deed"] | null;
         };
+        /**
+         * Estimate
+         * @description `basis` says where the cost comes from; null is what neither past runs nor the workflow can say.
+         *
+         *         `runs` counts the past runs that were looked at: the newest that completed.
+         */
+        Estimate: {
+            /** @enum {unknown} */
+            basis: "past_runs" | "unknown" | "workflow";
+            cost_usd: components["schemas"]["Spread"] | null;
+            duration_ms: components["schemas"]["Spread"] | null;
+            runs: number;
+            tokens: components["schemas"]["Spread"] | null;
+            workflow: string;
+        };
         /** EventList */
         EventList: {
             items: components["schemas"]["_Envelope"][];
@@ -1055,6 +1087,15 @@ export interface components {
         /** EventsBody */
         EventsBody: {
             events: components["schemas"]["ReportedEvent"][];
+        };
+        /**
+         * Expected
+         * @description What was said before, or on the way, of what the run will cost in all.
+         */
+        Expected: {
+            basis: string;
+            high_usd: number;
+            low_usd: number;
         };
         /** ExternalBody */
         ExternalBody: {
@@ -1402,6 +1443,8 @@ export interface components {
             driver: "here" | "imported" | "queue" | "reported";
             duration_ms: number | null;
             error: components["schemas"]["Failure"] | null;
+            /** @default null */
+            estimate?: components["schemas"]["Expected"] | null;
             id: string;
             labels: {
                 [key: string]: string;
@@ -1452,6 +1495,14 @@ export interface components {
             items: components["schemas"]["Span"][];
             next_cursor: string | null;
             total: number | null;
+        };
+        /**
+         * Spread
+         * @description Half of the runs took no more than `p50`, nine of ten no more than `p90`.
+         */
+        Spread: {
+            p50: number;
+            p90: number;
         };
         /**
          * Stats
@@ -3304,6 +3355,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["WorkflowList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    estimate_workflow: {
+        parameters: {
+            query?: {
+                min_position?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What a run of the workflow will cost and take, from its past runs */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Estimate"];
                 };
             };
             /** @description What went wrong, and what to do next */
