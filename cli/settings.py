@@ -19,6 +19,8 @@ ENVIRONMENT = {
     "host": "RUNFOLD_HOST",
     "port": "RUNFOLD_PORT",
     "verify_every_seconds": "RUNFOLD_VERIFY_EVERY_SECONDS",
+    "anchor_key": "RUNFOLD_ANCHOR_KEY",
+    "anchor_public_key": "RUNFOLD_ANCHOR_PUBLIC_KEY",
 }
 DEFAULTS: dict[str, Any] = {
     "url": "",
@@ -27,6 +29,8 @@ DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1",
     "port": 8321,
     "verify_every_seconds": 86_400,
+    "anchor_key": "",
+    "anchor_public_key": "",
 }
 
 
@@ -39,6 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     verify_every_seconds: int
     """How often `runfold up` proves the folder beside its work; 0 is never."""
+    anchor_key: str
+    """The file of the key that signs exported anchors; empty: none."""
+    anchor_public_key: str
+    """The file of the key that has to have signed the anchors that are given back; empty: none."""
     sources: dict[str, str]
     """Setting → what gave it, in words."""
 
@@ -73,6 +81,8 @@ def load_settings(
         log_level=_log_level(values["log_level"], sources["log_level"]),
         host=str(values["host"]),
         port=_port(values["port"], sources["port"]),
+        anchor_key=str(values["anchor_key"]),
+        anchor_public_key=str(values["anchor_public_key"]),
         verify_every_seconds=_seconds(values["verify_every_seconds"], sources["verify_every_seconds"]),
         sources=sources,
     )

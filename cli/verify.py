@@ -14,9 +14,10 @@ from cli.screen import colour, is_talking, plain, talk
 from eventstore.attachments import Attachments
 from eventstore.faults import Fault
 from eventstore.reading import open_reader
+from eventstore.signing import Verifier
 from eventstore.state_file import States
 from eventstore.verified import Verified, keep_verified
-from eventstore.verifying import Anchor, Proof, anchors_beside, read_anchors
+from eventstore.verifying import Anchor, Proof, anchors_beside, check_signatures, read_anchors
 from projections.drift import Drift
 from runfold.envelope import time_text
 from runfold.errors import BadRequest
@@ -34,22 +35,35 @@ PARTS = ("log", "blobs", "views", "states")
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Anchors kept elsewhere: a copy of anchors.jsonl, or some of its lines.",
 )
+@click.option(
+    "--public-key",
+    "public_key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An Ed25519 key that has to have signed the anchors that are given.",
+)
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Prove only this; repeatable.")
 @click.option("--gently", is_flag=True, help="Take only what nobody else needs of the machine.")
 @json_option
 @click.pass_context
 def verify(
-    context: click.Context, *, anchor_files: tuple[Path, ...], only: tuple[str, ...], gently: bool, as_json: bool
-) -> None:
+    context: click.Context, *, anchor_files: tuple[Path, ...], public_key: Path | None, only: tuple[str, ...],
+    gently: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Prove the log, its anchors and blobs, and that every view equals its history."""
-    data = settings_of(context).data
+    settings = settings_of(context)
+    data = settings.data
     given = [anchor for path in anchor_files for anchor in _anchors_of(path)]
+    if public_key is None and settings.anchor_public_key:
+        public_key = Path(settings.anchor_public_key)
+    verifier = None if public_key is None else Verifier(public_key)
+    if given and verifier is None and any(anchor.signature for anchor in given):
+        talk("note: the anchors are signed; `--public-key FILE` checks by whom")
     if gently:
         os.nice(LEAST)
-    verified = _verify(data, given, only or PARTS, gently=gently)
+    verified = _verify(data, given, only or PARTS, verifier=verifier, gently=gently)
     if gently and not verified.ok:
         # Beside a server a run may move, or be cleaned, between two looks: only what is found twice is so.
-        verified = _verify(data, given, only or PARTS, gently=gently)
+        verified = _verify(data, given, only or PARTS, verifier=verifier, gently=gently)
     if not only:
         keep_verified(data, verified)
     if as_json:
@@ -69,7 +83,9 @@ def _anchors_of(path: Path) -> list[Anchor]:
         ) from error
 
 
-def _verify(data: Path, given: list[Anchor], only: tuple[str, ...], *, gently: bool) -> Verified:
+def _verify(
+    data: Path, given: list[Anchor], only: tuple[str, ...], *, verifier: Verifier | None, gently: bool
+) -> Verified:
     faults: list[Fault] = []
     found_count, started_us = 0, time.time_ns() // 1_000
     looked_at: dict[str, int] = {}
@@ -88,6 +104,8 @@ def _verify(data: Path, given: list[Anchor], only: tuple[str, ...], *, gently: b
             beside, unreadable = anchors_beside(data)
             keep(iter(unreadable))
             keep(proof.faults(anchors=[*beside, *given], on_progress=_progress("events")))
+            if verifier is not None:
+                keep(check_signatures(given, verifier, proof.log_id))
             looked_at |= {"events": proof.events, "runs": proof.runs, "anchors": proof.anchors}
         if "blobs" in only:
             attachments = Attachments(connection, data)

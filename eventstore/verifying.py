@@ -15,6 +15,7 @@ import msgspec
 from eventstore.anchoring import ANCHORED
 from eventstore.chain import anchor_digest, data_digest, link
 from eventstore.faults import Fault
+from eventstore.signing import Verifier
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import ANCHORS_FILE, SCHEMA
 from runfold.envelope import SYSTEM_STREAM
@@ -36,7 +37,9 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     digest: str
     previous: str = ""
+    log_id: str = ""
     signature: str = ""
+    """Of an exported one, see `eventstore.signing`."""
 
 
 class Proof:
@@ -54,8 +57,8 @@ class Proof:
         self._trimmed_heads: dict[str, str] = {}
         self.events = 0
         self.anchors = 0
-        row = connection.execute("SELECT position, trimmed_to, recorded_at_us FROM head").fetchone()
-        self.head, self.trimmed_to, self._recorded_at_us = row
+        row = connection.execute("SELECT position, trimmed_to, recorded_at_us, log_id FROM head").fetchone()
+        self.head, self.trimmed_to, self._recorded_at_us, self.log_id = row
 
     @property
     def runs(self) -> int:
@@ -235,6 +238,37 @@ class Proof:
         else:
             message = f"the log is not the one that the anchor at {anchor.position} was made of"
         yield Fault(kind="anchor", message=message, position=min(anchor.position, self.head + 1))
+
+
+def check_signatures(anchors: Iterable[Anchor], verifier: Verifier, log_id: str) -> Iterator[Fault]:
+    """Anchors that the key did not sign: not at all, or not so, or for another log."""
+    for anchor in anchors:
+        if not anchor.signature:
+            message = f"the anchor at {anchor.position} is not signed"
+        elif not verifier.is_signed(anchor, log_id, anchor.signature):
+            message = f"the signature of the anchor at {anchor.position} is not of that key, that log and that anchor"
+        else:
+            continue
+        yield Fault(kind="anchor", message=message, position=anchor.position)
+
+
+def log_anchors(connection: sqlite3.Connection, *, last_only: bool) -> Iterator[Anchor]:
+    """The anchors that the log itself holds, in order."""
+    query = "SELECT position, digest, previous FROM anchors WHERE position > ? ORDER BY position LIMIT ?"
+    after = -1
+    if last_only:
+        query, after = query.replace("> ?", ">= ?"), _last_anchor(connection)
+    while rows := connection.execute(query, (after, PAGE_ROWS)).fetchall():
+        for position, digest, previous in rows:
+            yield Anchor(position=position, digest=digest.hex(), previous=previous.hex())
+        if last_only:
+            return
+        after = rows[-1][0]
+
+
+def _last_anchor(connection: sqlite3.Connection) -> int:
+    position: int | None = connection.execute("SELECT max(position) FROM anchors").fetchone()[0]
+    return 0 if position is None else position
 
 
 def read_anchors(path: Path) -> list[Anchor]:

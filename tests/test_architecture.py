@@ -18,7 +18,9 @@ ALLOWED = {
 }
 THIRD_PARTY = {
     "runfold": {"msgspec"},
-    "eventstore": {"backports", "compression", "msgspec", "aiosqlite", "nats", "pysqlite3", "structlog"},
+    "eventstore": {
+        *("backports", "compression", "msgspec", "aiosqlite", "nats", "pysqlite3", "structlog", "cryptography"),
+    },
     "projections": {"msgspec", "aiosqlite", "structlog"},
     "runner": {"msgspec", "structlog", "re2", "watchfiles", "genai_prices"},
     "api": {"msgspec", "aiohttp", "structlog"},

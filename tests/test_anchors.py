@@ -1,0 +1,78 @@
+"""Anchors on their way out and back: exported, signed, kept elsewhere, and held against the log again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from eventstore.signing import Signer, Verifier
+from eventstore.verifying import Anchor, check_signatures
+from runfold.errors import InvalidSetting
+from tests.terminal import record, runfold
+
+ANCHOR = Anchor(position=7, digest="ab" * 32)
+
+
+def make_keys(folder: Path, name: str = "key") -> tuple[Path, Path]:
+    key = Ed25519PrivateKey.generate()
+    private, public = folder / f"{name}.pem", folder / f"{name}.public.pem"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def test_a_signature_is_of_one_key_one_log_and_one_anchor(tmp_path: Path) -> None:
+    private, public = make_keys(tmp_path)
+    _, anothers = make_keys(tmp_path, "another")
+    signed = Anchor(position=7, digest=ANCHOR.digest, signature=Signer(private).sign(ANCHOR, "log"))
+    moved = Anchor(position=8, digest=ANCHOR.digest, signature=signed.signature)
+    garbled = Anchor(position=7, digest=ANCHOR.digest, signature="xyz")
+
+    def messages(anchor: Anchor, key: Path = public, log_id: str = "log") -> list[str]:
+        return [fault.message for fault in check_signatures([anchor], Verifier(key), log_id)]
+
+    assert messages(signed) == []
+    assert messages(ANCHOR) == ["the anchor at 7 is not signed"]
+    for found in (messages(moved), messages(garbled), messages(signed, anothers), messages(signed, log_id="other")):
+        assert len(found) == 1
+        assert "the signature of the anchor at" in found[0]
+
+
+def test_a_file_that_holds_no_such_key_is_named_with_how_to_make_one(tmp_path: Path) -> None:
+    private, public = make_keys(tmp_path)
+    other = tmp_path / "other.pem"
+    other.write_bytes(X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    for path in (tmp_path / "none.pem", public, other):
+        with pytest.raises(InvalidSetting, match=path.name) as refused:
+            Signer(path)
+        assert "openssl genpkey" in str(refused.value.hint)
+    with pytest.raises(InvalidSetting, match="holds no public"):
+        Verifier(private)
+
+
+@pytest.mark.slow
+def test_an_exported_anchor_is_given_back_and_its_signature_is_checked(tmp_path: Path) -> None:
+    data, kept = tmp_path / "data", tmp_path / "kept.jsonl"
+    private, public = make_keys(tmp_path)
+    record(data)
+    kept.write_text(runfold(data, "anchors", RUNFOLD_ANCHOR_KEY=str(private)).stdout)
+    every = runfold(data, "anchors", "--all").stdout.splitlines()
+    record(data)
+
+    sound = runfold(data, "verify", "--anchor", str(kept), "--public-key", str(public))
+    line = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**line, "digest": "00" * 32}) + "\n")
+    forged = runfold(data, "verify", "--anchor", str(kept), RUNFOLD_ANCHOR_PUBLIC_KEY=str(public))
+    kept.write_text(every[-1] + "\n")
+    unsigned = runfold(data, "verify", "--anchor", str(kept), "--public-key", str(public))
+
+    assert sound.returncode == 0, sound.stdout
+    assert json.loads(every[-1])["position"] == line["position"]
+    assert (forged.returncode, unsigned.returncode) == (1, 1)
+    assert f"the signature of the anchor at {line['position']} is not" in forged.stdout
+    assert "the log is not the one" in forged.stdout
+    assert "is not signed" in unsigned.stdout
