@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from runfold import telemetry
 from runfold.events import (
     CommandExecuted,
     Completion,
@@ -28,6 +29,7 @@ from runner.prices import priced
 from runner.tested import TestResults, has_marks, results_in
 
 FIRST_BYTES_MAX = 256 * 1024  # Of the lines that are kept until the format is recognised.
+PLAIN_BYTES_MAX = 2 * telemetry.LINE_BYTES_MAX  # Of a line that is no agent's: none that is understood is as long.
 _MARKS = (b'"runfold"', b'"__cody_event__"')
 _PLAIN = "plain"
 
@@ -64,7 +66,7 @@ class Listener:
         self._model, self._counted = model, dict(counted or {})
         self._name = format_name
         self._parser: Parser | None = None
-        self._first: list[str] = []
+        self._first: list[bytes] = []
         self._first_bytes = 0
         self._results = TestResults()
         self._reports_tests = False
@@ -82,13 +84,14 @@ class Listener:
                 return True
         return has_marks(lines, _MARKS) or has_marks(lines)
 
-    def line(self, text: str, stream: str) -> Sequence[Event | Unknown]:
+    def line(self, line: bytes, stream: str) -> Sequence[Event | Unknown]:
+        """The events of one line, without its line end."""
         with self._lock:
             if stream != "stderr" and self._parser is not None:
-                return self._completed(self._parser.line(text))
-            events = self._plain(text)
+                return self._completed(self._parser.line(line))
+            events = self._plain(line[:PLAIN_BYTES_MAX].decode("utf-8", "replace").rstrip("\r"))
             if stream != "stderr" and self._name is None:
-                events += self._recognise(text)
+                events += self._recognise(line)
             return events
 
     @property
@@ -130,12 +133,12 @@ class Listener:
             self._matched = None
             self._parser = parser_of(name, counted=self._counted)
 
-    def _recognise(self, text: str) -> list[Event | Unknown]:
+    def _recognise(self, line: bytes) -> list[Event | Unknown]:
         """Look at one more of the first lines; once the format is clear, its parser hears them all."""
-        self._first.append(text)
-        self._first_bytes += len(text)
+        self._first.append(line)
+        self._first_bytes += len(line)
         # Earlier lines were looked at when they came.
-        name = recognise([text])
+        name = recognise([line])
         if name != _PLAIN:
             self._choose(name)
         elif len(self._first) >= LINES_LOOKED_AT_MAX or self._first_bytes > FIRST_BYTES_MAX:

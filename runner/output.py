@@ -6,12 +6,11 @@ would; the event loop takes from the buffers at its own pace.
 """
 
 import codecs
-import hashlib
 import os
 import select
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ import msgspec
 from runfold.events import Event, SubprocessOutput, TelemetryRejected, Unknown
 from runfold.redact import StreamRedactor
 from runner.listener import Listener
+from runner.output_file import OutputFile
 
 READ_BYTES = 64 * 1024
 EVENT_TEXT_BYTES = 2048
@@ -37,9 +37,12 @@ class _Pending:
         self.pieces: deque[tuple[int, bytes]] = deque()
         self.held_bytes = 0
         self.skipped = 0
+        self.told_to = 0
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, offset: int, content: bytes) -> None:
+        if not content:
+            return
         self.pieces.append((offset, content))
         self.held_bytes += len(content)
         dropped = self.held_bytes > PENDING_BYTES
@@ -58,8 +61,10 @@ class _Pending:
 
     def take(self, *, final: bool = False) -> SubprocessOutput | None:
         if not self.pieces and not self.skipped:
-            return None
-        offset = self.pieces[0][0] if self.pieces else 0
+            # Half a character that nothing followed.
+            rest = self.decoder.decode(b"", final)
+            return SubprocessOutput(text=rest, stream=self.name, offset=self.told_to) if rest else None
+        offset = self.pieces[0][0] if self.pieces else self.told_to
         state = self.decoder.getstate()
         content = self._take_bytes(EVENT_TEXT_BYTES)
         text = self.decoder.decode(content, final and not self.pieces)
@@ -69,7 +74,9 @@ class _Pending:
             kept = EVENT_TEXT_BYTES // 3 - 4
             self.pieces.appendleft((offset + kept, content[kept:]))
             self.held_bytes += len(content) - kept
-            text = self.decoder.decode(content[:kept])
+            content = content[:kept]
+            text = self.decoder.decode(content)
+        self.told_to = offset + len(content)
         skipped, self.skipped = self.skipped, 0
         return SubprocessOutput(text=text, stream=self.name, offset=offset, skipped_bytes=skipped)
 
@@ -88,51 +95,64 @@ class _Pending:
 
 
 class _Lines:
-    """Cuts one stream into whole lines, where somebody wants to hear them."""
+    """Cuts one stream into whole lines, where somebody wants to hear them; a long one is held in one piece only."""
 
     def __init__(self, name: str, listener: Listener) -> None:
         self._name, self._listener = name, listener
-        self._rest = b""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         self._is_overlong = False
         self.skipped = 0
 
-    def feed(self, content: bytes) -> list[str]:
-        content = self._rest + content
-        end = content.rfind(b"\n") + 1
-        lines, self._rest = content[:end], content[end:]
-        if end and self._is_overlong:
-            lines, self._is_overlong = lines[lines.find(b"\n") + 1 :], False
-        if len(self._rest) > LINE_BYTES_MAX:
-            self.skipped += not self._is_overlong
-            self._rest, self._is_overlong = b"", True
-        if not lines or not self._listener.wants(lines, self._name):
-            return []
-        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines[:-1].split(b"\n")]
+    def feed(self, content: bytes) -> Iterator[bytes]:
+        first = content.find(b"\n")
+        if first < 0:
+            self._hold(content)
+            return
+        if self._held:
+            self._held.append(content[:first])
+            line = b"".join(self._held)
+            self._held.clear()
+            self._held_bytes = 0
+            if self._listener.wants(line, self._name):
+                yield line
+            del line
+            whole = content[first + 1 :]
+        else:
+            whole = content[first + 1 :] if self._is_overlong else content
+        self._is_overlong = False
+        end = whole.rfind(b"\n") + 1
+        self._hold(whole[end:])
+        if end and self._listener.wants(lines := whole[: end - 1], self._name):
+            yield from lines.split(b"\n")
 
-    def finish(self) -> list[str]:
-        return self.feed(b"\n") if self._rest and not self._is_overlong else []
+    def finish(self) -> Iterator[bytes]:
+        return self.feed(b"\n")
+
+    def _hold(self, content: bytes) -> None:
+        if self._is_overlong or not content:
+            return
+        self._held.append(content)
+        self._held_bytes += len(content)
+        if self._held_bytes > LINE_BYTES_MAX:
+            self._held.clear()
+            self._held_bytes = 0
+            self._is_overlong = True
+            self.skipped += 1
 
 
 class Output:
     """The output of one turn, at the end of its run's: `pump` runs in a thread for each stream, `take` in the loop."""
 
     def __init__(self, path: Path, secrets: Sequence[str], listener: Listener | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")  # noqa: SIM115
-        self._began_at = os.fstat(self._file.fileno()).st_size
+        self.file = OutputFile(path)
         self._secrets = secrets
         self._listener = listener or Listener()
         self._changed = threading.Condition()
-        self._hash = hashlib.sha256()
         self._streams: list[_Pending] = []
         self._telemetry: deque[tuple[int, Event | Unknown]] = deque()
         self._rejected: dict[str, TelemetryRejected] = {}
         self._closed = False
-        self.size_bytes = 0
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
 
     def pump(self, source: int, sink: int | None, name: str) -> None:
         """Carry one stream to its end, and on to `sink`; returns when the last writer has closed it."""
@@ -173,7 +193,6 @@ class Output:
                     self._streams.remove(pending)
                     self._streams.append(pending)
                     break
-            self._file.flush()
         return events
 
     @property
@@ -194,9 +213,7 @@ class Output:
             for pending in self._streams:
                 while (sample := pending.take(final=True)) is not None:
                     events.append(sample)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            self.file.close()
         return events
 
     def reject(self, reason: str, sample: str) -> None:
@@ -210,13 +227,11 @@ class Output:
         with self._changed:
             if self._closed:
                 return
-            self._file.write(content)
-            self._hash.update(content)
-            pending.add(self._began_at + self.size_bytes, content)
-            self.size_bytes += len(content)
+            offset = self.file.began_at + self.file.size_bytes
+            pending.add(offset, self.file.write(content))
         self._hear(lines.feed(content), pending.name)
 
-    def _hear(self, lines: Sequence[str], name: str) -> None:
+    def _hear(self, lines: Iterator[bytes], name: str) -> None:
         for line in lines:
             for event in self._listener.line(line, name):
                 self._add(len(line), event)

@@ -48,6 +48,8 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int
     output_sha256: str
     timed_out: bool = False
+    output_error: str = ""
+    """Why its output could not be kept, where it could not."""
     heard: Heard = Heard()
 
 
@@ -120,8 +122,9 @@ class Turn:
         return TurnEnd(
             report=report,
             duration_ms=duration_ms,
-            output_bytes=self._output.size_bytes,
-            output_sha256=self._output.sha256,
+            output_bytes=self._output.file.size_bytes,
+            output_sha256=self._output.file.sha256,
+            output_error=self._output.file.error,
             timed_out=self._timed_out,
             heard=self._heard.heard(),
         )
@@ -143,6 +146,9 @@ class Turn:
             is_due = time.monotonic() - sampled_at >= FLUSH_SECONDS
             sampled_at = time.monotonic() if is_due else sampled_at
             await observe(self._output.take(sampling=is_due), self._output)
+            if self._output.file.error and not self._is_ending.is_set():
+                # What nobody can prove afterwards is not gone on with.
+                self.end()
 
     def _is_natural(self, report: Report) -> bool:
         return not self._is_ending.is_set() and not (report.receipt and report.receipt.survivors)

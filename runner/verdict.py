@@ -60,6 +60,9 @@ def failure_of(end: TurnEnd, argv: Sequence[str]) -> Failure | None:
     if report.errno is not None:
         reason = os.strerror(report.errno).lower()
         return Failure(code="SYS_LAUNCH_FAILED", message=f"{name} could not be started: {reason}")
+    if end.output_error:
+        message = f"the output of {name} could not be kept: {end.output_error}"
+        return Failure(code="SYS_WRITE_ERROR", message=message, retryable=True)
     if end.timed_out:
         message = f"{name} took longer than its turn may: {end.duration_ms / 1000:.0f} s"
         return Failure(type="agent", code="TIMED_OUT", message=message)

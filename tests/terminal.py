@@ -42,12 +42,12 @@ def record(data: Path, program: str = "print('hello')") -> subprocess.CompletedP
 
 
 @contextmanager
-def started(data: Path, *arguments: str, **more: str) -> Generator["subprocess.Popen[str]"]:
+def started(data: Path, *arguments: str, cwd: Path = ROOT, **more: str) -> Generator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "runfold", *arguments]
     with subprocess.Popen(
         command,
-        cwd=ROOT,
-        env=environment(data, **more),
+        cwd=cwd,
+        env=environment(data, PYTHONPATH=str(ROOT), **more),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -19,7 +19,7 @@ def hear(text: str, **options: Any) -> tuple[list[Event | Unknown], Listener]:
     listener = Listener(**options)
     found: list[Event | Unknown] = []
     if listener.wants(text.encode(), "stdout"):
-        found = [event for line in text.splitlines() for event in listener.line(line, "stdout")]
+        found = [event for line in text.splitlines() for event in listener.line(line.encode(), "stdout")]
     return [*found, *listener.finish()], listener
 
 
@@ -48,7 +48,7 @@ def test_a_report_among_the_first_lines_is_told_at_once() -> None:
     listener = Listener()
     line = '{"runfold": {"type": "file_written", "path": "a.py"}}'
 
-    (event,) = listener.line(line, "stdout")
+    (event,) = listener.line(line.encode(), "stdout")
 
     assert isinstance(event, FileWritten)
 

@@ -3,12 +3,17 @@
 import hashlib
 import json
 import os
+import resource
 import threading
 from pathlib import Path
 
-from runfold.events import FileWritten, SubprocessOutput
+import pytest
+
+from runfold.events import FileWritten, Message, SubprocessOutput
 from runfold.redact import StreamRedactor, redact, secrets_of
+from runner import output_file
 from runner.output import EVENT_TEXT_BYTES, Output
+from tests.working import working
 
 
 def pump(tmp_path: Path, content: bytes, secrets: tuple[str, ...] = (), cut: int = 65536) -> tuple[bytes, Output]:
@@ -44,7 +49,7 @@ def test_bytes_pass_unchanged_also_when_they_are_no_text(tmp_path: Path) -> None
 
     assert passed == content
     assert (tmp_path / "output.log").read_bytes() == content
-    assert output.sha256 == hashlib.sha256(content).hexdigest()
+    assert output.file.sha256 == hashlib.sha256(content).hexdigest()
     assert all(len(event.text.encode()) <= EVENT_TEXT_BYTES for event in told)
 
 
@@ -103,3 +108,66 @@ def test_a_secret_is_hidden_as_json_writes_it_too() -> None:
 
     for text in (json.dumps('a"b\\c/d\nüé123'), json.dumps('a"b\\c/d\nüé123', ensure_ascii=False).replace("/", "\\/")):
         assert redact(text, found) == '"[redacted]"'
+
+
+def test_output_that_leaves_no_room_on_the_disk_is_kept_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_file, "RESERVE_BYTES", 1 << 60)
+    content = b"0123456789abcdef" * 200_000
+
+    passed, output = pump(tmp_path, content)
+    told = samples(output)
+
+    kept = (tmp_path / "output.log").read_bytes()
+    assert output_file.LOOK_BYTES <= len(kept) < len(content)
+    assert (passed, kept) == (content, content[: len(kept)])
+    assert (output.file.error, output.file.size_bytes) == ("no space left on device", len(kept))
+    assert output.file.sha256 == hashlib.sha256(kept).hexdigest()
+    assert kept.decode().endswith(told[-1].text)
+
+
+def test_a_write_that_is_taken_in_part_is_kept_in_part(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        file = output_file.OutputFile(tmp_path / "output.log")
+        kept = file.write(b"a" * 150_000) + file.write(b"b")
+        file.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (kept, file.size_bytes, file.error) == (b"a" * 100_000, 100_000, "file too large")
+    assert (tmp_path / "output.log").read_bytes() == kept
+
+
+@pytest.mark.slow
+async def test_a_run_whose_output_fills_the_disk_is_ended_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_file, "RESERVE_BYTES", 1 << 60)
+    async with working(tmp_path, "[workflow.w]\ncommand = ['yes']\nwatch_files = false\n") as worker:
+        run_id = await worker.queue("w")
+        run = await worker.wait_rest(run_id)
+
+        assert (run.status, run.reason_code) == ("failed", "SYS_WRITE_ERROR")
+        assert run.error is not None
+        assert run.error.message == "the output of `yes` could not be kept: no space left on device"
+
+
+@pytest.mark.slow
+async def test_half_a_character_at_the_end_and_in_an_agents_line_loses_nothing(tmp_path: Path) -> None:
+    line = '{"type":"item.completed","item":{"type":"agent_message","text":"gr\\303"}}'
+    text = (
+        "[workflow.plain]\ncommand = ['printf', 'gr\\303']\n"
+        f"[workflow.agent]\nformat = 'codex'\ncommand = ['printf', '{line}\\n{{\"type\":\"turn.completed\"}}\\n']\n"
+    )
+    async with working(tmp_path, text) as worker:
+        plain, agent = await worker.queue("plain"), await worker.queue("agent")
+        runs = [await worker.wait_rest(run_id) for run_id in (plain, agent)]
+        events = [recorded.event() for run_id in (plain, agent) for recorded in await worker.events(run_id)]
+
+    assert [run.status for run in runs] == ["completed", "completed"]
+    assert (tmp_path / "data" / "runs" / plain / "output.log").read_bytes() == b"gr\xc3"
+    assert "".join(event.text for event in events if isinstance(event, SubprocessOutput)).startswith("gr\ufffd")
+    assert [event.text for event in events if isinstance(event, Message)] == ["gr\ufffd"]

@@ -42,7 +42,7 @@ def format_of_command(argv: Sequence[str], name: str | None) -> Format | None:
     return next((known for known in FORMATS if program in known.programs), None)
 
 
-def recognise(first_lines: Sequence[str]) -> str:
+def recognise(first_lines: Sequence[str | bytes]) -> str:
     """The name of the format that these lines are in; `plain` where no line shows another."""
     for line in first_lines[:LINES_LOOKED_AT_MAX]:
         found = parse_object(line)

@@ -28,7 +28,7 @@ class Parser:
         self.error: Failure | None = None
         self.model: str | None = None
 
-    def line(self, text: str) -> Sequence[Event | Unknown]:
+    def line(self, line: str | bytes) -> Sequence[Event | Unknown]:
         """The events of the next line, with or without its line end."""
         raise NotImplementedError
 

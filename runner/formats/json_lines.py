@@ -44,8 +44,8 @@ class JsonLines(Parser):
         self._open: dict[str, tuple[str, Object]] = {}
         self._kinds: set[str] = set()
 
-    def line(self, text: str) -> Sequence[Event | Unknown]:
-        found = parse_object(text)
+    def line(self, line: str | bytes) -> Sequence[Event | Unknown]:
+        found = parse_object(line)
         kind = name_of(found.get("type")) if found else ""
         return tuple(self._read(kind, found)) if found and kind else ()
 

@@ -10,6 +10,6 @@ FORMAT = Format(name="plain", says_end=False, reports_files=False)
 
 
 class PlainParser(Parser):
-    def line(self, text: str) -> Sequence[Event | Unknown]:
-        parsed = parse_line(text)
+    def line(self, line: str | bytes) -> Sequence[Event | Unknown]:
+        parsed = parse_line(line if isinstance(line, str) else line.decode("utf-8", "replace"))
         return (parsed,) if isinstance(parsed, TelemetryRejected) else parsed or ()

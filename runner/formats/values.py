@@ -7,12 +7,13 @@ import msgspec
 from runfold.events import Json
 from runfold.telemetry import DEPTH_MAX, is_deeper
 
-LINE_CHARACTERS_MAX = 8 * 1024 * 1024  # A whole file stands in the line that writes it.
+LINE_BYTES_MAX = 8 * 1024 * 1024  # A whole file stands in the line that writes it.
 TEXT_BYTES_MAX = 32 * 1024  # Half of what an event can hold.
 JSON_BYTES_MAX = 16 * 1024
 RESULT_BYTES_MAX = 8 * 1024
 TAIL_BYTES_MAX = 2 * 1024
 NAME_CHARACTERS_MAX = 256
+_INDENT_MAX = 64
 COUNT_MAX = 10**12  # No turn has as many tokens or bytes; a larger number is a mistake or a lie.
 
 DONE = "completed"
@@ -22,18 +23,27 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def parse_object(line: str) -> Object | None:
+def parse_object(line: str | bytes) -> Object | None:
     """The JSON object that a line is; None for every other line, and for one too large or too deep to be honest."""
-    if len(line) > LINE_CHARACTERS_MAX or line.lstrip()[:1] != "{":
+    content = line.encode("utf-8", "replace") if isinstance(line, str) else line
+    if len(content) > LINE_BYTES_MAX or content[:_INDENT_MAX].lstrip()[:1] != b"{":
         return None
     try:
-        value = _decode(line.encode("utf-8", "replace"))
+        value = _decoded(content)
         # Counting brackets is much cheaper than walking, and most lines have few.
-        if line.count("{") + line.count("[") > DEPTH_MAX and is_deeper(value, DEPTH_MAX):
+        if content.count(b"{") + content.count(b"[") > DEPTH_MAX and is_deeper(value, DEPTH_MAX):
             return None
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
     return object_of(value)
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return _decode(content)
+    except UnicodeDecodeError:
+        # Half a character, or a byte that is none, is no reason to lose the line.
+        return _decode(content.decode("utf-8", "replace"))
 
 
 def object_of(value: Any) -> Object:
@@ -91,8 +101,8 @@ def clip(text: str, bytes_max: int = TEXT_BYTES_MAX) -> str:
 
 def tail(text: str, bytes_max: int = TAIL_BYTES_MAX) -> str:
     """The end of a text, as much as fits into so many bytes of JSON."""
-    kept = _fitting(text[::-1], bytes_max) if len(text) * 6 > bytes_max else len(text)
-    return text[len(text) - kept :]
+    end = text[-bytes_max:]
+    return end[len(end) - _fitting(end[::-1], bytes_max) :]
 
 
 def bounded(value: Any, bytes_max: int = JSON_BYTES_MAX) -> Json:
