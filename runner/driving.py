@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eventstore.contract import EventLog
+from eventstore.failpoints import reach
 from eventstore.ledger import Executed, Ledger
 from projections.spending import Left, no_budgets
 from runfold.commands import (
@@ -135,9 +136,11 @@ class Driving:
 
     async def execute(self, command: Command, *, actor: str | None = None, cause: str | None = None) -> Executed:
         command_id = str(uuid.uuid4())
+        name = type(command).__name__
         for attempt in range(UNAVAILABLE_TRIES):
             try:
-                return await self._ledger.execute(
+                reach(f"before.{name}")
+                executed = await self._ledger.execute(
                     self.run_id,
                     command,
                     command_id=command_id,
@@ -145,6 +148,8 @@ class Driving:
                     tenant=self._tenant,
                     cause=cause,
                 )
+                reach(f"after.{name}")
+                return executed
             except Unavailable as error:
                 if attempt + 1 == UNAVAILABLE_TRIES:
                     raise
@@ -176,6 +181,7 @@ class Driving:
         async for page in self._log.tail(after=position, stream=self.run_id):
             for recorded in page.events:
                 if recorded.type in _HEEDED:
+                    reach(f"heard.{recorded.type}")
                     await self._obey(recorded.type, recorded.event())
             self._moved.set()
 
@@ -241,6 +247,7 @@ class Driving:
                 counted=self._counted,
             )
             turn = Turn.open(plan, run_id=self.run_id, path=self._folder / "output.log", listener=listener)
+            reach("turn.opened")
         except OSError as error:
             await self._fail(f"turn {number} cannot be started: {error.strerror or error}: {error.filename}")
             return True

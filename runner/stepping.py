@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from eventstore.failpoints import reach
 from runfold.commands import (
     Command,
     Complete,
@@ -221,6 +222,7 @@ class StepDriving(Driving):
             watching = self._watching
             try:
                 turn = Turn.open(self._plan(spec, attempt), run_id=self.run_id, path=path, listener=listener)
+                reach("turn.opened")
             except OSError as error:
                 message = f"its command cannot be started: {error.strerror or error}: {error.filename}"
                 await self._fail_step(spec, Failure(code="SYS_LAUNCH_FAILED", message=message))

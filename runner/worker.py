@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from eventstore.contract import EventLog
+from eventstore.failpoints import reach
 from eventstore.ledger import Ledger
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
@@ -109,12 +110,14 @@ class Worker:
                 return None
             # The lease comes first, and once more when the claim is won: another may have tried meanwhile.
             await self._claims.take(run_id, run.tenant, run.claim + 1)
+            reach("before.Claim")
             executed = await self._ledger.execute(
                 run_id,
                 Claim(worker=self._claims.worker, host=machine.host()),
                 actor=f"worker:{self._claims.worker}",
                 tenant=run.tenant,
             )
+            reach("after.Claim")
             await self._claims.take(run_id, run.tenant, executed.run.claim)
         except (Refused, NotFound):
             return None

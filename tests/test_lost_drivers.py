@@ -1,89 +1,33 @@
 """Whatever is killed or stopped, nothing spends on, nothing is recorded twice, and every run comes to a rest."""
 
 import asyncio
+import fcntl
 import os
-import select
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from eventstore.leases import Leases, monotonic_us
+from eventstore.writing import LOCK_FILE
 from runfold.commands import Cancel, LoseClaim
+from runfold.ending import RECOVERIES_MAX
 from runfold.events import TurnStarted
+from runfold.state import Run
+from runner import machine
 from runner.claims import Claims
+from runner.recover import recover
+from tests.leaving import GRACE_SECONDS, are_gone, escaping, handles_of_escapee, left_of, queue, served
 from tests.working import PATIENCE_SECONDS, working
 
-ROOT = Path(__file__).parent.parent
-ESCAPEE = Path(__file__).parent / "programs" / "escapee.py"
-GRACE_SECONDS = 0.3
+# `make torture` fences a worker fifty times.
+FENCINGS = 50 if os.environ.get("RUNFOLD_TORTURE") == "1" else 3
+SEED = int(os.environ.get("RUNFOLD_TORTURE_SEED", random.randrange(2**32)))
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidfds")]
-
-
-def escaping(folder: Path, on_lost: str) -> str:
-    """A workflow whose first turn leaves an escapee and never ends, and whose second one is over at once."""
-    script = f"test -e again && exit 0; touch again; exec {sys.executable} {ESCAPEE} {folder}/pids"
-    return (
-        f"[workflow.w]\ncommand = ['sh', '-c', '''{script}''']\n"
-        f"grace_seconds = {GRACE_SECONDS}\non_lost = '{on_lost}'\n"
-    )
-
-
-@contextmanager
-def served(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """`runfold up` in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "runfold", "--data", str(folder / "data"), "up", "--port", "0"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        process.communicate(timeout=PATIENCE_SECONDS)
-
-
-async def pids_in(folder: Path) -> list[int]:
-    """The numbers of the escapee and its parent, once it is there."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (folder / "pids").exists():
-            await asyncio.sleep(0.01)
-    return [int(word) for word in (folder / "pids").read_text().split()]
-
-
-def are_gone(handles: list[int], seconds: float) -> bool:
-    gone = all(select.select([handle], [], [], seconds)[0] for handle in handles)
-    for handle in handles:
-        os.close(handle)
-    return gone
-
-
-def handles_of(pids: list[int]) -> list[int]:
-    found: list[int] = []
-    for pid in pids:
-        try:
-            found.append(os.pidfd_open(pid))
-        except ProcessLookupError:
-            continue
-    return found
-
-
-async def queue(folder: Path, toml: str) -> str:
-    (folder / "runfold.toml").write_text(toml)
-    async with working(folder, toml, workers=0) as nobody:
-        return await nobody.queue("w")
 
 
 @pytest.mark.parametrize(("on_lost", "status", "turns"), [("fail", "failed", 1), ("resume", "completed", 2)])
@@ -92,12 +36,12 @@ async def test_after_a_killed_server_nothing_is_left_and_the_next_one_ends_or_re
 ) -> None:
     run_id = await queue(tmp_path, escaping(tmp_path, on_lost))
 
-    with served(tmp_path) as server:
-        handles = handles_of(await pids_in(tmp_path))
-        server.kill()
-        gone = await asyncio.to_thread(are_gone, handles, GRACE_SECONDS + 2)
-    with served(tmp_path):
-        async with working(tmp_path, escaping(tmp_path, on_lost), workers=0) as watching:
+    async with working(tmp_path, escaping(tmp_path, on_lost), workers=0) as watching:
+        with served(tmp_path) as server:
+            handles = await handles_of_escapee(watching, run_id)
+            server.kill()
+            gone = await asyncio.to_thread(are_gone, handles, GRACE_SECONDS + 2)
+        with served(tmp_path):
             run = await watching.wait_rest(run_id)
             started = [r.event() for r in await watching.events(run_id) if r.type == "turn_started"]
 
@@ -109,41 +53,96 @@ async def test_after_a_killed_server_nothing_is_left_and_the_next_one_ends_or_re
 async def test_a_server_that_is_told_to_stop_hands_its_run_over_and_exits_0(tmp_path: Path) -> None:
     run_id = await queue(tmp_path, escaping(tmp_path, "resume"))
 
-    with served(tmp_path) as server:
-        handles = handles_of(await pids_in(tmp_path))
-        server.terminate()
-        code = await asyncio.to_thread(server.wait, PATIENCE_SECONDS)
     async with working(tmp_path, escaping(tmp_path, "resume"), workers=0) as watching:
+        with served(tmp_path) as server:
+            handles = await handles_of_escapee(watching, run_id)
+            server.terminate()
+            code = await asyncio.to_thread(server.wait, PATIENCE_SECONDS)
         run = await watching.ledger.state(run_id)
 
     assert (code, run.status, run.turn_open) == (0, "queued", False)
     assert are_gone(handles, 0)
 
 
+@pytest.mark.timeout(900)
 async def test_a_worker_that_slept_past_its_claim_writes_nothing_more_and_ends_its_children(tmp_path: Path) -> None:
-    run_id = await queue(tmp_path, escaping(tmp_path, "resume"))
-
+    toml = escaping(tmp_path, "resume")
+    chance = random.Random(SEED)
+    (tmp_path / "runfold.toml").write_text(toml)
     with served(tmp_path) as sleeper:
-        handles = handles_of(await pids_in(tmp_path))
-        sleeper.send_signal(signal.SIGSTOP)
-        async with working(tmp_path, escaping(tmp_path, "resume")) as other:
-            await other.execute(run_id, LoseClaim(claim=1, reason="it sleeps"))
-            run = await other.wait_rest(run_id)
-            sleeper.send_signal(signal.SIGCONT)
-            gone = await asyncio.to_thread(are_gone, handles, PATIENCE_SECONDS)
-            events = await other.events(run_id)
+        for number in range(FENCINGS):
+            moment = chance.choice(["run_claimed", "run_started", "turn_started", "subprocess_output"])
 
+            run, late, left = await fence(tmp_path, toml, sleeper, moment)
+
+            told = f"seed {SEED}, fencing {number}, stopped at {moment}"
+            assert (run.status, run.claim, late, left) == ("completed", 2, [], []), told
+
+
+async def fence(
+    folder: Path, toml: str, sleeper: "subprocess.Popen[bytes]", moment: str
+) -> tuple[Run, list[str], list[str]]:
+    """Stop the worker at that moment, let another take the run over, wake the first; what it wrote late, and left."""
+    (folder / "again").unlink(missing_ok=True)
+    async with working(folder, toml, workers=0) as watching:
+        run_id = await watching.queue("w")
+        await watching.wait_type(run_id, moment)
+        stop_between_appends(sleeper, folder / "data" / LOCK_FILE)
+        # What it had not started yet is no escapee of ours.
+        (folder / "again").touch()
+    async with working(folder, toml) as other:
+        await other.execute(run_id, LoseClaim(claim=1, reason="it sleeps"))
+        run = await other.wait_rest(run_id)
+    sleeper.send_signal(signal.SIGCONT)
+    left = await asyncio.to_thread(left_of, folder, GRACE_SECONDS + 2, but=sleeper.pid)
+    async with working(folder, toml, workers=0) as watching:
+        events = await watching.events(run_id)
     lost = next(event.position for event in events if event.type == "claim_lost")
-    late = {event.actor for event in events if event.position > lost and event.type != "command_refused"}
-    assert (run.status, run.claim, gone) == ("completed", 2, True)
-    assert not {actor for actor in late if actor.endswith(f":{sleeper.pid}")}
+    late = [
+        event.type
+        for event in events
+        if event.position > lost and event.type != "command_refused" and event.actor.endswith(f":{sleeper.pid}")
+    ]
+    return run, late, left
+
+
+def stop_between_appends(process: "subprocess.Popen[bytes]", lock: Path) -> None:
+    """Who is stopped in the middle of an append keeps the log from everybody, so nobody could take over from him."""
+    with lock.open() as file:
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                process.send_signal(signal.SIGCONT)
+
+
+async def test_a_run_whose_worker_is_lost_again_and_again_fails_at_the_limit_of_recoveries(tmp_path: Path) -> None:
+    toml = escaping(tmp_path, "resume").replace("touch again; ", "")
+    run_id = await queue(tmp_path, toml)
+
+    ends: list[int] = []
+    for _ in range(RECOVERIES_MAX + 1):
+        with served(tmp_path, RUNFOLD_FAILPOINT="after.Observe") as server:
+            ends.append(await asyncio.to_thread(server.wait, PATIENCE_SECONDS))
+    left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
+    async with working(tmp_path, toml, workers=0) as watching:
+        await recover(watching.ledger, watching.log, data=watching.data)
+        run = await watching.ledger.state(run_id)
+        types = await watching.types(run_id)
+
+    assert set(ends) == {-signal.SIGKILL}
+    assert (run.status, run.reason_code, run.recoveries, left) == ("failed", "RECOVERY_LIMIT", RECOVERIES_MAX + 1, [])
+    assert types.count("turn_started") == types.count("turn_cancelled") == RECOVERIES_MAX + 1
 
 
 async def test_a_killed_keeper_leaves_nothing_that_carries_its_marker(tmp_path: Path) -> None:
-    toml = "[workflow.w]\ncommand = ['sh', '-c', 'echo $$ > pid.new; mv pid.new pids; sleep 1000']\n"
+    toml = "[workflow.w]\ncommand = ['sh', '-c', 'echo $$; sleep 1000']\n"
     async with working(tmp_path, toml) as worker:
         run_id = await worker.queue("w")
-        handles = handles_of(await pids_in(tmp_path))
+        handles = await handles_of_escapee(worker, run_id)
         started = (await worker.wait_type(run_id, "turn_started")).event()
 
         assert isinstance(started, TurnStarted)
@@ -156,26 +155,32 @@ async def test_a_killed_keeper_leaves_nothing_that_carries_its_marker(tmp_path: 
 
 
 async def test_a_lease_is_renewed_while_it_is_held_and_its_loss_is_told(tmp_path: Path) -> None:
-    claims = await Claims.open(tmp_path, renew_seconds=0.005)
+    loop, renewed, lost = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def clock() -> int:
+        loop.call_soon_threadsafe(renewed.set)
+        return monotonic_us()
+
+    claims = Claims(Leases.open(tmp_path, monotonic_us=clock), 0.005)
     other = await Claims.open(tmp_path)
-    lost = asyncio.Event()
 
     def expiry() -> int:
-        return claims._leases.of_host(os.uname().nodename)[0].expires_monotonic_us
+        return other._leases.of_host(machine.host())[0].expires_monotonic_us
 
     await claims.take("r_1", "default", 1)
     first = expiry()
-    async with claims.renewing("r_1", lambda: 1, lost.set):
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while expiry() == first:
-                await asyncio.sleep(0.005)
-        was_lost_before = lost.is_set()
+    async with claims.renewing("r_1", lambda: 1, lost.set), asyncio.timeout(PATIENCE_SECONDS):
+        # The clock is asked before the row is written: at the third look the second renewal is done.
+        for _ in range(3):
+            renewed.clear()
+            await renewed.wait()
+        second, was_lost_before = expiry(), lost.is_set()
         await other.take("r_1", "default", 2)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await lost.wait()
+        await lost.wait()
     claims.close()
     other.close()
 
+    assert second > first
     assert not was_lost_before
 
 
@@ -183,7 +188,7 @@ async def test_a_cancel_ends_an_escapee_too(tmp_path: Path) -> None:
     toml = escaping(tmp_path, "fail")
     async with working(tmp_path, toml) as worker:
         run_id = await worker.queue("w")
-        handles = handles_of(await pids_in(tmp_path))
+        handles = await handles_of_escapee(worker, run_id)
 
         await worker.execute(run_id, Cancel())
         run = await worker.wait_rest(run_id)
