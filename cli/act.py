@@ -73,12 +73,12 @@ async def _resume_here(settings: Settings, run_id: str, reason: str, limits: dic
     from cli.run import local_actor
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
     from runner.here import resume_here
     from runner.launch import launch_here, order_of_run
     from runner.terminal import is_terminal
 
-    log = await SqliteLog.open(settings.data)
+    log = await open_log(settings.data, settings.log)
     try:
         order = await order_of_run(log, run_id)
         workflow = read_registry(Path(order.cwd) if order.cwd else None).workflows.get(order.workflow or "")
@@ -139,10 +139,10 @@ def _act(
 
 async def _recover(settings: Settings) -> list[str]:
     from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
     from runner.recover import recover as recover_runs
 
-    log = await SqliteLog.open(settings.data)
+    log = await open_log(settings.data, settings.log)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await take_in(ledger, settings.data)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
+from eventstore.mirrored import mirrored_log
 from eventstore.reading import bounds, data_version, open_reader, read_page
 from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
@@ -17,7 +18,7 @@ from projections.runs import find_run_ids, get_fold, get_run
 from projections.view import View
 from projections.views import Views
 from runfold.envelope import Recorded
-from runfold.errors import InvalidSetting, NotAllowed, NotFound
+from runfold.errors import InvalidSetting, NotAllowed, NotFound, Unavailable
 from runfold.snapshot import Snapshot, snapshot
 from runfold.state import RESTING, Run
 
@@ -216,6 +217,8 @@ class FolderRuns:
 @contextmanager
 def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
     """The runs of the data folder, caught up with its log. Raises NotFound, naming what to type."""
+    if settings.log or mirrored_log(settings.data) is not None:
+        _bring_mirror(settings)
     if not (settings.data / "log.db").exists():
         raise NotFound(
             f"there are no runs in `{settings.data}` yet",
@@ -228,6 +231,25 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
         yield runs
     finally:
         runs.close()
+
+
+def _bring_mirror(settings: Settings) -> None:
+    """Bring the folder to where the replicated log is now, or say that it is behind."""
+    import asyncio
+
+    from eventstore.opening import open_log
+
+    async def bring() -> None:
+        log = await open_log(settings.data, settings.log)
+        try:
+            await log.bounds()
+        finally:
+            await log.close()
+
+    try:
+        asyncio.run(bring())
+    except Unavailable as error:
+        talk(f"note: what follows may be old: {error.message}")
 
 
 def prepare_folder(data: Path) -> None:

@@ -55,7 +55,7 @@ async def _import(
     from cli.wishing import take_in
     from eventstore.archive import is_archive
     from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
     from runfold.redact import secrets_of
     from runner.imports.importing import import_file
 
@@ -63,7 +63,7 @@ async def _import(
     refused: list[_Refused] = []
     settings = settings_of(context)
     need_folder(settings, "import")
-    log = await SqliteLog.open(settings.data)
+    log = await open_log(settings.data, settings.log)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await take_in(ledger, settings.data)

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import sys
-from pathlib import Path
 
 import click
 import msgspec
 
 from cli.folder import need_folder
 from cli.reading import settings_of
+from cli.settings import Settings
 from runfold.redact import secrets_of
 
 LINE_BYTES_MAX = 4 * 1024 * 1024
@@ -21,18 +21,19 @@ def ingest(context: click.Context) -> None:
     """Record what a program reports on stdin, and answer each line; for the Python client."""
     settings = settings_of(context)
     need_folder(settings, "ingest")
-    asyncio.run(_ingest(settings.data))
+    asyncio.run(_ingest(settings))
 
 
-async def _ingest(data: Path) -> None:
+async def _ingest(settings: Settings) -> None:
     from cli.run import local_actor
     from cli.wishing import end_overdue
     from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
     from runfold.client.requests import Answer, decode_request
     from runner.intake import Intake
 
-    log = await SqliteLog.open(data)
+    data = settings.data
+    log = await open_log(data, settings.log)
     try:
         ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
         await end_overdue(ledger, log, data)

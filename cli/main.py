@@ -99,12 +99,13 @@ class Usage(click.UsageError):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--data", type=click.Path(file_okay=False), help="The data folder; see `runfold doctor`.")
+@click.option("--log", metavar="ADDRESS", help="A replicated log, nats://host,host,host/name; by default the folder's.")
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.version_option(package_name=None, version=__import__("runfold").__version__, prog_name="runfold")
 @click.pass_context
-def group(context: click.Context, data: str | None, log_level: str | None) -> None:
+def group(context: click.Context, data: str | None, log: str | None, log_level: str | None) -> None:
     """Record, drive, prove and show runs."""
-    context.obj = {"data": data, "log_level": log_level}
+    context.obj = {"data": data, "log": log, "log_level": log_level}
 
 
 def main() -> None:

@@ -45,10 +45,10 @@ def retry(context: click.Context, *, run_text: str, from_step: str | None, plan:
 
 
 async def _plan(settings: Settings, run_id: str, from_step: str | None) -> RetryAnswer:
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
     from projections.past import At, state_at
 
-    log = await SqliteLog.open(settings.data)
+    log = await open_log(settings.data, settings.log)
     try:
         run, _ = await state_at(log, run_id, At())
     finally:

@@ -65,9 +65,9 @@ def run(context: click.Context, /, *, workflow: str | None, command: tuple[str, 
     if workflow:
         order, estimated = _order_of_workflow(settings.data, workflow, asked, quiet=quiet or not os.isatty(2))
     if order.driver == "reported":
-        _open_by_hand(settings.data, order, estimated)
+        _open_by_hand(settings, order, estimated)
         return
-    code = asyncio.run(_run(settings.data, order, estimated, quiet=quiet, tty=not options["no_tty"]))
+    code = asyncio.run(_run(settings, order, estimated, quiet=quiet, tty=not options["no_tty"]))
     context.exit(code)
 
 
@@ -119,12 +119,12 @@ def _order_of_command(command: tuple[str, ...], asked: Asked, options: dict[str,
     )
 
 
-async def _run(data: Path, order: RunQueued, estimated: CostEstimated | None, *, quiet: bool, tty: bool) -> int:
+async def _run(settings: Settings, order: RunQueued, estimated: CostEstimated | None, *, quiet: bool, tty: bool) -> int:
     from cli.budgets import spending_here
     from cli.wishing import take_in
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
     from runner.here import drive_here
     from runner.launch import launch_here
     from runner.terminal import is_terminal
@@ -132,7 +132,8 @@ async def _run(data: Path, order: RunQueued, estimated: CostEstimated | None, *,
     workflow = read_registry().workflows.get(order.workflow) if order.workflow else None
     tell = _teller()
     launch = launch_here(order, workflow, shown=tell is None, tty=tty and is_terminal(1))
-    log = await SqliteLog.open(data)
+    data = settings.data
+    log = await open_log(data, settings.log)
     try:
         ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
         await take_in(ledger, data)
@@ -173,32 +174,33 @@ def _detach(settings: Settings, workflow: str | None, asked: Asked) -> None:
     from cli.server_lock import running_server
 
     if workflow is not None and running_server(settings.data) is not None:
-        run_id = asyncio.run(_queue(settings.data, *_order_of_workflow(settings.data, workflow, asked)))
+        run_id = asyncio.run(_queue(settings, *_order_of_workflow(settings.data, workflow, asked)))
     else:
-        run_id = _drive_in_background(settings.data)
+        run_id = _drive_in_background(settings)
     click.echo(run_id)
     talk("it runs in the background")
     next_command(f"runfold watch {run_id}")
 
 
-def _open_by_hand(data: Path, order: RunQueued, estimated: CostEstimated | None) -> None:
+def _open_by_hand(settings: Settings, order: RunQueued, estimated: CostEstimated | None) -> None:
     """None of its steps has a command: the run is open, and a person or a program says what happens."""
-    run_id = asyncio.run(_queue(data, order, estimated))
+    run_id = asyncio.run(_queue(settings, order, estimated))
     click.echo(run_id)
     talk("its steps have no command: it is driven by hand, or by a program")
     first = next(step.id for step in order.steps if not step.needs)
     next_command(f"runfold step start {run_id} {first}")
 
 
-async def _queue(data: Path, order: RunQueued, estimated: CostEstimated | None) -> str:
+async def _queue(settings: Settings, order: RunQueued, estimated: CostEstimated | None) -> str:
     import uuid
 
     from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
     from runfold.commands import OpenReported, Queue
     from runfold.envelope import run_id_of
 
-    log = await SqliteLog.open(data)
+    data = settings.data
+    log = await open_log(data, settings.log)
     try:
         identity = uuid.uuid4()
         run_id = run_id_of(identity)
@@ -212,7 +214,7 @@ async def _queue(data: Path, order: RunQueued, estimated: CostEstimated | None) 
         await log.close()
 
 
-def _drive_in_background(data: Path) -> str:
+def _drive_in_background(settings: Settings) -> str:
     """The same command line again, without `--detach`, in a session of its own that outlives this terminal."""
     import subprocess
 
@@ -225,7 +227,7 @@ def _drive_in_background(data: Path) -> str:
         stderr=subprocess.PIPE,
         start_new_session=True,
         pass_fds=(write,),
-        env={**os.environ, _ID_DESCRIPTOR: str(write), "RUNFOLD_DATA": str(data)},
+        env={**os.environ, _ID_DESCRIPTOR: str(write), "RUNFOLD_DATA": str(settings.data), "RUNFOLD_LOG": settings.log},
     )
     os.close(write)
     with os.fdopen(read) as told:

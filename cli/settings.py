@@ -13,6 +13,7 @@ from runfold.errors import InvalidSetting
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ENVIRONMENT = {
     "data": "RUNFOLD_DATA",
+    "log": "RUNFOLD_LOG",
     "url": "RUNFOLD_URL",
     "token": "RUNFOLD_TOKEN",
     "log_level": "RUNFOLD_LOG_LEVEL",
@@ -23,6 +24,7 @@ ENVIRONMENT = {
     "anchor_public_key": "RUNFOLD_ANCHOR_PUBLIC_KEY",
 }
 DEFAULTS: dict[str, Any] = {
+    "log": "",
     "url": "",
     "token": "",
     "log_level": "info",
@@ -36,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data: Path
+    log: str
+    """The address of a replicated log; empty: the folder's own, or the one that it mirrors."""
     url: str
     token: str
     log_level: str
@@ -76,6 +80,7 @@ def load_settings(
         values["data"], sources["data"] = _default_data(project)
     return Settings(
         data=folder / Path(str(values["data"])).expanduser(),
+        log=str(values["log"]),
         url=str(values["url"]),
         token=str(values["token"]),
         log_level=_log_level(values["log_level"], sources["log_level"]),

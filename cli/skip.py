@@ -9,8 +9,8 @@ from cli.folder import need_folder
 from cli.reading import settings_of
 from cli.run import local_actor
 from cli.screen import next_command, talk
+from eventstore.opening import open_log
 from eventstore.reading import open_reader, read_page
-from eventstore.sqlite import SqliteLog
 from projections.catalogue import VIEWS
 from projections.skips import record_skip
 from projections.views import Checkpoint, Views
@@ -55,7 +55,7 @@ def _parked_at(views: Views, name: str) -> int | None:
 
 async def _record(context: click.Context, event: ViewEventSkipped) -> None:
     settings = settings_of(context)
-    log = await SqliteLog.open(settings.data)
+    log = await open_log(settings.data, settings.log)
     try:
         await record_skip(log, event, actor=local_actor(), at_us=time.time_ns() // 1000)
     finally:

@@ -21,8 +21,9 @@ from cli.screen import talk
 from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
+from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
-from eventstore.sqlite import SqliteLog
+from eventstore.opening import open_log
 from projections.runs import active_runs
 from projections.service import ViewService
 from projections.spending import Spending
@@ -61,7 +62,7 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
         loop.add_signal_handler(number, stop.set)
     logger = structlog.get_logger()
     async with AsyncExitStack() as stack:
-        log = await SqliteLog.open(settings.data)
+        log = await open_log(settings.data, settings.log)
         stack.push_async_callback(log.close)
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         views = await ViewService.open(settings.data)
@@ -106,7 +107,7 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
                 task.cancel()
 
 
-async def _sweep(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
+async def _sweep(log: EventLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
     """Keep the deadlines of this folder's runs, whoever drives them, until cancelled."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
@@ -128,7 +129,7 @@ async def _keep_limits(reactor: Reactor, views: ViewService) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _end_overdue(log: SqliteLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
+async def _end_overdue(log: EventLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
     for run_id in await take_in_spool(ledger, data, actor=local_actor()):
         structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
     lost = await recover(ledger, log, data=data)

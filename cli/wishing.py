@@ -13,8 +13,8 @@ from runfold.commands import Command
 from runfold.redact import secrets_of
 
 if TYPE_CHECKING:
+    from eventstore.contract import EventLog
     from eventstore.ledger import Executed, Ledger
-    from eventstore.sqlite import SqliteLog
 
 
 async def execute(
@@ -29,11 +29,11 @@ async def execute(
 
 
 @asynccontextmanager
-async def open_ledger(settings: Settings) -> AsyncGenerator[tuple["Ledger", "SqliteLog"], None]:
+async def open_ledger(settings: Settings) -> AsyncGenerator[tuple["Ledger", "EventLog"], None]:
     from eventstore.ledger import Ledger
-    from eventstore.sqlite import SqliteLog
+    from eventstore.opening import open_log
 
-    log = await SqliteLog.open(settings.data)
+    log = await open_log(settings.data, settings.log)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await end_overdue(ledger, log, settings.data)
@@ -42,7 +42,7 @@ async def open_ledger(settings: Settings) -> AsyncGenerator[tuple["Ledger", "Sql
         await log.close()
 
 
-async def end_overdue(ledger: "Ledger", log: "SqliteLog", data: Path) -> None:
+async def end_overdue(ledger: "Ledger", log: "EventLog", data: Path) -> None:
     """Whoever writes first takes in what was left for the log, and, with no server, ends what is overdue here."""
     from cli.server_lock import running_server
     from projections.runs import VIEW, active_runs

@@ -12,6 +12,7 @@ from eventstore.appending import Request, append_group, append_within, prepare
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
 from eventstore.intents import settle
+from eventstore.mirrored import refuse_mirror
 from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import NewEvent
@@ -27,6 +28,9 @@ SCHEMA = Path(__file__).with_name("schema.sql")
 class Writer:
     """One write connection, made and used in one thread only."""
 
+    writes_mirrors = False
+    """Whether it may write to a folder that only mirrors another log."""
+
     def __init__(self, data: Path, now_us: Callable[[], int]) -> None:
         """Open the log of a folder; make both where absent.
 
@@ -34,6 +38,8 @@ class Writer:
         """
         self._data = data
         self._now_us = now_us
+        if not self.writes_mirrors:
+            refuse_mirror(data)
         try:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

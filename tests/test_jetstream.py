@@ -1,10 +1,20 @@
 """The replicated log's address and subjects; what it promises is in `tests/contract`."""
 
+import asyncio
+import socket
+import sys
+import uuid
+from pathlib import Path
+
 import pytest
 
 from eventstore.jetstream.address import Address, parse_address, without_password
+from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import subject_of
-from runfold.errors import InvalidSetting
+from eventstore.writing import Writer
+from runfold.errors import BadRequest, InvalidSetting, Unavailable
+from tests.contract.jetstream import shared_cluster
+from tests.terminal import read, record, runfold
 
 
 @pytest.mark.parametrize(
@@ -45,3 +55,57 @@ def test_any_name_of_a_run_is_a_subject_of_its_own() -> None:
     for subject in subjects:
         assert subject.count(".") == 1
         assert not set(subject) & set(" *>\r\n\t")
+
+
+@pytest.fixture
+def url() -> str:
+    """A log of its own on the cluster of three."""
+    return shared_cluster().url(f"t{uuid.uuid4().hex}")
+
+
+@pytest.mark.slow
+def test_what_one_machine_records_another_shows_and_proves(tmp_path: Path, url: str) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    recorded = runfold(one, "--log", url, "run", "--", sys.executable, "-c", "print('hello'); raise SystemExit(3)")
+
+    (run,) = read(two, "--log", url, "ps")["items"]
+    # The folder knows whose mirror it is: no need to say it again.
+    status = read(two, "status", run["id"])
+    proof = runfold(two, "verify")
+
+    assert recorded.returncode == 3
+    assert (status["status"], status["reason_code"]) == ("failed", "EXIT_NONZERO")
+    assert read(one, "status", run["id"]) == status
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+
+
+@pytest.mark.slow
+def test_a_mirror_is_not_written_by_itself(tmp_path: Path, url: str) -> None:
+    assert runfold(tmp_path, "--log", url, "ingest").returncode == 0
+
+    refused = runfold(tmp_path, "redact", "r_a")
+
+    assert refused.returncode != 0
+    with pytest.raises(BadRequest, match="mirrors the replicated log"):
+        Writer(tmp_path, lambda: 0)
+
+
+@pytest.mark.slow
+def test_a_folder_with_a_log_of_its_own_is_no_mirror(tmp_path: Path, url: str) -> None:
+    record(tmp_path)
+
+    refused = runfold(tmp_path, "--log", url, "ps")
+
+    assert refused.returncode == 1, refused.stderr
+    assert "give this server a folder of its own" in refused.stderr
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = parse_address(f"nats://u:hunter2@127.0.0.1:{free.getsockname()[1]}/log")
+
+    with pytest.raises(Unavailable, match=r"no log at 127\.0\.0\.1") as refused:
+        asyncio.run(JetStreamLog.connect(address, tmp_path, patience_seconds=0.5))
+
+    assert "hunter2" not in refused.value.message

@@ -19,10 +19,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...]
     name: str = NAME
 
-
-def is_replicated(setting: str) -> bool:
-    """Whether a setting names a log that is not a file."""
-    return setting.startswith(("nats://", "tls://"))
+    @property
+    def shown(self) -> str:
+        """As it may be stored and logged: without a password."""
+        hosts = ",".join(server.partition("://")[2].rpartition("@")[2] for server in self.servers)
+        return f"{self.servers[0].partition('://')[0]}://{hosts}/{self.name}"
 
 
 def parse_address(text: str) -> Address:

@@ -34,11 +34,11 @@ class Cluster(msgspec.Struct, frozen=True):
     log_id: str
 
 
-async def connect(address: Address, *, replicas: int = REPLICAS) -> Cluster:
+async def connect(address: Address, *, replicas: int = REPLICAS, patience_seconds: float = CONNECT_SECONDS) -> Cluster:
     """Connect and make the stream where it is absent. Raises Unavailable, BadRequest."""
     client = Client()
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(patience_seconds):
             await client.connect(
                 servers=list(address.servers),
                 name="runfold",

@@ -21,10 +21,11 @@ from eventstore import reading
 from eventstore.appending import Request
 from eventstore.contract import Appended, Bounds, Page
 from eventstore.jetstream.address import Address
-from eventstore.jetstream.cluster import REPLICAS, RETRY_SECONDS, Cluster, connect, stream_state
+from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, RETRY_SECONDS, Cluster, connect, stream_state
 from eventstore.jetstream.messages import decode
 from eventstore.jetstream.mirror import Arrived, Mirror, Planned, is_behind
 from eventstore.jetstream.publishing import Publisher
+from eventstore.mirrored import Mirrored
 from eventstore.sqlite import SqliteLog, connected, hop
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded
@@ -60,14 +61,15 @@ class JetStreamLog(SqliteLog):
         data: Path,
         *,
         replicas: int = REPLICAS,
+        patience_seconds: float = CONNECT_SECONDS,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> "JetStreamLog":
         """The log at an address, mirrored in a data folder. Raises Unavailable, BadRequest."""
-        cluster = await connect(address, replicas=replicas)
+        cluster = await connect(address, replicas=replicas, patience_seconds=patience_seconds)
         made: list[Mirror] = []
 
         def open_mirror() -> sqlite3.Connection:
-            made.append(Mirror(data, now_us, cluster.log_id))
+            made.append(Mirror(data, now_us, Mirrored(address=address.shown, log_id=cluster.log_id)))
             return made[0].connection
 
         try:

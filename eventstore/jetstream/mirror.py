@@ -13,6 +13,7 @@ from eventstore.appending import Group, Head, Request, judge, look_up, store
 from eventstore.chain import data_digest, link
 from eventstore.contract import Appended
 from eventstore.jetstream.messages import FORMAT, Message
+from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.writing import Writer
 from runfold.errors import BadRequest, Conflict, LogFailed, RunfoldError
 
@@ -34,29 +35,33 @@ class Planned(msgspec.Struct, frozen=True):
 class Mirror(Writer):
     """The write side of the copy; one connection, one thread."""
 
-    def __init__(self, data: Path, now_us: Callable[[], int], log_id: str) -> None:
-        """Open or make the copy of the log `log_id`. Raises BadRequest where the folder holds another log."""
+    writes_mirrors = True
+
+    def __init__(self, data: Path, now_us: Callable[[], int], mirrored: Mirrored) -> None:
+        """Open or make the copy of a log. Raises BadRequest where the folder holds another one."""
         super().__init__(data, now_us)
         try:
             # What a power cut takes from a copy comes again from the stream.
             self.connection.execute("PRAGMA synchronous = NORMAL")
             with self._locked():
-                self._adopt(data, log_id)
+                self._adopt(data, mirrored)
         except BaseException:
             self.abandon()
             raise
         self._recorded_at_us = 0
 
-    def _adopt(self, data: Path, log_id: str) -> None:
+    def _adopt(self, data: Path, mirrored: Mirrored) -> None:
         held, position = self.connection.execute("SELECT log_id, position FROM head").fetchone()
-        if held == log_id:
-            return
-        if position:
-            raise BadRequest(
-                f"`{data}` holds the log {held}, not a copy of the replicated log {log_id}",
-                hint="give this server a folder of its own with --data",
-            )
-        self.connection.execute("UPDATE head SET log_id = ? WHERE one = 1", (log_id,))
+        if held != mirrored.log_id:
+            if position:
+                raise BadRequest(
+                    f"`{data}` holds the log {held}, not a copy of {mirrored.address} ({mirrored.log_id})",
+                    hint="give this server a folder of its own with --data",
+                )
+            note_mirrored(data, mirrored)
+            self.connection.execute("UPDATE head SET log_id = ? WHERE one = 1", (mirrored.log_id,))
+        elif mirrored_log(data) != mirrored:
+            note_mirrored(data, mirrored)
 
     @property
     def position(self) -> int:
