@@ -1,5 +1,6 @@
 """`runfold status RUN`: where a run stands, on one screen."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -8,11 +9,13 @@ from cli.archives import open_runs_or_archive
 from cli.reading import json_option, print_json, run_argument
 from cli.runs import find_run
 from cli.screen import about, colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
+from runfold.limits import words
 from runfold.report import Report
-from runfold.snapshot import Snapshot, Stats
+from runfold.snapshot import Snapshot, Spent, Stats
 from runfold.state import RESTING, Tests
 
 BAR_CHARACTERS = 32
+SPENT_SHOWN = 4
 
 
 @click.command()
@@ -67,6 +70,9 @@ def _lines(run: Snapshot, report: Report, took: str) -> list[tuple[str, str]]:
     lines.append(("Message", plain(run.message)))
     lines.append(("Error", plain(f"{run.error.code} {run.error.message}") if run.error else ""))
     lines.append(("Turns", _counts(stats, cost_too=not metrics.get("total_units"))))
+    lines.append(("Limits", _limits(run)))
+    lines.append(("Models", _spent(run.spending.by_model)))
+    lines.append(("Dearest", _spent(run.spending.by_step)))
     lines.append(("Tests", _tests(stats.tests)))
     if details.get("export_location"):
         valid = details.get("validation_passed")
@@ -75,6 +81,25 @@ def _lines(run: Snapshot, report: Report, took: str) -> list[tuple[str, str]]:
         lines.append(("Export", plain(f"{details['export_location']}   {files}") + verdict))
     lines.append(("Resume", plain(details.get("resume_command") or "")))
     return lines
+
+
+def _limits(run: Snapshot) -> str:
+    """`cost $0.90 of $1.00   time 12s of 60s`: what is used of what is allowed."""
+    return "   ".join(
+        f"{name.replace('_', ' ')} {words(name, it.spent, it.threshold)}" for name, it in run.limits.items()
+    )
+
+
+def _spent(spent: Sequence[Spent]) -> str:
+    """The first few of several; one alone says nothing that the sums do not."""
+    if len(spent) < 2:
+        return ""
+    shown = [f"{plain(it.name or 'not named', 40)} {_of_limit(it)}" for it in spent[:SPENT_SHOWN]]
+    return "   ".join(shown) + (f"   and {len(spent) - SPENT_SHOWN} more" if len(spent) > SPENT_SHOWN else "")
+
+
+def _of_limit(spent: Spent) -> str:
+    return cost(spent.cost_usd) + (f" of ${spent.limit_usd:.2f}" if spent.limit_usd is not None else "")
 
 
 def _current(details: dict[str, Any], metrics: dict[str, Any]) -> str:

@@ -107,7 +107,7 @@ class HistoryFold:
 
 VIEW = View(
     name="history",
-    revision=2,
+    revision=3,
     tables=("history", "history_runs"),
     ddl=_DDL,
     make_fold=HistoryFold,

@@ -156,7 +156,7 @@ def _reads(type_name: str) -> bool:
 
 VIEW = View(
     name="runs",
-    revision=5,
+    revision=6,
     tables=("runs",),
     ddl=_DDL,
     make_fold=RunsFold,

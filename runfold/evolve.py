@@ -86,7 +86,7 @@ from runfold.events import (
     ViewEventSkipped,
 )
 from runfold.reasons import is_open_code, sentence
-from runfold.state import Approval, LimitHit, OpenStep, OpenTurn, Repeats, Run, Status, Tests, Tokens
+from runfold.state import Approval, LimitHit, ModelUse, OpenStep, OpenTurn, Repeats, Run, Status, Tests, Tokens
 from runfold.step_states import StepEvent, count_turn, evolve_step, use
 from runfold.units import UnitEvent, action_code, evolve_units
 
@@ -95,6 +95,9 @@ CONTEXT_KEYS_MAX = 256
 LABELS_MAX = 64
 APPROVALS_KEPT_MAX = 50
 REPEATED_CHARACTERS_MAX = 200
+MODELS_MAX = 50  # Whoever names more of them has them added up as one.
+MODEL_CHARACTERS_MAX = 200
+OTHER_MODELS = "(others)"
 ACTIVE = frozenset({"running", "pausing", "cancelling", "stopping"})
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -452,6 +455,7 @@ def _counted(run: Run, event: _Counted) -> Run:
                 tokens=_sum(run.tokens, event),
                 cost_micros=cost,
                 unpriced=run.unpriced + (spent and event.cost_micros is None),
+                models=_by_model(run.models, event, is_unpriced=spent and event.cost_micros is None),
                 step_states=run.step_states if step is None else use(run.step_states, step, event),
             )
         case _:
@@ -466,6 +470,19 @@ def _sum(tokens: Tokens, usage: TokenUsage) -> Tokens:
         output_tokens=tokens.output_tokens + usage.output_tokens,
         reasoning_tokens=tokens.reasoning_tokens + usage.reasoning_tokens,
     )
+
+
+def _by_model(models: dict[str, ModelUse], usage: TokenUsage, *, is_unpriced: bool) -> dict[str, ModelUse]:
+    name = (usage.model or "")[:MODEL_CHARACTERS_MAX]
+    if name not in models and len(models) >= MODELS_MAX:
+        name = OTHER_MODELS
+    had = models.get(name, ModelUse())
+    more = ModelUse(
+        tokens=had.tokens + usage.input_tokens + usage.output_tokens,
+        cost_micros=had.cost_micros if usage.cost_micros is None else (had.cost_micros or 0) + usage.cost_micros,
+        unpriced=had.unpriced + is_unpriced,
+    )
+    return {**models, name: more}
 
 
 def _failure(event: AgentError) -> Failure:

@@ -25,6 +25,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#])")
 def markdown_report(run: Run) -> str:
     """Summary, progress, steps by state with what to do, costs by step, the graph."""
     parts = [f"# {_text(run.title or run.workflow or run.run_id)}", _summary(run), _progress(run), _limits(run)]
+    parts.append(_costs_by_model(run))
     if run.steps or run.step_states:
         parts += [_sections(run), _costs(run)]
     parts.append("## Why\n\n" + "\n".join(f"- {_text(line)}" for line in why(run)))
@@ -188,6 +189,18 @@ def _costs(run: Run) -> str:
     rows.sort(key=lambda row: row[1].cost_micros or 0, reverse=True)
     lines = [f"| {_text(name)} | {state.tokens:,} | {_cost(state.cost_micros)} |" for name, state in rows]
     return "## Costs by step\n\n| step | tokens | cost |\n|---|---|---|\n" + "\n".join(lines)
+
+
+def _costs_by_model(run: Run) -> str:
+    if not run.models:
+        return ""
+    rows = sorted(run.models.items(), key=lambda row: row[1].cost_micros or 0, reverse=True)
+    lines = [
+        f"| {_text(name) if name else 'not named'} | {used.tokens:,} | {_cost(used.cost_micros)}"
+        + (f" and {used.unpriced} reports of unknown price |" if used.unpriced and used.cost_micros else " |")
+        for name, used in rows
+    ]
+    return "## Costs by model\n\n| model | tokens | cost |\n|---|---|---|\n" + "\n".join(lines)
 
 
 def _missing(run: Run, spec: StepSpec | None) -> Sequence[str]:

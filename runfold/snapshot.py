@@ -6,10 +6,12 @@ import msgspec
 
 from runfold.envelope import time_text
 from runfold.events import Completion, Driver, Failure, Json
-from runfold.limits import measure
+from runfold.limits import has_step_limits, measure, step_limits_of
 from runfold.progress import Progress, progress
 from runfold.report import Report, duration_us, report, usd
 from runfold.state import Run, Status, Tests
+
+SPENT_STEPS_MAX = 50
 
 
 class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,22 @@ class LimitSpent(msgspec.Struct, frozen=True, kw_only=True):
     exceeded: bool
 
 
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model or one step has spent; `limit_usd` is of a step that has a limit of its own."""
+
+    name: str | None
+    tokens: int
+    cost_usd: float | None
+    limit_usd: float | None = None
+
+
+class Spending(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the tokens and the money went, the dearest first; of many steps the first 50."""
+
+    by_model: tuple[Spent, ...] = ()
+    by_step: tuple[Spent, ...] = ()
+
+
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What was said before, or on the way, of what the run will cost in all."""
 
@@ -90,6 +108,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     waiting_on: str | None
     limits: dict[str, LimitSpent]
     estimate: Expected | None = None
+    spending: Spending = Spending()
     lineage: Lineage
     steps: StepsSummary
     progress: Progress | None
@@ -127,6 +146,7 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
         waiting_on=run.waiting_on,
         limits=limits_spent(run),
         estimate=_expected(run),
+        spending=spending(run),
         lineage=Lineage(
             retry_of=run.retry_of,
             resumed_from=run.resumed_from,
@@ -171,6 +191,33 @@ def limits_spent(run: Run) -> dict[str, LimitSpent]:
         for it in measure(run, now_us=run.updated_at_us)
         if not it.reason
     }
+
+
+def spending(run: Run) -> Spending:
+    """By model and by step, as of the run's last event."""
+    models = [
+        Spent(name=name or None, tokens=used.tokens, cost_usd=usd(used.cost_micros))
+        for name, used in run.models.items()
+    ]
+    spent = [(name, it) for name, it in run.step_states.items() if it.tokens or it.cost_micros]
+    spent.sort(key=lambda pair: (-(pair[1].cost_micros or 0), -pair[1].tokens))
+    limited = has_step_limits(run)
+    steps = [
+        Spent(
+            name=name,
+            tokens=it.tokens,
+            cost_usd=usd(it.cost_micros),
+            limit_usd=_limit_usd(run, name) if limited else None,
+        )
+        for name, it in spent[:SPENT_STEPS_MAX]
+    ]
+    return Spending(
+        by_model=tuple(sorted(models, key=lambda it: (-(it.cost_usd or 0), -it.tokens))), by_step=tuple(steps)
+    )
+
+
+def _limit_usd(run: Run, step: str) -> float | None:
+    return next((it.threshold for it in step_limits_of(run, step) if it.limit == "cost"), None)
 
 
 def _expected(run: Run) -> Expected | None:

@@ -26,6 +26,14 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
         return self.input_tokens + self.output_tokens
 
 
+class ModelUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model was used for; `unpriced` counts usage that is in no cost."""
+
+    tokens: int = 0
+    cost_micros: int | None = None
+    unpriced: int = 0
+
+
 class Tests(msgspec.Struct, frozen=True, kw_only=True):
     __test__ = False
     runs: int = 0
@@ -182,6 +190,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     stop_actual: float | None = None
     tokens: Tokens = Tokens()
     cost_micros: int | None = None
+    models: dict[str, ModelUse] = {}
+    """By the model's name; empty where nobody said it."""
     files: int = 0
     tests: Tests = Tests()
     completion: Completion | None = None

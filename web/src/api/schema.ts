@@ -1460,6 +1460,13 @@ export interface components {
             progress: components["schemas"]["Progress"] | null;
             reason_code: string;
             report: components["schemas"]["Report"];
+            /**
+             * @default {
+             *       "by_model": [],
+             *       "by_step": []
+             *     }
+             */
+            spending?: components["schemas"]["Spending"];
             started_at: string | null;
             stats: components["schemas"]["Stats"];
             status: ("cancelled" | "cancelling" | "completed" | "failed" | "paused" | "pausing" | "queued" | "running" | "stopped" | "stopping") | null;
@@ -1495,6 +1502,27 @@ export interface components {
             items: components["schemas"]["Span"][];
             next_cursor: string | null;
             total: number | null;
+        };
+        /**
+         * Spending
+         * @description Where the tokens and the money went, the dearest first; of many steps the first 50.
+         */
+        Spending: {
+            /** @default [] */
+            by_model?: components["schemas"]["Spent"][];
+            /** @default [] */
+            by_step?: components["schemas"]["Spent"][];
+        };
+        /**
+         * Spent
+         * @description What one model or one step has spent; `limit_usd` is of a step that has a limit of its own.
+         */
+        Spent: {
+            cost_usd: number | null;
+            /** @default null */
+            limit_usd?: number | null;
+            name: string | null;
+            tokens: number;
         };
         /**
          * Spread
