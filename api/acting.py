@@ -9,7 +9,7 @@ from aiohttp import web
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY, Route
-from api.service import SERVICE, known_run, unknown_run
+from api.service import SERVICE, Service, known_run, unknown_run
 from eventstore.ledger import Executed
 from projections.past import At, state_at
 from runfold import commands
@@ -33,6 +33,7 @@ from runfold.reporting import (
     open_command,
 )
 from runfold.snapshot import Snapshot, snapshot
+from runfold.state import Run
 
 KEY_LENGTH_MAX = 255
 
@@ -112,13 +113,17 @@ def command_id_of(request: web.Request) -> str:
 
 def key_of(request: web.Request) -> str | None:
     """The id of a command that may come again; None where no key says so, which spares the ledger a lookup."""
+    return key_for(request, request.path)
+
+
+def key_for(request: web.Request, path: str) -> str | None:
+    """The same for one of several commands of a request, which `path` tells apart."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not 0 < len(key) <= KEY_LENGTH_MAX:
         raise BadRequest("the Idempotency-Key is empty or too long", hint=f"1 to {KEY_LENGTH_MAX} characters")
-    tenant = request[SCOPE].tenant
-    return keyed_command_id(tenant, request.method, request.path, key)
+    return keyed_command_id(request[SCOPE].tenant, request.method, path, key)
 
 
 async def _control(request: web.Request, body: ControlBody) -> web.Response:
@@ -142,11 +147,16 @@ async def _execute(request: web.Request, run_id: str, command: commands.Command,
     )
 
 
-async def snapshot_response(request: web.Request, executed: Executed, *, status: int) -> web.Response:
+async def run_after(service: Service, executed: Executed) -> tuple[Run, int]:
     """The run right after the command: sent again, the command gets that answer again, wherever the run is now."""
-    run, position = executed.run, max((event.position for event in executed.events), default=None)
+    position = max((event.position for event in executed.events), default=None)
     if executed.duplicate or position is None:
-        run, position = await state_at(request.app[SERVICE].log, run.run_id, At(position=position))
+        return await state_at(service.log, executed.run.run_id, At(position=position))
+    return executed.run, position
+
+
+async def snapshot_response(request: web.Request, executed: Executed, *, status: int) -> web.Response:
+    run, position = await run_after(request.app[SERVICE], executed)
     answer: Any = snapshot(run, position=position)
     headers = {"Location": f"/api/runs/{run.run_id}", "ETag": f'"{run.version}"'}
     return json_response(answer, status=status, headers=headers)

@@ -9,7 +9,9 @@ from aiohttp import web
 from api import (
     acting,
     admin,
+    annotating,
     approvals,
+    bulk,
     dashboard,
     explaining,
     files,
@@ -43,6 +45,8 @@ ROUTES: tuple[Route, ...] = (
     *explaining.ROUTES,
     *launching.ROUTES,
     *acting.ROUTES,
+    *annotating.ROUTES,
+    *bulk.ROUTES,
     *retrying.ROUTES,
     *steps.ROUTES,
     *approvals.ROUTES,

@@ -1,13 +1,22 @@
 """What explains a run: its Markdown report, the causes of its status, and what another run did otherwise."""
 
+import msgspec
 from aiohttp import web
 
 from api.answers import json_response
 from api.guard import SCOPE
-from api.routes import Route
+from api.routes import QUERY, Route
 from api.service import SERVICE, Service, known_run
+from projections.past import At, not_there_yet, parse_at
 from runfold.difference import Difference, Side, difference
 from runfold.markdown import Why, explain, markdown_report
+
+
+class DiffQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The moments at which the first and the second run are looked at, as `at` of a run; now where left out."""
+
+    at: str | None = None
+    other_at: str | None = None
 
 
 async def get_report(request: web.Request) -> web.Response:
@@ -21,16 +30,20 @@ async def get_why(request: web.Request) -> web.Response:
 
 
 async def get_difference(request: web.Request) -> web.Response:
-    service, tenant = request.app[SERVICE], request[SCOPE].tenant
-    a, b = [await _side(service, request.match_info[name], tenant) for name in ("run_id", "other_id")]
+    service, tenant, query = request.app[SERVICE], request[SCOPE].tenant, request[QUERY]
+    a = await _side(service, request.match_info["run_id"], query.at, tenant)
+    b = await _side(service, request.match_info["other_id"], query.other_at, tenant)
     return json_response(difference(a, b))
 
 
-async def _side(service: Service, run_id: str, tenant: str) -> Side:
+async def _side(service: Service, run_id: str, moment: str | None, tenant: str) -> Side:
     await known_run(service, run_id, tenant)
-    side = Side(run_id)
-    async for page in service.log.read(stream=run_id):
+    at = At() if moment is None else parse_at(moment)
+    side = Side(run_id, at.holds)
+    async for page in service.log.read(stream=run_id, upto=at.position):
         side.add(page.events)
+    if side.run.version == 0:
+        raise not_there_yet(run_id)
     return side
 
 
@@ -58,8 +71,9 @@ ROUTES: tuple[Route, ...] = (
         path="/api/runs/{run_id}/diff/{other_id}",
         operation="get_difference",
         handler=get_difference,
-        summary="Where two runs part, and what each then made, took and cost",
+        summary="Where two runs, or two moments of one, part, and what each then made, took and cost",
         needs="viewer",
+        query=DiffQuery,
         answer=Difference,
     ),
 )

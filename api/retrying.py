@@ -9,7 +9,8 @@ from api.acting import command_id_of
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY, Route
-from api.service import SERVICE, known_run
+from api.service import SERVICE, Service, known_run
+from api.sessions import Scope
 from projections.origin import origin_of
 from runfold.commands import Command, OpenReported, Queue
 from runfold.envelope import run_id_of
@@ -33,9 +34,15 @@ async def post_retry(request: web.Request) -> web.Response:
     body: RetryBody = request[BODY]
     service, scope = request.app[SERVICE], request[SCOPE]
     run = await known_run(service, request.match_info["run_id"], scope.tenant)
-    plan = plan_retry(run, body.from_step)
     if body.plan:
-        return json_response(answer_of(plan))
+        return json_response(answer_of(plan_retry(run, body.from_step)))
+    answer = await retry(service, scope, run, body, command_id_of(request))
+    return json_response(answer, status=202, headers={"Location": f"/api/runs/{answer.new_run_id}"})
+
+
+async def retry(service: Service, scope: Scope, run: Run, body: RetryBody, command_id: str) -> RetryAnswer:
+    """Open the new run, whose id follows from the command's. Raises what speaks against it."""
+    plan = plan_retry(run, body.from_step)
     _check(run, body)
     origin = await origin_of(service.log, run.run_id)
     order = retry_order(origin.order, run, plan, payload=body.payload)
@@ -43,12 +50,18 @@ async def post_retry(request: web.Request) -> web.Response:
     command: Command = Queue(queued=order, reused=reused)
     if run.driver == "reported":
         command = OpenReported(queued=order, reused=reused)
-    command_id = command_id_of(request)
     run_id = run_id_of(uuid.UUID(command_id))
     await service.ledger.execute(
         run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant, cause=origin.ended_by
     )
-    return json_response(answer_of(plan, run_id), status=202, headers={"Location": f"/api/runs/{run_id}"})
+    return answer_of(plan, run_id)
+
+
+async def check_retry(service: Service, run: Run) -> None:
+    """Raises what speaks against a retry of the run as a whole."""
+    _check(run, RetryBody())
+    origin = await origin_of(service.log, run.run_id)
+    retry_order(origin.order, run, plan_retry(run, None))
 
 
 def _check(run: Run, body: RetryBody) -> None:

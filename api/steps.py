@@ -3,12 +3,11 @@
 import msgspec
 from aiohttp import web
 
-from api.acting import command_id_of
+from api.acting import command_id_of, run_after
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY, Route
 from api.service import SERVICE, known_run
-from projections.past import At, state_at
 from runfold.commands import Command, StartStep
 from runfold.step_wishes import StepAnswer, StepsWish, StepWish, step_answer, step_command, steps_command
 
@@ -31,10 +30,7 @@ async def _act(request: web.Request, command: Command) -> web.Response:
     executed = await service.ledger.execute(
         run_id, command, command_id=command_id_of(request), actor=scope.actor, tenant=scope.tenant
     )
-    run, position = executed.run, max((event.position for event in executed.events), default=None)
-    if executed.duplicate or position is None:
-        # Sent again, it gets the same answer again, wherever the run is now.
-        run, position = await state_at(service.log, run_id, At(position=position))
+    run, position = await run_after(service, executed)
     return json_response(step_answer(run, [event.event() for event in executed.events], position=position))
 
 

@@ -71,13 +71,19 @@ def _recorded_as(runs: Runs, run_id: str) -> str | None:
 
 @click.command()
 @click.argument("first", metavar="A", type=RunId())
-@click.argument("second", metavar="B", type=RunId())
+@click.argument("second", metavar="[B]", type=RunId(), required=False)
+@click.option("--at", metavar="POSITION|TIME", help="A as it was: 1234, v7, or 2026-01-31T12:00:00Z.")
+@click.option("--other-at", metavar="POSITION|TIME", help="B as it was.")
 @json_option
 @click.pass_context
-def diff(context: click.Context, *, first: str, second: str, as_json: bool) -> None:
-    """Show where two runs part, and what each then made, took and cost."""
+def diff(
+    context: click.Context, *, first: str, second: str | None, at: str | None, other_at: str | None, as_json: bool
+) -> None:
+    """Show where two runs, or two moments of A, part, and what each then made, took and cost."""
     with open_runs(settings_of(context)) as runs:
-        found = runs.difference(find_run(runs, first).id, find_run(runs, second).id)
+        a = find_run(runs, first)
+        b = a if second is None else find_run(runs, second)
+        found = runs.difference(a.id, b.id, at=at, other_at=other_at)
     if as_json:
         print_json(found)
         return

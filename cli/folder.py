@@ -134,10 +134,12 @@ class FolderRuns:
 
         return explain(self._fold(run_id))
 
-    def difference(self, a: str, b: str) -> "Difference":
+    def difference(self, a: str, b: str, *, at: str | None, other_at: str | None) -> "Difference":
+        from projections.past import At, not_there_yet, parse_at
         from runfold.difference import Side, difference
 
-        sides = Side(a), Side(b)
+        moments = [At() if moment is None else parse_at(moment) for moment in (at, other_at)]
+        sides = Side(a, moments[0].holds), Side(b, moments[1].holds)
         connection = open_reader(self._settings.data)
         try:
             for side in sides:
@@ -145,6 +147,8 @@ class FolderRuns:
                 while (page := read_page(connection, after=after, stream=side.run.run_id)).events:
                     side.add(page.events)
                     after = page.scanned_to
+                if side.run.version == 0:
+                    raise not_there_yet(side.run.run_id)
         finally:
             connection.close()
         return difference(*sides)

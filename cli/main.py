@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pause": ("cli.act", "pause", "Pause a run at its next turn"),
     "resume": ("cli.act", "resume", "Let a paused or stopped run go on"),
     "retry": ("cli.retry", "retry", "Try a run again, whole or from a step"),
+    "note": ("cli.annotate", "note", "Add a note to a run"),
+    "label": ("cli.annotate", "label", "Label a run, or change its title"),
     "step": ("cli.step", "step", "Start, complete, fail, skip, rerun or reset a step"),
     "complete": ("cli.ending", "complete", "Complete a run that is driven by hand"),
     "fail": ("cli.ending", "fail", "Fail a run that is driven by hand"),

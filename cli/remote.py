@@ -21,6 +21,7 @@ from projections.run_list import LIMIT_MAX, RunFilter, RunList
 from projections.steps import StepItem, StepList
 from projections.usage import CostList
 from runfold import errors
+from runfold.commands import Annotate
 from runfold.difference import Difference
 from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
@@ -155,8 +156,9 @@ class RemoteRuns:
     def why(self, run_id: str) -> Why:
         return msgspec.json.decode(self._get(f"/api/runs/{run_id}/why"), type=Why)
 
-    def difference(self, a: str, b: str) -> Difference:
-        return msgspec.json.decode(self._get(f"/api/runs/{a}/diff/{b}"), type=Difference)
+    def difference(self, a: str, b: str, *, at: str | None, other_at: str | None) -> Difference:
+        moments = {name: value for name, value in (("at", at), ("other_at", other_at)) if value is not None}
+        return msgspec.json.decode(self._get(f"/api/runs/{a}/diff/{b}", moments), type=Difference)
 
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
         failures = 0
@@ -184,6 +186,10 @@ class RemoteRuns:
         answer = self._post(f"/api/runs/{run_id}/control", {"action": action, **given})
         return msgspec.json.decode(answer, type=Snapshot)
 
+    def annotate(self, run_id: str, command: Annotate) -> Snapshot:
+        said = {name: value for name, value in msgspec.structs.asdict(command).items() if value not in (None, "", {})}
+        return msgspec.json.decode(self._send("PATCH", f"/api/runs/{run_id}", said), type=Snapshot)
+
     def change_steps(self, run_id: str, step: str | None, wish: StepWish | StepsWish) -> StepAnswer:
         path = f"/api/runs/{run_id}/steps" + ("" if step is None else f"/{quote(step, safe='')}")
         said = {name: value for name, value in msgspec.structs.asdict(wish).items() if value not in (None, "", {})}
@@ -201,8 +207,11 @@ class RemoteRuns:
             self._connection.close()
 
     def _post(self, path: str, body: dict[str, Any]) -> bytes:
+        return self._send("POST", path, body)
+
+    def _send(self, method: str, path: str, body: dict[str, Any]) -> bytes:
         key = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        return self._ask("POST", path, body=msgspec.json.encode(body), headers=key)
+        return self._ask(method, path, body=msgspec.json.encode(body), headers=key)
 
     def _get(self, path: str, query: dict[str, Any] | None = None) -> bytes:
         return self._ask("GET", path + (f"?{urlencode(query, doseq=True)}" if query else ""))

@@ -88,7 +88,9 @@ class Runs(Protocol):
 
     def why(self, run_id: str) -> "Why": ...
 
-    def difference(self, a: str, b: str) -> "Difference": ...
+    def difference(self, a: str, b: str, *, at: str | None, other_at: str | None) -> "Difference":
+        """The moments are as in `get_run_at`; now where they are None."""
+        ...
 
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
         """The run's events from a position on; ends when all are delivered and the run rests."""

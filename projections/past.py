@@ -71,6 +71,10 @@ async def state_at(log: EventLog, run_id: str, at: At, *, tenant: str | None = N
     return past.found()
 
 
+def not_there_yet(run_id: str) -> NotFound:
+    return NotFound(f"run `{run_id}` was not there yet", hint="choose a later moment", run_id=run_id)
+
+
 class _Past:
     def __init__(self, run_id: str, at: At, tenant: str | None) -> None:
         self._at = at
@@ -88,5 +92,5 @@ class _Past:
     def found(self) -> tuple[Run, int]:
         run = self._run
         if run.version == 0 or (self._tenant is not None and run.tenant != self._tenant):
-            raise NotFound(f"run `{run.run_id}` was not there yet", hint="choose a later moment", run_id=run.run_id)
+            raise not_there_yet(run.run_id)
         return run, self._position

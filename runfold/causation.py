@@ -46,6 +46,7 @@ from runfold.events import (
     StepReset,
     StepSkipped,
     StepStarted,
+    TitleChanged,
     ToolCalled,
     ToolReturned,
     TurnCancelled,
@@ -91,7 +92,9 @@ def cause_of(
     `previous`: the last event of the same append that this one may follow from; `unasked`: a person's own first word.
     """
     match event:
-        case None | RunQueued() | LabelChanged() | NoteAdded() | CommandRefused() | LateEventRejected():
+        case (
+            None | RunQueued() | LabelChanged() | TitleChanged() | NoteAdded() | CommandRefused() | LateEventRejected()
+        ):
             return None
         case RunArchived() | EventRedacted():
             return None

@@ -261,13 +261,12 @@ class ResetAll(_Command, frozen=True):
     reason: str = ""
 
 
-class AddNote(_Command, frozen=True):
-    text: str
+class Annotate(_Command, frozen=True):
+    """What people write on a run, whatever its status: None takes a label away, and leaves the title as it is."""
 
-
-class ChangeLabel(_Command, frozen=True):
-    key: str
-    value: str | None = None
+    title: str | None = None
+    labels: dict[str, str | None] = {}
+    note: str = ""
 
 
 Command: TypeAlias = (
@@ -275,5 +274,5 @@ Command: TypeAlias = (
     | Cancel | Cancelled | Complete | Fail | Stop | ReleaseClaim | LoseClaim | CheckLimits
     | RequestApproval | Grant | Deny | Expire
     | StartStep | CompleteStep | FailStep | SkipStep | MarkRerun | ResetStep | ResetAll
-    | AddNote | ChangeLabel
+    | Annotate
 )  # fmt: skip

@@ -4,13 +4,13 @@ from typing import Any, NoReturn, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
+from runfold.annotating import annotate
 from runfold.approvals import ask_to_start, deny, expire, expire_overdue, grant, request
 from runfold.closing import close_tools
 from runfold.commands import (
-    AddNote,
+    Annotate,
     Cancel,
     Cancelled,
-    ChangeLabel,
     CheckLimits,
     Claim,
     Command,
@@ -46,8 +46,6 @@ from runfold.ending import check_claim, complete, fail, lose_claim, release_clai
 from runfold.errors import AlreadyFinal, BadRequest, NotAllowed, NotFound
 from runfold.events import (
     Event,
-    LabelChanged,
-    NoteAdded,
     RunClaimed,
     RunPaused,
     RunQueued,
@@ -75,9 +73,9 @@ def decide(run: Run, command: Command, now_us: int) -> Events:
         case Queue() | StartHere() | OpenReported():
             _check_opening(command.queued)
             return _with_question(run, command, _open(run, command), now_us)
-        case AddNote() | ChangeLabel():
+        case Annotate():
             _check_known(run)
-            return _annotate(run, command)
+            return annotate(run, command)
         case Cancel() | Cancelled() if run.status == "cancelled":
             # A second Cancel is a wish already granted: answer with silence, not an error, so retries are safe.
             return ()
@@ -220,18 +218,6 @@ def _with_question(run: Run, command: Queue | StartHere | OpenReported, opened: 
 
 def _driven_by(queued: RunQueued, driver: Any) -> RunQueued:
     return queued if queued.driver == driver else replace(queued, driver=driver)
-
-
-def _annotate(run: Run, command: AddNote | ChangeLabel) -> Events:
-    if isinstance(command, AddNote):
-        return (NoteAdded(text=command.text),)
-    if run.labels.get(command.key) == command.value:
-        return ()
-    if command.value is not None and command.key not in run.labels and len(run.labels) >= LABELS_MAX:
-        raise NotAllowed(
-            f"run `{run.run_id}` has {LABELS_MAX} labels", hint="remove one, or change one", run_id=run.run_id
-        )
-    return (LabelChanged(key=command.key, value=command.value),)
 
 
 def _claim(run: Run, command: Claim) -> Events:

@@ -1,6 +1,6 @@
 """What two runs did differently: where they part, and what each then made, took and cost."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import zip_longest
 
 import msgspec
@@ -98,15 +98,17 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Side:
-    """One run on its way through its events, in order."""
+    """One run on its way through its events, in order, as far as the moment at which it is looked at."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, holds: Callable[[Recorded], bool] = lambda _: True) -> None:
+        """`holds`: whether an event had happened at that moment."""
+        self._holds = holds
         self.run: Run = new_run(run_id)
         self.deeds: list[Deed] = []
         self.files: dict[str, tuple[int | None, str | None]] = {}
 
     def add(self, events: Iterable[Recorded]) -> None:
-        for recorded in events:
+        for recorded in filter(self._holds, events):
             self.run = evolve_recorded(self.run, recorded)
             if event_class(recorded.type) not in _CLASSES or recorded.type in _NOISE:
                 continue

@@ -554,6 +554,10 @@ class LabelChanged(_Event, frozen=True):
     value: str | None = None
 
 
+class TitleChanged(_Event, frozen=True):
+    title: str
+
+
 class Telemetry(_Reported, frozen=True):
     name: str
     data: Json = None
@@ -653,7 +657,7 @@ Activity: TypeAlias = (
 Usage: TypeAlias = TokenUsage | CostEstimated
 Output: TypeAlias = SubprocessOutput
 Audit: TypeAlias = (
-    ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired | NoteAdded | LabelChanged
+    ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired | NoteAdded | LabelChanged | TitleChanged
     | TelemetryRejected | EventRedacted | RunArchived | TokenCreated | TokenRevoked | Anchor | LogTrimmed
     | ViewEventSkipped | LateEventRejected | CommandRefused
 )  # fmt: skip

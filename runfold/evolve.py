@@ -66,6 +66,7 @@ from runfold.events import (
     TelemetryRejected,
     TestRunCompleted,
     TestRunStarted,
+    TitleChanged,
     TokenCreated,
     TokenRevoked,
     TokenUsage,
@@ -195,6 +196,8 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
         case ContextSet():
             known = event.key in run.context or len(run.context) < CONTEXT_KEYS_MAX
             return replace(run, context={**run.context, event.key: event.value}) if known else run
+        case TitleChanged():
+            return replace(run, title=event.title)
         case LabelChanged():
             labels = {key: value for key, value in run.labels.items() if key != event.key}
             full = len(labels) >= LABELS_MAX

@@ -122,6 +122,13 @@ COMMANDS: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"action": "fail", "reason_code": "SYS_A", "message": "b"},
     ],
     ("POST", "/api/runs/{run_id}/approvals"): [{"summary": "a"}, {"summary": "a", "amount_usd": 1}, {"summary": "b"}],
+    ("PATCH", "/api/runs/{run_id}"): [{"title": "b"}, {"title": "c"}, {"title": "b", "note": "n"}],
+    ("POST", "/api/runs/{run_id}/notes"): [{"text": "a"}, {"text": "b"}],
+    ("POST", "/api/runs/bulk"): [
+        {"action": "cancel", "ids": ["{run_id}"]},
+        {"action": "pause", "ids": ["{run_id}"]},
+        {"action": "cancel", "ids": ["{run_id}"], "reason": "b"},
+    ],
     ("DELETE", "/api/runs/{run_id}"): [{"reason": "a"}, {}, {"reason": "b"}],
     ("POST", "/api/runs/{run_id}/steps"): [{"action": "reset"}, {"action": "reset", "reason": "b"}],
     ("POST", "/api/runs/{run_id}/steps/{step}"): [{"action": "rerun"}, {"action": "reset"}, {"action": "start"}],
@@ -155,7 +162,8 @@ async def test_a_key_sent_again_gets_the_first_answer_and_with_another_body_none
 ) -> None:
     run_id = await served.open_run(title="a")
     key = {"Idempotency-Key": "k"}
-    first, *others = COMMANDS[method, path]
+    bodies = msgspec.json.encode(COMMANDS[method, path]).replace(b"{run_id}", run_id.encode())
+    first, *others = msgspec.json.decode(bodies)
     await prepare(served, run_id, path)
     path = path.replace("{run_id}", run_id).replace("{step}", "a").replace("{approval_id}", "a1")
 

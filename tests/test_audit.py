@@ -19,10 +19,10 @@ from eventstore.sqlite3_module import sqlite3
 from projections.audit import GROUPS, AuditFilter, AuditItem, count_audit, find_audit
 from projections.drift import Drift
 from projections.views import Views
-from runfold.commands import AddNote, Cancel, Complete
+from runfold.commands import Annotate, Cancel, Complete
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
 from runfold.errors import BadRequest, RunfoldError
-from runfold.events import CancelRequested, EventRedacted, FileWritten, Message, event_class
+from runfold.events import CancelRequested, Event, EventRedacted, FileWritten, Message, event_class
 from tests.histories import all_events, new_event, write_histories
 from tests.ledgers import act, opened
 from tests.served import OTHER, VIEWER, serving
@@ -160,7 +160,7 @@ async def test_who_cancelled_and_which_runs_wrote_a_file_is_one_question(tmp_pat
 
 
 async def test_what_was_redacted_is_gone_and_a_fold_anew_agrees(log: SqliteLog, tmp_path: Path) -> None:
-    secret = [FileWritten(path="src/hunter2.py"), Message(text="hunter2"), Message(text="harmless")]
+    secret: list[Event] = [FileWritten(path="src/hunter2.py"), Message(text="hunter2"), Message(text="harmless")]
     new = [new_event(event, at_us=1, tenant="default") for event in secret]
     first = await log.append("r_a", new, expected=0)
     views = Views.open(tmp_path)
@@ -204,7 +204,7 @@ async def test_a_tenant_sees_only_its_own_audit_over_http(tmp_path: Path) -> Non
     async with serving(tmp_path) as served:
         mine = await served.open_run(title="mine")
         theirs = await served.open_run(token=OTHER, title="theirs")
-        await served.ledger.execute(mine, AddNote(text="kept"), actor="user:anna", tenant="default")
+        await served.ledger.execute(mine, Annotate(note="kept"), actor="user:anna", tenant="default")
 
         own = await (await served.ask("GET", "/api/audit", token=VIEWER)).json()
         others = await (await served.ask("GET", "/api/audit?class=lifecycle,audit", token=OTHER)).json()

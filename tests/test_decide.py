@@ -239,7 +239,7 @@ def test_final_is_final_and_says_how_to_start_again(end: Any, command: Any) -> N
 def test_notes_and_labels_are_taken_also_at_the_end() -> None:
     run = after(reported(), c.Complete())
 
-    assert after(c.AddNote(text="n"), c.ChangeLabel(key="k", value="v"), run=run).labels == {"k": "v"}
+    assert after(c.Annotate(note="n"), c.Annotate(labels={"k": "v"}), run=run).labels == {"k": "v"}
 
 
 def test_completing_copies_what_the_workflow_kept() -> None:

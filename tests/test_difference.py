@@ -145,6 +145,25 @@ async def test_the_api_explains_a_run_and_hides_those_of_others(tmp_path: Path) 
         assert hidden == [404, 404, 404]
 
 
+async def test_two_moments_of_one_run_are_compared_as_two_runs_are(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        run_id = await served.open_run(title="t")
+        await served.report(run_id, note(1))
+        await served.report(run_id, note(2))
+        await served.control(run_id, "complete")
+
+        async def ask(query: str) -> Any:
+            return await (await served.ask("GET", f"/api/runs/{run_id}/diff/{run_id}?{query}")).json()
+
+        same, apart, none = await ask(""), await ask("at=v3"), await ask("at=1970-01-02")
+
+    assert (same["divergence"], same["status"]) == (None, {"a": "completed", "b": "completed"})
+    assert apart["status"] == {"a": "running", "b": "completed"}
+    assert (apart["divergence"]["after"], apart["divergence"]["a"]) == (3, None)
+    assert "message 2" in apart["divergence"]["b"]["text"]
+    assert (none["status"], none["detail"]) == (404, f"run `{run_id}` was not there yet")
+
+
 @pytest.mark.slow
 def test_a_report_is_written_to_a_file_and_two_runs_are_compared_on_a_terminal(tmp_path: Path) -> None:
     record(tmp_path, "raise SystemExit(3)")

@@ -48,6 +48,9 @@ GUARDED = {
     ("GET", "/api/runs/{run_id}/artifacts/{artifact}"): "viewer",
     ("PUT", "/api/runs/{run_id}/artifacts/{artifact}"): "operator",
     ("POST", "/api/runs/{run_id}/heartbeat"): "operator",
+    ("PATCH", "/api/runs/{run_id}"): "operator",
+    ("POST", "/api/runs/{run_id}/notes"): "operator",
+    ("POST", "/api/runs/bulk"): "operator",
     ("POST", "/api/runs/{run_id}/control"): "operator",
     ("GET", "/api/audit"): "viewer",
     ("GET", "/api/costs"): "viewer",
@@ -182,12 +185,14 @@ async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(s
         "{step}": {"action": "start"},
         "approvals": {"summary": "go on?"},
         "{approval_id}": {"decision": "deny"},
+        "notes": {"text": "a"},
     }
 
     for method, path in GUARDED:
         if "{run_id}" not in path:
             continue
         body: dict[str, Any] = {} if method in ("GET", "HEAD") else {"json": bodies.get(path.rpartition("/")[2], {})}
+        body = {"json": {"title": "a"}} if method == "PATCH" else body
         foreign = await served.ask(method, _real(path, run_id), **body)
         missing = await served.ask(method, _real(path, unknown), **body)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.ledger import Executed
-from runfold.commands import AddNote, Cancel, Command, Complete, Pause, Resume
+from runfold.commands import Annotate, Cancel, Command, Complete, Pause, Resume
 from runfold.envelope import derived_id
 from runfold.errors import AlreadyFinal, BadRequest, EventIdConflict, KeyReused, NotFound, TooLarge
 from tests.ledgers import RUN, act, messages, new_ids, opened, say, stored
@@ -14,12 +14,12 @@ from tests.processes import output_of
 
 KEY = str(uuid.uuid4())
 IDS = new_ids(2)
-RETRIES = {
-    "a command with its key": (AddNote(text="n"), KEY, ()),
-    "a pause with its key": (Pause(reason="r"), KEY, ()),
-    "events with their ids": (say("a", "b"), None, IDS),
-    "events with a key": (say("a", "b"), KEY, ()),
-    "events with key and ids": (say("a", "b"), KEY, IDS),
+RETRIES: dict[str, tuple[Command, str | None, list[str | None]]] = {
+    "a command with its key": (Annotate(note="n"), KEY, []),
+    "a pause with its key": (Pause(reason="r"), KEY, []),
+    "events with their ids": (say("a", "b"), None, [*IDS]),
+    "events with a key": (say("a", "b"), KEY, []),
+    "events with key and ids": (say("a", "b"), KEY, [*IDS]),
     "events of which one has an id": (say("a", "b"), None, [None, IDS[1]]),
 }
 
@@ -63,14 +63,14 @@ async def test_a_retry_from_another_process_gets_the_original_answer(tmp_path: P
 
 @pytest.mark.parametrize(
     "other",
-    [AddNote(text="other"), Pause(reason="r"), say("n"), Complete()],
+    [Annotate(note="other"), Pause(reason="r"), say("n"), Complete()],
     ids=["text", "command", "events", "end"],
 )
 async def test_a_command_id_used_for_something_else_is_refused_and_nothing_is_stored(
     tmp_path: Path, other: Command
 ) -> None:
     async with opened(tmp_path) as ledger:
-        await act(ledger, AddNote(text="n"), command_id=KEY)
+        await act(ledger, Annotate(note="n"), command_id=KEY)
         before = stored(tmp_path)
 
         with pytest.raises(KeyReused, match=RUN):

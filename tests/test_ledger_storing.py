@@ -9,7 +9,7 @@ import pytest
 from eventstore import blobs
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
-from runfold.commands import AddNote, OpenReported
+from runfold.commands import Annotate, OpenReported
 from runfold.errors import EventIdConflict
 from runfold.events import Message, NoteAdded, RunQueued
 from runfold.redact import REDACTED, Redactor
@@ -34,7 +34,7 @@ async def test_a_secret_is_not_stored_whatever_the_source_and_a_retry_is_still_k
     opening = OpenReported(queued=RunQueued(driver="reported", title=f"t {SECRET}", context={SECRET: [SECRET]}))
     opened = await act(ledger, opening)
     first = await act(ledger, say(f"it is {SECRET}!"), ids=[name])
-    note = await act(ledger, AddNote(text=SECRET))
+    note = await act(ledger, Annotate(note=SECRET))
     again = await act(ledger, say(f"it is {SECRET}!"), ids=[name])
     with pytest.raises(EventIdConflict):
         await act(ledger, say(f"it is {REDACTED}!"), ids=[name])

@@ -13,7 +13,7 @@ from eventstore.ledger import CONTENTION_SECONDS, Executed, Ledger
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.verifying import Proof
-from runfold.commands import AddNote, Complete, Pause, Resume
+from runfold.commands import Annotate, Complete, Pause, Resume
 from runfold.envelope import NewEvent
 from runfold.errors import Contended, EventIdConflict, RunfoldError
 from tests.ledgers import RUN, act, messages, new_ids, opened, say, stored
@@ -124,7 +124,7 @@ async def test_a_retry_beside_its_original_gets_the_same_answer(tmp_path: Path) 
     (name,) = new_ids(1)
     async with opened(tmp_path) as ledger:
         answers = await asyncio.gather(*(act(ledger, say("a"), ids=[name]) for _ in range(10)))
-        notes = await asyncio.gather(*(act(ledger, AddNote(text="n"), command_id=name) for _ in range(10)))
+        notes = await asyncio.gather(*(act(ledger, Annotate(note="n"), command_id=name) for _ in range(10)))
 
     assert {answer.events for answer in answers} == {answers[0].events}
     assert [answer.duplicate for answer in answers] == [False] + [True] * 9

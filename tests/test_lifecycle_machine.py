@@ -77,8 +77,8 @@ steps = st.one_of(
     st.builds(c.Stop, claim=maybe_claims),
     st.builds(c.ReleaseClaim, claim=claims),
     st.builds(c.LoseClaim, claim=claims),
-    st.builds(c.AddNote, text=st.just("n")),
-    st.builds(c.ChangeLabel, key=st.just("k"), value=st.sampled_from([None, "v"])),
+    st.builds(c.Annotate, note=st.just("n")),
+    st.builds(c.Annotate, labels=st.fixed_dictionaries({"k": st.sampled_from([None, "v"])})),
 )
 
 

@@ -54,6 +54,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
         ["why", "OLDEST"],
         ["why", "@last"],
         ["diff", "OLDEST", "@last"],
+        ["diff", "OLDEST", "--at", "v5", "--other-at", "v9"],
+        ["label", "OLDEST"],
         ["events", "OLDEST"],
         ["events", "OLDEST", "--causes", "4"],
         ["events", "OLDEST", "--limit", "7"],
@@ -136,6 +138,25 @@ def test_a_running_run_is_cancelled_through_its_server(served: tuple[Path, str])
         assert waited.returncode == 143
         assert driver.wait(30) == 143
         assert read(data, "history", run_id)["items"][-2]["actor"] == "user:admin"
+
+
+def test_a_run_is_labelled_and_noted_through_its_server_as_without_one(served: tuple[Path, str]) -> None:
+    data, url = served
+    second = read(data, "ps")["items"][1]["id"]
+    ways: tuple[dict[str, str], ...] = ({}, {"RUNFOLD_URL": url})
+
+    for more in ways:
+        noted = runfold(data, "note", second, "looked", "at", **more)
+        labelled = read(data, "label", second, "team=core", "x=1", "--title", "better", **more)
+        removed = read(data, "label", second, "--remove", "team", **more)
+        refused = runfold(data, "label", second, "team", **more)
+
+        assert (noted.returncode, noted.stdout) == (0, ""), noted.stderr
+        assert labelled == {"id": second, "title": "better", "labels": {"team": "core", "x": "1"}}
+        assert removed["labels"] == {"x": "1"}
+        assert "`team` is no label" in refused.stderr
+    notes = read(data, "events", second, "--type", "note_added")["items"]
+    assert [item["data"]["text"] for item in notes] == ["looked at"] * 2
 
 
 def test_a_refusal_of_the_server_arrives_with_its_hint(served: tuple[Path, str]) -> None:

@@ -224,7 +224,8 @@ export interface paths {
         delete: operations["cancel_run"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change the run's title and labels, or add a note */
+        patch: operations["describe_run"];
         trace?: never;
     };
     "/api/runs/{run_id}/approvals": {
@@ -321,7 +322,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Where two runs part, and what each then made, took and cost */
+        /** Where two runs, or two moments of one, part, and what each then made, took and cost */
         get: operations["get_difference"];
         put?: never;
         post?: never;
@@ -394,6 +395,23 @@ export interface paths {
         get: operations["get_history"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/notes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add a note to the run */
+        post: operations["add_note"];
         delete?: never;
         options?: never;
         head?: never;
@@ -566,6 +584,23 @@ export interface paths {
         get: operations["get_why"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Cancel, pause, resume or retry up to 200 runs, or say what that would do */
+        post: operations["act_on_runs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -903,6 +938,77 @@ export interface components {
             next_cursor: string | null;
             total: number | null;
         };
+        /**
+         * BulkAnswer
+         * @description `matched` runs were meant, of which `items` are the first; `counts` counts these by outcome.
+         */
+        BulkAnswer: {
+            /** @enum {unknown} */
+            action: "cancel" | "pause" | "resume" | "retry";
+            counts: {
+                [key: string]: number;
+            };
+            dry_run: boolean;
+            items: components["schemas"]["BulkItem"][];
+            matched: number;
+        };
+        /**
+         * BulkBody
+         * @description `dry_run` says what would become of each run and changes nothing; only it takes a `filter` in place of ids.
+         *
+         *         So nothing is done to a run that nobody saw: what the preview lists is sent back as `ids`.
+         */
+        BulkBody: {
+            /** @enum {unknown} */
+            action: "cancel" | "pause" | "resume" | "retry";
+            /** @default false */
+            dry_run?: boolean;
+            /** @default null */
+            filter?: components["schemas"]["BulkFilter"] | null;
+            /** @default [] */
+            ids?: string[];
+            /** @default  */
+            reason?: string;
+        };
+        /**
+         * BulkFilter
+         * @description As the list of runs is filtered.
+         */
+        BulkFilter: {
+            /** @default null */
+            created_after?: string | null;
+            /** @default null */
+            created_before?: string | null;
+            /** @default null */
+            label?: string | null;
+            /** @default null */
+            q?: string | null;
+            /** @default [] */
+            status?: ("cancelled" | "cancelling" | "completed" | "failed" | "paused" | "pausing" | "queued" | "running" | "stopped" | "stopping")[];
+            /** @default null */
+            workflow?: string | null;
+        };
+        /**
+         * BulkItem
+         * @description `status` is the run's after the wish; `code`, `detail` and `hint` say why it was refused.
+         */
+        BulkItem: {
+            /** @default  */
+            code?: string;
+            /** @default  */
+            detail?: string;
+            /** @default  */
+            hint?: string;
+            id: string;
+            /** @default null */
+            new_run_id?: string | null;
+            /** @enum {unknown} */
+            outcome: "already" | "done" | "refused" | "would";
+            /** @default null */
+            status?: ("cancelled" | "cancelling" | "completed" | "failed" | "paused" | "pausing" | "queued" | "running" | "stopped" | "stopping") | null;
+            /** @default  */
+            title?: string;
+        };
         /** CancelBody */
         CancelBody: {
             /** @default  */
@@ -1028,6 +1134,20 @@ export interface components {
             text: string;
             type: string;
             version: number;
+        };
+        /**
+         * DescribeBody
+         * @description What is left out stays as it is; a label that is null is taken away.
+         */
+        DescribeBody: {
+            /** @default {} */
+            labels?: {
+                [key: string]: string | null;
+            };
+            /** @default  */
+            note?: string;
+            /** @default null */
+            title?: string | null;
         };
         /** Difference */
         Difference: {
@@ -1233,6 +1353,10 @@ export interface components {
             /** @default [] */
             retries?: string[];
             retry_of: string | null;
+        };
+        /** NoteBody */
+        NoteBody: {
+            text: string;
         };
         /**
          * Parameter
@@ -2398,6 +2522,41 @@ export interface operations {
             };
         };
     };
+    describe_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["DescribeBody"];
+            };
+        };
+        responses: {
+            /** @description Change the run's title and labels, or add a note */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_run_approvals: {
         parameters: {
             query?: {
@@ -2644,7 +2803,10 @@ export interface operations {
     };
     get_difference: {
         parameters: {
-            query?: never;
+            query?: {
+                at?: string | null;
+                other_at?: string | null;
+            };
             header?: never;
             path: {
                 other_id: string;
@@ -2654,7 +2816,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Where two runs part, and what each then made, took and cost */
+            /** @description Where two runs, or two moments of one, part, and what each then made, took and cost */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2833,6 +2995,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["History"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    add_note: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NoteBody"];
+            };
+        };
+        responses: {
+            /** @description Add a note to the run */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -3251,6 +3448,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Why"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    act_on_runs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BulkBody"];
+            };
+        };
+        responses: {
+            /** @description Cancel, pause, resume or retry up to 200 runs, or say what that would do */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BulkAnswer"];
                 };
             };
             /** @description What went wrong, and what to do next */
