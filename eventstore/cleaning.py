@@ -23,15 +23,17 @@ from eventstore.intents import Intent, announce
 from eventstore.reading import open_reader, read_page
 from eventstore.restoring import opened_archive
 from eventstore.sqlite3_module import sqlite3
+from eventstore.summing import Summing
 from eventstore.verifying import Proof
 from eventstore.writing import Rewriting, Writer
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import Refused
 from runfold.events import EVENT_CLASSES, RunArchived, encode_data, event_class
 from runfold.evolve import fold
-from runfold.state import Run, new_run
+from runfold.state import new_run
 
 FOLDER = "archives"
+REST_BYTES = 4 * 1024  # What a `run_archived` says beside its summary.
 KEPT_FILES = frozenset({"state.json"})
 DAY_US = 86_400_000_000
 _OLD_FINAL = (
@@ -40,8 +42,6 @@ _OLD_FINAL = (
     " AND e.type IN ('run_completed', 'run_failed', 'run_cancelled')) ORDER BY h.position"
 )
 _KEPT_TYPES = sorted(name for name, kind in EVENT_CLASSES.items() if kind not in ("activity", "output"))
-_BULKY = ("step_states", "steps", "payload", "context", "prompt", "approvals", "told", "limits", "labels", "command")
-"""What a summary that is too long for an event leaves out, in this order."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,12 +202,11 @@ class _Cleaning:
 
     def trim(self) -> None:
         """Take the whole run; what it came to stays on the system stream."""
-        run, tenant, named, count, last = new_run(self._run_id), "", dict[str, None](), 0, b""
-        when: dict[str, Any] = {"started_at_us": None}
+        run, tenant, named, count, last = Summing(self._run_id), "", dict[str, None](), 0, b""
         for page in self._pages():
-            run, tenant, count, last = fold(run, page), page[0].tenant, count + len(page), page[-1].hash
+            tenant, count, last = page[0].tenant, count + len(page), page[-1].hash
             for recorded in page:
-                _say_when(when, recorded)
+                run.add(recorded)
                 if recorded.data is not None:
                     named.update(dict.fromkeys(_blobs(recorded)))
         position = self._connection.execute("SELECT position FROM heads WHERE run_id = ?", (self._run_id,)).fetchone()[
@@ -215,7 +214,7 @@ class _Cleaning:
         ]
         self._connection.execute("DELETE FROM events WHERE run_id = ?", (self._run_id,))
         self._connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?)", (position,))
-        summary = when | {"run": _short(run), "position": position}
+        summary = run.summary(position=position, bytes_max=EVENT_BYTES_MAX - REST_BYTES)
         self._tell(SYSTEM_STREAM, tenant, "trimmed", {"trimmed": count}, summary, named, last=last)
 
     def _pages(self) -> Iterator[Sequence[Recorded]]:
@@ -271,24 +270,3 @@ def _blobs(recorded: Recorded) -> list[str]:
         return list(blobs_of(recorded.type, msgspec.json.decode(recorded.data)))
     except msgspec.DecodeError:
         return []
-
-
-def _say_when(when: dict[str, Any], recorded: Recorded) -> None:
-    """What statistics over all runs need of one that is gone."""
-    if recorded.type == "run_queued":
-        when["queued_recorded_at_us"] = recorded.recorded_at_us
-    elif recorded.type == "run_started" and when["started_at_us"] is None:
-        when["started_at_us"] = recorded.at_us
-    elif recorded.type in ("run_completed", "run_failed", "run_cancelled"):
-        when |= {"ended_recorded_at_us": recorded.recorded_at_us, "ended_at_us": recorded.at_us}
-        when["outcome"] = recorded.type.removeprefix("run_")
-
-
-def _short(run: Run) -> dict[str, Any]:
-    """The run's fold as far as an event takes it."""
-    summary: dict[str, Any] = msgspec.to_builtins(run)
-    for name in _BULKY:
-        if len(msgspec.json.encode(summary)) <= EVENT_BYTES_MAX - 4096:
-            break
-        del summary[name]
-    return summary

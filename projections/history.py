@@ -1,11 +1,14 @@
 """The status transitions of a run: a row whenever its fold changed status, with who did it and when."""
 
+from typing import Any
+
 import msgspec
+from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, RunCache, View, encode_run
-from runfold.envelope import Recorded, time_text
-from runfold.events import EVENT_CLASSES
+from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
+from runfold.events import EVENT_CLASSES, RunArchived
 
 _DDL = (
     """CREATE TABLE history (
@@ -65,6 +68,13 @@ def run_history(connection: sqlite3.Connection, run_id: str, *, tenant: str | No
 MOVING_CLASSES = frozenset({"lifecycle", "audit"})
 
 
+class _Trimmed(msgspec.Struct, frozen=True):
+    """What the summary of a trimmed run says of how its status went."""
+
+    history: list[tuple[int, str | None, str | None, str, str, int]] = []
+    """Position, from, to, reason, actor, time."""
+
+
 class HistoryFold:
     def __init__(self) -> None:
         from runfold.evolve import evolve_decoded
@@ -72,8 +82,17 @@ class HistoryFold:
         self._after = evolve_decoded
         self._runs = RunCache("SELECT body, position FROM history_runs WHERE run_id = ?")
         self._rows: list[tuple[int, str, str, str | None, str | None, str, str, int]] = []
+        self._summed_up: set[str] = set()
+        """Runs of this page of which a summary was folded."""
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+        if recorded.run_id == SYSTEM_STREAM:
+            if isinstance(event, RunArchived):
+                self._add_trimmed(connection, recorded, event)
+            return
+        if recorded.version == 1 and recorded.run_id in self._summed_up:
+            # It comes back from an archive.
+            self._clear(connection, recorded.run_id)
         before = self._runs.get(connection, recorded)
         after = self._after(before, recorded, event)
         self._runs.put(after, recorded.position)
@@ -91,6 +110,21 @@ class HistoryFold:
                 )
             )
 
+    def _add_trimmed(self, connection: sqlite3.Connection, recorded: Recorded, event: RunArchived) -> None:
+        """How the status of a run went whose events are gone."""
+        summary: Any = event.summary
+        if isinstance(summary, dict):
+            # It may have been trimmed before, and come back in between.
+            self._clear(connection, event.run_id)
+            self._summed_up.add(event.run_id)
+            for position, before, after, reason_code, actor, at_us in convert(summary, _Trimmed).history:
+                row = (position, event.run_id, recorded.tenant, before, after, reason_code, actor, at_us)
+                self._rows.append(row)
+
+    def _clear(self, connection: sqlite3.Connection, run_id: str) -> None:
+        self._rows = [row for row in self._rows if row[1] != run_id]
+        VIEW.drop_run(connection, run_id)
+
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
         connection.executemany(
@@ -98,10 +132,12 @@ class HistoryFold:
             [(run.run_id, position, encode_run(run)) for run, position in self._runs.changed()],
         )
         self._rows.clear()
+        self._summed_up.clear()
         self._runs.settle()
 
     def forget(self) -> None:
         self._rows.clear()
+        self._summed_up.clear()
         self._runs.clear()
 
 
@@ -113,4 +149,5 @@ VIEW = View(
     make_fold=HistoryFold,
     # Only lifecycle and audit facts move a status; the many others need not be folded twice.
     wants=lambda type_name: EVENT_CLASSES.get(type_name) in MOVING_CLASSES,
+    system=True,
 )

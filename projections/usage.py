@@ -6,28 +6,13 @@ Every report counts what it says, provisional or not: the one that closes a turn
 from typing import Any, Literal
 
 import msgspec
+from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Recorded
-from runfold.events import (
-    RunCancelled,
-    RunCompleted,
-    RunFailed,
-    RunQueued,
-    RunStopped,
-    StepCancelled,
-    StepCompleted,
-    StepFailed,
-    StepReset,
-    StepSkipped,
-    StepStarted,
-    TokenUsage,
-    TurnCancelled,
-    TurnCompleted,
-    TurnFailed,
-    TurnStarted,
-)
+from runfold.envelope import SYSTEM_STREAM, Recorded
+from runfold.events import RunArchived, TokenUsage
+from runfold.spent import OPENING, Spender, numbers_of
 
 LIMIT_MAX = 200
 DAY_US = 86_400_000_000
@@ -164,85 +149,81 @@ def _cost(row: tuple[Any, ...]) -> Cost:
     )
 
 
-class _Open(msgspec.Struct):
-    """Turn → step of the open turns, the open steps, and whose the run is."""
+class _Trimmed(msgspec.Struct, frozen=True):
+    """What the summary of a trimmed run says of what it spent."""
 
-    turns: dict[int, str | None] = {}
-    steps: list[str] = []
-    rests: bool = False
-    workflow: str = ""
+    run: dict[str, Any]
     imported: bool = False
-
-    @property
-    def only_step(self) -> str | None:
-        if len(self.turns) == 1:
-            return next(iter(self.turns.values()))
-        return self.steps[0] if len(self.steps) == 1 and not self.turns else None
+    usage: list[list[Any]] = []
+    """Day, model, provider, step, and the numbers."""
 
 
 class UsageFold:
     def __init__(self) -> None:
         self._sums: dict[tuple[str, int, str, str, str], list[Any]] = {}
-        self._runs: dict[str, _Open] = {}
+        self._runs: dict[str, Spender] = {}
         self._changed: set[str] = set()
-        self._decode = msgspec.json.Decoder(_Open).decode
+        self._summed_up: set[str] = set()
+        """Runs of this page of which a summary was folded."""
+        self._decode = msgspec.json.Decoder(Spender).decode
 
     def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
         if isinstance(event, TokenUsage):
             self._add(connection, recorded, event)
             return
-        opened = self._opened(connection, recorded.run_id)
+        if recorded.run_id == SYSTEM_STREAM:
+            if isinstance(event, RunArchived):
+                self._add_trimmed(connection, recorded, event)
+            return
+        if recorded.version == 1 and recorded.run_id in self._summed_up:
+            # It comes back from an archive.
+            self._clear(connection, recorded.run_id)
         self._changed.add(recorded.run_id)
-        match event:
-            case RunQueued():
-                opened.rests = False
-                opened.workflow, opened.imported = event.workflow or "", event.driver == "imported"
-            case TurnStarted():
-                opened.turns.pop(event.turn, None)
-                if not opened.rests:
-                    opened.turns[event.turn] = event.step
-            case TurnCompleted() | TurnFailed() | TurnCancelled():
-                opened.turns.pop(event.turn, None)
-            case StepStarted():
-                if not opened.rests:
-                    opened.steps = [*(step for step in opened.steps if step != event.step), event.step]
-            case StepCompleted() | StepFailed() | StepSkipped() | StepCancelled():
-                opened.steps = [step for step in opened.steps if step != event.step]
-            case StepReset():
-                opened.steps = [step for step in opened.steps if step != event.step and step not in event.also]
-            case RunCompleted() | RunFailed() | RunCancelled() | RunStopped():
-                opened.rests = True
-            case _ if recorded.type in _GOES_ON:
-                opened.rests = False
-            case _:
-                pass
+        self._opened(connection, recorded.run_id).note(recorded.type, event)
 
     def _add(self, connection: sqlite3.Connection, recorded: Recorded, event: TokenUsage) -> None:
         opened = self._opened(connection, recorded.run_id)
-        step = event.step or opened.only_step
-        key = (recorded.run_id, recorded.recorded_at_us // DAY_US, event.model or "", event.provider or "", step or "")
-        spent = event.input_tokens + event.output_tokens > 0 and event.semantics == "delta"
-        numbers = (
-            event.input_tokens,
-            event.cache_read_tokens,
-            event.cache_write_tokens,
-            event.output_tokens,
-            event.reasoning_tokens,
-            event.cost_micros or 0,
-            int(event.cost_micros is not None),
-            int(spent and event.cost_micros is None),
-        )
+        day, step = recorded.recorded_at_us // DAY_US, opened.step_of(event)
+        key = (recorded.run_id, day, event.model or "", event.provider or "", step)
+        self._sum(key, recorded.tenant, opened.workflow, opened.imported, numbers_of(event))
+
+    def _add_trimmed(self, connection: sqlite3.Connection, recorded: Recorded, event: RunArchived) -> None:
+        """What a run spent whose events are gone."""
+        summary: Any = event.summary
+        if not isinstance(summary, dict):
+            return
+        said = convert(summary, _Trimmed)
+        # It may have been trimmed before, and come back in between.
+        self._clear(connection, event.run_id)
+        self._summed_up.add(event.run_id)
+        for day, model, provider, step, *numbers in said.usage:
+            key = (event.run_id, day, model, provider, step)
+            self._sum(key, recorded.tenant, said.run.get("workflow") or "", said.imported, tuple(numbers))
+
+    def _clear(self, connection: sqlite3.Connection, run_id: str) -> None:
+        for key in [key for key in self._sums if key[0] == run_id]:
+            del self._sums[key]
+        VIEW.drop_run(connection, run_id)
+
+    def _sum(
+        self,
+        key: tuple[str, int, str, str, str],
+        tenant: str,
+        workflow: str,
+        imported: bool,
+        numbers: tuple[int, ...],
+    ) -> None:
         known = self._sums.get(key)
         if known is None:
-            self._sums[key] = [recorded.tenant, opened.workflow, int(opened.imported), *numbers]
+            self._sums[key] = [tenant, workflow, int(imported), *numbers]
         else:
             known[3:] = [had + more for had, more in zip(known[3:], numbers, strict=True)]
 
-    def _opened(self, connection: sqlite3.Connection, run_id: str) -> _Open:
+    def _opened(self, connection: sqlite3.Connection, run_id: str) -> Spender:
         known = self._runs.get(run_id)
         if known is None:
             row = connection.execute("SELECT body FROM usage_open WHERE run_id = ?", (run_id,)).fetchone()
-            known = self._runs[run_id] = _Open() if row is None else self._decode(row[0])
+            known = self._runs[run_id] = Spender(turns={}, steps=[]) if row is None else self._decode(row[0])
         return known
 
     def write(self, connection: sqlite3.Connection) -> None:
@@ -253,25 +234,24 @@ class UsageFold:
         )
         self._sums.clear()
         self._changed.clear()
+        self._summed_up.clear()
         if len(self._runs) > RUNS_HELD_MAX:
             self._runs.clear()
 
     def forget(self) -> None:
         self._sums.clear()
         self._changed.clear()
+        self._summed_up.clear()
         self._runs.clear()
 
 
-# After these a run does not rest, whatever it did before.
-_GOES_ON = frozenset(
-    {"run_started", "run_requeued", "run_resumed", "run_paused", "pause_requested", "cancel_requested",
-     "limit_exceeded"}
-)  # fmt: skip
-_WANTED = _GOES_ON | {
-    "run_queued", "token_usage", "turn_started", "turn_completed", "turn_failed", "turn_cancelled", "step_started",
-    "step_completed", "step_failed", "step_skipped", "step_cancelled", "step_reset", "run_completed", "run_failed",
-    "run_cancelled", "run_stopped",
-}  # fmt: skip
+_WANTED = OPENING | {"token_usage", "run_archived"}
 VIEW = View(
-    name="usage", revision=2, tables=("usage", "usage_open"), ddl=_DDL, make_fold=UsageFold, wants=_WANTED.__contains__
+    name="usage",
+    revision=3,
+    tables=("usage", "usage_open"),
+    ddl=_DDL,
+    make_fold=UsageFold,
+    wants=_WANTED.__contains__,
+    system=True,
 )

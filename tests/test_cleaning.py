@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -14,13 +15,17 @@ from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.reading import bounds, open_reader, read_page
 from eventstore.restoring import restore
 from eventstore.sqlite import SqliteLog
+from eventstore.summing import Summing
+from projections.history import run_history
 from projections.rebuilding import rebuild
 from projections.run_list import RunFilter, RunList, list_runs
+from projections.usage import GROUPS, CostFilter, costs
 from projections.views import Views
-from runfold.commands import Complete, Observe, OpenReported
-from runfold.envelope import SYSTEM_STREAM
+from runfold.commands import Complete, Observe, OpenReported, StartStep
+from runfold.envelope import SYSTEM_STREAM, Recorded
 from runfold.errors import BadRequest, NotFound, Refused, Trimmed
-from runfold.events import EVENT_CLASSES, FileWritten, NoteAdded, RunArchived, RunQueued, TokenUsage
+from runfold.events import EVENT_CLASSES, FileWritten, NoteAdded, RunArchived, RunQueued, TokenUsage, encode_data
+from tests.given import graph
 from tests.ledgers import RUN, act, opened, say, stored
 from tests.test_archives import contents, runfold
 from tests.test_redacting import record
@@ -171,6 +176,64 @@ async def test_a_trimmed_run_is_listed_with_status_tokens_and_cost_also_by_a_reb
     assert list(data.glob("blobs/*/*")) == []
     told = [event.event() for event in stored(data, SYSTEM_STREAM)]
     assert [event.run_id for event in told if isinstance(event, RunArchived)] == [RUN, "r_two"]
+
+
+def told(data: Path) -> dict[str, object]:
+    """What the views tell of costs and of the ways of the runs, but for what is only said of a whole log."""
+    views = Views.open(data)
+    try:
+        views.refresh()
+        spent = {by: costs(views.connection, CostFilter(tenant=None, by=by)) for by in GROUPS}
+        ways = {run_id: run_history(views.connection, run_id) for run_id in (RUN, "r_two", "r_open")}
+        return {"spent": spent, "ways": ways}
+    finally:
+        views.close()
+
+
+async def test_a_trimmed_run_keeps_its_costs_by_every_group_and_its_history_also_by_a_rebuild(data: Path) -> None:
+    async with opened(data, "r_open") as ledger:
+        order = OpenReported(queued=RunQueued(driver="reported", workflow="nba", steps=graph("a", "b")))
+        await act(ledger, order, run_id="r_two_steps")
+        for step in "ab":
+            usage = TokenUsage(model=f"m{step}", provider="p", input_tokens=7, output_tokens=2, cost_micros=5)
+            await act(ledger, StartStep(step=step), run_id="r_two_steps")
+            await act(ledger, Observe(events=(usage, TokenUsage(input_tokens=1))), run_id="r_two_steps")
+        await act(ledger, Complete(), run_id="r_two_steps")
+    before = told(data)
+
+    done = clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+
+    assert told(data) == before
+    rebuild(data)
+    assert told(data) == before
+    assert find(data) == []
+    restore(data / done.archive, data, actor="user:a")
+    clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+    rebuild(data)
+    again = told(data)
+    assert again["spent"] == before["spent"]
+    assert find(data) == []
+
+
+def test_what_is_too_much_for_one_event_is_kept_coarser_with_the_same_sums() -> None:
+    summing = Summing("r_long")
+    for number in range(3_000):
+        usage = TokenUsage(step=f"step-{number}", model=f"m{number % 3}", input_tokens=2, cost_micros=1)
+        summing.add(recorded_of(usage, version=number + 1))
+    summary = summing.summary(position=3_000, bytes_max=60_000)
+
+    assert len(msgspec.json.encode(summary)) <= 60_000
+    assert {tuple(row[1:4]) for row in summary["usage"]} == {("m0", "", ""), ("m1", "", ""), ("m2", "", "")}
+    assert sum(row[4] for row in summary["usage"]) == 6_000
+    assert sum(row[9] for row in summary["usage"]) == 3_000
+
+
+def recorded_of(event: TokenUsage, *, version: int) -> Recorded:
+    return Recorded(
+        position=version, run_id="r_long", version=version, id=str(uuid.uuid4()), type="token_usage", schema=1,
+        at_us=1, recorded_at_us=1, tenant="default", actor="worker:w", cause=None, command=None, sent=None,
+        correlation="", hash=b"", data=encode_data(event),
+    )  # fmt: skip
 
 
 async def test_a_trim_takes_nothing_from_the_readers_of_other_runs(data: Path) -> None:
