@@ -117,15 +117,16 @@ def end_of(
 
 
 def rows_after(
-    connection: sqlite3.Connection, *, after: int, stream: str | None, end: int, limit: int
+    connection: sqlite3.Connection, *, after: int, stream: str | None, end: int, limit: int, columns: str = COLUMNS
 ) -> sqlite3.Cursor:
+    """The rows after a position up to `end`, in order."""
     if stream is None:
         return connection.execute(
-            f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",  # noqa: S608
+            f"SELECT {columns} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",  # noqa: S608
             (after, end, limit),
         )
     return connection.execute(
-        f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND version > ? AND position <= ? ORDER BY version LIMIT ?",  # noqa: S608
+        f"SELECT {columns} FROM events WHERE run_id = ? AND version > ? AND position <= ? ORDER BY version LIMIT ?",  # noqa: S608
         (stream, version_at(connection, stream, after), end, limit),
     )
 

@@ -3,8 +3,8 @@
 The same bytes as `framed` gives, which stays the plain words for what is done here; a test holds them side by side.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,82 +14,115 @@ from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import actor_json, time_text
 from runfold.events import event_class
 
-FRAMES_BYTES = (
-    64 * 1024
-)  # With aiohttp's own 64 KiB and the page read ahead below the 256 KiB that one client may cost.
-PAGE_ROWS = 96  # So many common events fill a page.
+FRAMES_BYTES = 128 * 1024  # What a client that takes nothing makes us hold, beside what its connection costs.
+PAGE_ROWS = 256  # So many common events fill a page.
+COLUMNS = (
+    "position, version, at_us, recorded_at_us, id, cause, command, sent, hash, data,"
+    " json_array(type, schema, tenant, actor, run_id, correlation)"
+)
+"""What many events have in common is one text, so it is fetched and looked up as one."""
 _SECOND_US = 1_000_000
+_END = b"}\n\n"
+_decode = msgspec.json.Decoder(tuple[str, int, str, str, str, str]).decode
 _encode = msgspec.json.Encoder().encode
 _Key = TypeVar("_Key")
+_Text = TypeVar("_Text")
 
 
-class _Texts(dict[_Key, str]):
-    """What was written once in a page is not written again."""
+class _Kind(NamedTuple):
+    """What is the same in many events: whether they are wanted, and how the parts of their frames go on."""
 
-    def __init__(self, write: Callable[[_Key], str]) -> None:
-        super().__init__()
-        self._write = write
-
-    def __missing__(self, key: _Key) -> str:
-        text = self[key] = self._write(key)
-        return text
+    is_wanted: bool
+    is_marked: bool
+    after_cursor: str
+    run_id: str
+    after_id: str
+    after_times: str
+    correlation: str
 
 
 def read_framed(connection: sqlite3.Connection, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
     """The next frames after a position, no more once they fill FRAMES_BYTES. Raises Trimmed, Diverged."""
     end = end_of(connection, after=after, stream=stream)
-    rows = rows_after(connection, after=after, stream=stream, end=end, limit=PAGE_ROWS).fetchall()
-    content, seen = _spliced(rows, framing, stream)
-    is_cut = seen < len(rows) or len(rows) == PAGE_ROWS
-    rows = rows[:seen]
-    return Framed(
-        content=content,
-        scanned_to=rows[-1][0] if is_cut else end,
-        version=max((row[2] for row in rows), default=0),
-        is_marked=bool(framing.marks) and any(row[4] in framing.marks for row in rows),
-    )
+    rows = rows_after(connection, after=after, stream=stream, end=end, limit=PAGE_ROWS, columns=COLUMNS)
+    page = _spliced(rows, framing, end)
+    rows.close()
+    return page
 
 
-def _spliced(rows: Sequence[Row], framing: Framing, stream: str | None) -> tuple[bytes, int]:
-    """The frames of the wanted among the rows, and how many rows were seen until they fill a page."""
-    quoted: _Texts[str] = _Texts(_quoted)
-    leads: _Texts[str] = _Texts(lambda name: lead_of(name, named=framing.named))
-    kinds: _Texts[str] = _Texts(lambda name: f'"class":"{event_class(name)}","at":"')
-    actors: _Texts[str] = _Texts(lambda actor: actor_json(actor).decode())
-    # `2026-01-31T12:00:00.`: many events share a second.
-    moments: _Texts[int] = _Texts(lambda second: time_text(second * _SECOND_US)[:-7])
+def _spliced(rows: Iterable[Row], framing: Framing, end: int) -> Framed:
+    """The frames of the wanted among the rows, until they fill a page; `end`: how far the rows go."""
+    kinds: _Written[str, _Kind] = _Written(lambda common: _kind(common, framing))
+    times: _Written[int, str] = _Times()
+    ids: _Written[bytes | None, str] = _Written(_id)
     parts: list[bytes] = []
-    left_bytes = FRAMES_BYTES
-    is_narrowed = framing.is_narrowed or stream is None
-    for seen, row in enumerate(rows):
-        position, run_id, version, identity, kind, schema, at_us, recorded_at_us, tenant, actor = row[:10]
-        cause, command, sent, correlation, digest, data = row[10:16]
-        if is_narrowed and not framing.takes(run_id, tenant, kind):
-            continue
-        digits, digest = identity.hex(), digest.hex()
-        at, at_micros = divmod(at_us, _SECOND_US)
-        recorded, recorded_micros = divmod(recorded_at_us, _SECOND_US)
-        head = (
-            f"id: {position}-{digest[:8]}\n{leads[kind]}data: "
-            f'{{"position":{position},"run_id":{quoted[run_id]},"version":{version},"id":"{digits[:8]}-{digits[8:12]}'
-            f'-{digits[12:16]}-{digits[16:20]}-{digits[20:]}","type":{quoted[kind]},"schema":{schema},{kinds[kind]}'
-            f'{moments[at]}{at_micros:06d}Z","recorded_at":"{moments[recorded]}{recorded_micros:06d}Z",'
-            f'"tenant":{quoted[tenant]},"actor":{actors[actor]},"cause":{_id(cause)},"command":{_id(command)},"sent":'
-            f'{f"{chr(34)}{sent.hex()}{chr(34)}" if sent else "null"},"correlation":{quoted[correlation]},'
-            f'"hash":"{digest}","data":'
-        ).encode()
-        if data is None:
-            data = b"null"
-        elif b"\n" in data or b"\r" in data:
-            data = one_line(data)
-        left_bytes -= len(head) + len(data) + len(_END)
-        if parts and left_bytes < 0:
-            return b"".join(parts), seen
-        parts += (head, data, _END)
-    return b"".join(parts), len(rows)
+    left_bytes, left_rows, scanned_to, highest, is_marked = FRAMES_BYTES, PAGE_ROWS, end, 0, False
+    for position, version, at_us, recorded_at_us, identity, cause, command, sent, digest, data, common in rows:
+        is_wanted, is_mark, after_cursor, run_id, after_id, after_times, correlation = kinds[common]
+        if is_wanted:
+            name, digits = identity.hex(), digest.hex()
+            sent = f'"{sent.hex()}"' if sent else "null"
+            head = (
+                f'id: {position}-{digits[:8]}{after_cursor}{position},"run_id":{run_id},"version":{version}'
+                f',"id":"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}"{after_id}{times[at_us]}'
+                f'","recorded_at":"{times[recorded_at_us]}"{after_times}{ids[cause]},"command":{ids[command]},"sent":'
+                f'{sent}{correlation}"{digits}","data":'
+            ).encode()
+            if data is None:
+                data = b"null"
+            elif b"\n" in data or b"\r" in data:
+                data = one_line(data)
+            left_bytes -= len(head) + len(data) + len(_END)
+            if left_bytes < 0 and parts:
+                break
+            parts += (head, data, _END)
+        left_rows -= 1
+        scanned_to = position
+        if is_mark:
+            is_marked = True
+        if version > highest:
+            highest = version
+    else:
+        if left_rows:
+            scanned_to = end
+    return Framed(content=b"".join(parts), scanned_to=scanned_to, version=highest, is_marked=is_marked)
 
 
-_END = b"}\n\n"
+class _Written(dict[_Key, _Text]):
+    """What was written once in a page is not written again."""
+
+    def __init__(self, write: Callable[[_Key], _Text]) -> None:
+        super().__init__()
+        self._write = write
+
+    def __missing__(self, key: _Key) -> _Text:
+        text = self[key] = self._write(key)
+        return text
+
+
+class _Times(_Written[int, str]):
+    """Times as the envelope shows them; those of one second share the writing of its date."""
+
+    def __init__(self) -> None:
+        super().__init__(self._time)
+        self._seconds: _Written[int, str] = _Written(lambda second: time_text(second * _SECOND_US)[:-7])
+
+    def _time(self, at_us: int) -> str:
+        second, micros = divmod(at_us, _SECOND_US)
+        return f"{self._seconds[second]}{micros:06d}Z"
+
+
+def _kind(common: str, framing: Framing) -> _Kind:
+    name, schema, tenant, actor, run_id, correlation = _decode(common)
+    return _Kind(
+        is_wanted=framing.takes(run_id, tenant, name),
+        is_marked=name in framing.marks,
+        after_cursor=f'\n{lead_of(name, named=framing.named)}data: {{"position":',
+        run_id=_quoted(run_id),
+        after_id=f',"type":{_quoted(name)},"schema":{schema},"class":"{event_class(name)}","at":"',
+        after_times=f',"tenant":{_quoted(tenant)},"actor":{actor_json(actor).decode()},"cause":',
+        correlation=f',"correlation":{_quoted(correlation)},"hash":',
+    )
 
 
 def _quoted(text: str) -> str:
