@@ -27,6 +27,7 @@ from api import (
 )
 from api.following import Streaming
 from api.guard import make_guard
+from api.live import Live
 from api.problems import add_headers, problems
 from api.routes import Route, register
 from api.service import SERVICE, Renew, Service
@@ -70,7 +71,7 @@ def make_app(
     allowed_hosts: frozenset[str],
     tokens: Mapping[str, Scope] | None = None,
     renew: Renew | None = None,
-    streaming: Streaming | None = None,
+    streaming: Streaming = Streaming(),
     registry: Callable[[], Registry] = Registry,
     left: Left = no_budgets,
 ) -> web.Application:
@@ -88,7 +89,8 @@ def make_app(
         data=data,
         sessions=sessions,
         renew=renew,
-        streaming=streaming or Streaming(),
+        streaming=streaming,
+        live=Live(streaming.look_seconds),
         registry=registry,
         left=left,
     )
@@ -105,3 +107,4 @@ def make_login_code(app: web.Application) -> str:
 
 async def _close_streams(app: web.Application) -> None:
     app[SERVICE].closing.set()
+    app[SERVICE].live.wake()

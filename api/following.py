@@ -1,22 +1,26 @@
-"""One client's connection: it asks for the next page only when the last one is taken, so a slow one costs little."""
+"""One client's connection: it reads the log for itself until it has seen everything, then waits among the others.
+
+The next page is read when the last one is with the network, so a slow client costs one page, and a quick one no wait.
+"""
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from api.frames import keepalive
+from api.live import Live, Pages
 from eventstore.framing import Framed
 from runfold.errors import RunfoldError
 
 RETRY_MS = 1_000
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
+UNTAKEN_BYTES_MAX = 64 * 1024  # A client with more on the way than this is not written to from outside.
 _log = logging.getLogger("runfold.api")
 
 
@@ -29,6 +33,14 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True):
     look_seconds: float = 1.0
 
 
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client wants: one page after a position, or pages as they come; equal `what` is the same wish."""
+
+    what: Any
+    page: Callable[[int], Awaitable[Framed]]
+    pages: Pages
+
+
 class _Gone(Exception):
     """The client took nothing for too long, or went away."""
 
@@ -39,28 +51,42 @@ class Follower:
         self._streaming = streaming
         self._closing = closing
         self._written_at = time.monotonic()
+        spread = random.uniform(0.9, 1.0)  # noqa: S311 - so that not all come back at once.
+        self._ends_at = self._written_at + streaming.max_stream_seconds * spread
         self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
+        self._is_chunked = False
+        self.position = 0
 
     async def follow(
         self,
-        pages: AsyncGenerator[Framed, None],
+        source: Source,
         position: int,
-        deliver: Callable[[Framed], Awaitable[bool]],
+        live: Live,
         *,
         opening: bytes = b"",
+        ending: Callable[[Framed], Awaitable[bytes]] | None = None,
     ) -> web.StreamResponse:
-        """Deliver pages until `deliver` says no, the server closes, the client goes, or the stream is old."""
+        """Deliver pages until `ending` has a last word, the server closes, the client goes, or the stream is old."""
+        self.position = position
         try:
-            await self._response.prepare(self._request)
-            await self.write(b"retry: %d\n\n" % RETRY_MS + opening)
-            async with contextlib.aclosing(self._ticks(pages)) as ticks:
-                async for page in ticks:
-                    if page is None:
-                        await self.write(keepalive(position))
-                        continue
-                    if not await deliver(page):
-                        break
-                    position = max(position, page.scanned_to)
+            await self._open(opening)
+            while not self._closing.is_set() and time.monotonic() < self._ends_at:
+                page = await source.page(self.position)
+                last_word = await ending(page) if ending is not None else b""
+                is_further, self.position = page.scanned_to > self.position, max(self.position, page.scanned_to)
+                if page.content or last_word:
+                    self._put(page.content + last_word)
+                # Not kept while the client takes it.
+                del page
+                await self._drain()
+                if last_word:
+                    break
+                if not is_further:
+                    await live.group(source.what, self.position, source.pages).stay(self)
+                # Pages of which the client wants nothing keep no connection alive.
+                if self._is_silent(time.monotonic()):
+                    self._put(keepalive(self.position))
+                    await self._drain()
         except (ConnectionError, _Gone):
             self._abort()
         except RunfoldError as error:
@@ -72,28 +98,51 @@ class Follower:
     async def say(self, content: bytes) -> web.StreamResponse:
         """All that there is to say, and the end."""
         try:
-            await self._response.prepare(self._request)
-            await self.write(b"retry: %d\n\n" % RETRY_MS + content)
+            await self._open(content)
         except (ConnectionError, _Gone):
             self._abort()
         return self._response
 
-    async def write(self, content: bytes) -> None:
-        """Hand over; a slow client is waited for, one that takes nothing at all is gone."""
-        left = self._untaken_bytes() + len(content)
-        is_handed_over = False
-        while True:
+    def give(self, content: bytes, in_chunks: bytes, now: float) -> bool:
+        transport = self._request.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
+            return False
+        transport.write(in_chunks if self._is_chunked else content)
+        self._written_at = now
+        return True
+
+    def is_due(self, now: float) -> bool:
+        transport = self._request.transport
+        return transport is None or transport.is_closing() or now >= self._ends_at or self._is_silent(now)
+
+    def _is_silent(self, now: float) -> bool:
+        return now - self._written_at >= self._streaming.keepalive_seconds
+
+    async def _open(self, content: bytes) -> None:
+        await self._response.prepare(self._request)
+        self._is_chunked = self._response.headers.get("Transfer-Encoding") == "chunked"
+        # The head of the answer goes out with the first bytes; from then on the transport is ours.
+        await self._response.write(b"retry: %d\n\n" % RETRY_MS + content)
+        await self._drain()
+
+    def _put(self, content: bytes) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise _Gone
+        transport.write(b"%x\r\n%b\r\n" % (len(content), content) if self._is_chunked else content)
+        self._written_at = time.monotonic()
+
+    async def _drain(self) -> None:
+        """A slow client is waited for, one that takes nothing at all is gone."""
+        while self._request.protocol.writing_paused:
+            before = self._untaken_bytes()
             try:
                 async with asyncio.timeout(self._streaming.stalled_seconds):
-                    await (self._request.writer.drain() if is_handed_over else self._response.write(content))
+                    await self._request.writer.drain()
                 self._written_at = time.monotonic()
-                return
             except TimeoutError as error:
-                before, left = left, self._untaken_bytes()
-                if left >= before:
+                if self._untaken_bytes() >= before:
                     raise _Gone from error
-            # The content is with the transport already; what is left is to wait until it is taken.
-            is_handed_over = True
 
     def _untaken_bytes(self) -> int:
         transport = self._request.transport
@@ -104,38 +153,3 @@ class Follower:
     def _abort(self) -> None:
         if self._request.transport is not None:
             self._request.transport.abort()
-
-    async def _ticks(self, pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[Framed | None, None]:
-        """Pages as they come, None when a keepalive is due; ends when the server closes or the client is gone."""
-        spread = random.uniform(0.9, 1.0)  # noqa: S311 - so that not all come back at once.
-        ends_at = time.monotonic() + self._streaming.max_stream_seconds * spread
-        coming: asyncio.Task[Framed] | None = None
-        closing = asyncio.create_task(self._closing.wait())
-        try:
-            while not self._closing.is_set() and time.monotonic() < ends_at:
-                if coming is None:
-                    coming = asyncio.create_task(_next_page(pages))
-                await asyncio.wait(
-                    {coming, closing}, timeout=self._streaming.look_seconds, return_when=asyncio.FIRST_COMPLETED
-                )
-                transport = self._request.transport
-                if transport is None or transport.is_closing():
-                    raise _Gone
-                if coming.done():
-                    page = coming.result()
-                    # One page is read ahead while the client takes this one.
-                    coming = asyncio.create_task(_next_page(pages))
-                    yield page
-                # Pages of which the client wants nothing keep no connection alive.
-                if time.monotonic() - self._written_at >= self._streaming.keepalive_seconds:
-                    yield None
-        finally:
-            tasks: list[asyncio.Task[Any]] = [closing] if coming is None else [closing, coming]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await pages.aclose()
-
-
-async def _next_page(pages: AsyncGenerator[Framed, None]) -> Framed:
-    return await anext(pages)

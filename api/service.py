@@ -9,6 +9,7 @@ from aiohttp import web
 
 from api.following import Streaming
 from api.frames import Frames
+from api.live import Live
 from api.sessions import Sessions
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
@@ -33,6 +34,7 @@ class Service:
     renew: Renew | None = None
     streaming: Streaming = field(default_factory=Streaming)
     frames: Frames = field(default_factory=Frames)
+    live: Live
     registry: Callable[[], Registry] = Registry
     left: Left = no_budgets
     closing: asyncio.Event = field(default_factory=asyncio.Event)

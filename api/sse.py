@@ -8,12 +8,12 @@ import msgspec
 from aiohttp import web
 
 from api.cursors import Cursor, check_cursor, parse_cursor
-from api.following import MEDIA_TYPE, Follower
+from api.following import MEDIA_TYPE, Follower, Source
 from api.frames import DONE, Form, reset_frame
 from api.guard import SCOPE
 from api.routes import QUERY, Route
 from api.service import SERVICE, Service, known_run
-from eventstore.contract import EventLog
+from eventstore.contract import EventLog, Page
 from eventstore.framing import Framed, Framing
 from projections.past import At, state_at
 from projections.run_list import LIMIT_MAX, RunFilter, list_runs
@@ -73,26 +73,19 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
     follower = Follower(request, service.streaming, service.closing)
     seen_rest = run.is_resting
 
-    async def deliver(page: Framed) -> bool:
+    async def ending(page: Framed) -> bytes:
         nonlocal seen_rest
-        if page.content:
-            await follower.write(page.content)
-        if not page.version:
-            return True
         seen_rest = seen_rest or page.is_marked
-        if not seen_rest:
-            return True
+        if not page.version or not seen_rest:
+            return b""
         now = await known_run(service, run_id, tenant)
-        if not now.is_resting or now.version > page.version:
-            return True
-        await follower.write(DONE)
-        return False
+        return b"" if not now.is_resting or now.version > page.version else DONE
 
     if is_over:
         return await follower.say(opening)
     framing = Framing(types=query.type, classes=query.classes, named=query.named == "1", marks=_RESTING_TYPES)
-    pages = _pages(service, query, framing, after=cursor.position, stream=run_id)
-    return await follower.follow(pages, cursor.position, deliver, opening=opening)
+    source = _source(service, query, framing, stream=run_id)
+    return await follower.follow(source, cursor.position, service.live, opening=opening, ending=ending)
 
 
 async def get_all_stream(request: web.Request) -> web.StreamResponse:
@@ -114,53 +107,50 @@ async def get_all_stream(request: web.Request) -> web.StreamResponse:
         return web.Response(headers={"Content-Type": MEDIA_TYPE})
     follower = Follower(request, service.streaming, service.closing)
 
-    async def deliver(page: Framed) -> bool:
-        if page.content:
-            await follower.write(page.content)
-        return True
-
     framing = Framing(tenant=tenant, types=query.type, classes=query.classes, named=query.named == "1")
-    pages = _pages(service, query, framing, after=cursor.position, workflows=query.workflow)
-    return await follower.follow(pages, cursor.position, deliver, opening=opening)
+    source = _source(service, query, framing, workflows=query.workflow)
+    return await follower.follow(source, cursor.position, service.live, opening=opening)
 
 
-def _pages(
+def _source(
     service: Service,
     query: StreamQuery,
     framing: Framing,
     *,
-    after: int,
     stream: str | None = None,
     workflows: tuple[str, ...] = (),
-) -> AsyncGenerator[Framed, None]:
+) -> Source:
     """What the log has as ready bytes, or, where it is to be said in other words or asked of each run, made here."""
+    log, what = service.log, (stream, framing, query.format, workflows)
     if query.format == "events" and not workflows:
-        return service.log.frames(after=after, framing=framing, stream=stream)
-    return _made_here(service, query, framing, after=after, stream=stream, workflows=workflows)
-
-
-async def _made_here(
-    service: Service,
-    query: StreamQuery,
-    framing: Framing,
-    *,
-    after: int,
-    stream: str | None,
-    workflows: tuple[str, ...],
-) -> AsyncGenerator[Framed, None]:
+        return Source(
+            what=what,
+            page=lambda after: log.framed(after=after, framing=framing, stream=stream),
+            pages=lambda after: log.frames(after=after, framing=framing, stream=stream),
+        )
     form = Form(named=framing.named, as_json=item_json if query.format == "items" else envelope_json)
-    known = _Workflows(service.log)
-    async with aclosing(service.log.tail(after=after, stream=stream)) as pages:
-        async for page in pages:
-            wanted = [event for event in page.events if framing.takes(event.run_id, event.tenant, event.type)]
-            if workflows:
-                wanted = [event for event in wanted if await known.of(event) in workflows]
-            yield Framed(
-                content=b"".join(service.frames.of(event, form) for event in wanted),
-                scanned_to=page.scanned_to,
-                version=max((event.version for event in page.events), default=0),
-                is_marked=any(event.type in framing.marks for event in page.events),
-            )
+    known = _Workflows(log)
+
+    async def made(page: Page) -> Framed:
+        wanted = [event for event in page.events if framing.takes(event.run_id, event.tenant, event.type)]
+        if workflows:
+            wanted = [event for event in wanted if await known.of(event) in workflows]
+        return Framed(
+            content=b"".join(service.frames.of(event, form) for event in wanted),
+            scanned_to=page.scanned_to,
+            version=max((event.version for event in page.events), default=0),
+            is_marked=any(event.type in framing.marks for event in page.events),
+        )
+
+    async def page(after: int) -> Framed:
+        return await made(await log.page(after=after, stream=stream))
+
+    async def pages(after: int) -> AsyncGenerator[Framed, None]:
+        async with aclosing(log.tail(after=after, stream=stream)) as found:
+            async for one in found:
+                yield await made(one)
+
+    return Source(what=what, page=page, pages=pages)
 
 
 async def _cursor(request: web.Request, service: Service, query: StreamQuery, run_id: str | None) -> Cursor:

@@ -62,11 +62,20 @@ class EventLog(Protocol):
         """Pages for ever; waits at the head. Raises Trimmed, Diverged."""
         ...
 
+    async def page(self, *, after: int, stream: str | None = None) -> Page:
+        """One page of a tail; at the head it has no events and went no further. Raises Trimmed, Diverged."""
+        ...
+
     async def frames(self, *, after: int, framing: Framing, stream: str | None = None) -> AsyncGenerator[Framed, None]:
         """The tail as the bytes of an event stream. A log that has quicker ones gives the same bytes."""
         async with aclosing(self.tail(after=after, stream=stream)) as pages:
             async for page in pages:
                 yield framed(page.events, framing, scanned_to=page.scanned_to)
+
+    async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
+        """One page of the frames; at the head it is empty and went no further. Raises Trimmed, Diverged."""
+        page = await self.page(after=after, stream=stream)
+        return framed(page.events, framing, scanned_to=page.scanned_to)
 
     async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
         """The stream's events with one of these ids, or made by one of these commands, in order."""

@@ -115,23 +115,32 @@ class SqliteLog(EventLog):
             after = page.scanned_to
 
     async def tail(self, *, after: int, stream: str | None = None) -> AsyncGenerator[Page, None]:
-        async def look(after: int) -> Page:
+        async with aclosing(self._follow(after, lambda after: self.page(after=after, stream=stream))) as pages:
+            async for page in pages:
+                yield page
+
+    async def page(self, *, after: int, stream: str | None = None) -> Page:
+        async def look() -> Page:
             return await self._read(reading.read_page, after=after, stream=stream, size_bytes=TAIL_BYTES)
 
-        async with aclosing(self._follow(after, (stream, None), look)) as pages:
-            async for page in pages:
-                yield page
+        return await self._look(after, (stream, None), look)
 
     async def frames(self, *, after: int, framing: Framing, stream: str | None = None) -> AsyncGenerator[Framed, None]:
-        async def look(after: int) -> Framed:
-            return await self._read(read_framed, after=after, stream=stream, framing=framing)
+        def look(after: int) -> Coroutine[Any, Any, Framed]:
+            return self.framed(after=after, stream=stream, framing=framing)
 
-        async with aclosing(self._follow(after, (stream, framing), look)) as pages:
+        async with aclosing(self._follow(after, look)) as pages:
             async for page in pages:
                 yield page
 
+    async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
+        async def look() -> Framed:
+            return await self._read(read_framed, after=after, stream=stream, framing=framing)
+
+        return await self._look(after, (stream, framing), look)
+
     async def _follow(
-        self, after: int, what: _What, look: Callable[[int], Coroutine[Any, Any, _Seen]]
+        self, after: int, look: Callable[[int], Coroutine[Any, Any, _Seen]]
     ) -> AsyncGenerator[_Seen, None]:
         """What `look` finds after a place, again and again; waits at the head."""
         self._tails += 1
@@ -141,7 +150,7 @@ class SqliteLog(EventLog):
             while True:
                 # Taken before the page is read: a commit between the two is then not slept through.
                 woken = self._woken
-                page = await self._look(after, what, look)
+                page = await look(after)
                 if page.scanned_to > after:
                     after = page.scanned_to
                     yield page
@@ -150,11 +159,11 @@ class SqliteLog(EventLog):
         finally:
             self._tails -= 1
 
-    async def _look(self, after: int, what: _What, look: Callable[[int], Coroutine[Any, Any, _Seen]]) -> _Seen:
+    async def _look(self, after: int, what: _What, look: Callable[[], Coroutine[Any, Any, _Seen]]) -> _Seen:
         """The page after a place; all who stand there and want the same share one look until the log has moved."""
         coming = cast("asyncio.Task[_Seen] | None", self._looks.get((after, what)))
         if coming is None or coming.cancelled():
-            coming = asyncio.create_task(look(after))
+            coming = asyncio.create_task(look())
             self._looks[after, what] = coming
             # Whoever asked may be gone before the answer; then nobody else asks what became of it.
             coming.add_done_callback(lambda done: done.cancelled() or done.exception())

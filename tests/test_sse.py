@@ -389,6 +389,61 @@ async def test_a_client_that_takes_nothing_is_closed_and_has_cost_little(tmp_pat
     assert 0 < cost_bytes / SLOW_CLIENTS < 256 * 1024
 
 
+@pytest.mark.slow
+async def test_who_waits_together_and_who_falls_behind_each_see_every_event_once_in_order(tmp_path: Path) -> None:
+    async with serving(tmp_path, streaming=Streaming(look_seconds=0.02, keepalive_seconds=0.1)) as served:
+        run_id = await served.open_run(title="a")
+        path = f"/api/runs/{run_id}/stream"
+        clients = [await _connected(served, path, version) for version in ("1.0", "1.1") * 5]
+        idle, idle_writer = await _connected(served, path, "1.0", takes_bytes=4_096)
+        taking = [asyncio.create_task(_take_all(reader)) for reader, _ in clients]
+
+        # The one that takes nothing is full long before the end; another comes when there is already something.
+        for number in range(60):
+            if number == 30:
+                clients.append(await _connected(served, path, "1.1"))
+                taking.append(asyncio.create_task(_take_all(clients[-1][0])))
+            await served.report(run_id, *[{"type": "message", "data": {"text": "a" * 30_000}}] * 4)
+            await served.report(run_id, note(number))
+        await served.control(run_id, "complete")
+        async with asyncio.timeout(60):
+            found = await asyncio.gather(*taking, _take_all(idle))
+        expected = await _all_ids(served, run_id)
+        for _, writer in [*clients, (idle, idle_writer)]:
+            writer.transport.abort()
+
+    assert all(content.count(b"data: [DONE]\n\n") == 1 for content in found)
+    assert [_ids_of(content) for content in found] == [expected] * len(found)
+
+
+async def _connected(
+    served: Served, path: str, version: str, takes_bytes: int = 2**20
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that is past the head of the answer; its line holds about so many bytes that it did not take."""
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes_bytes)
+    line.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(line, (served.client.host, served.client.port))
+    reader, writer = await asyncio.open_connection(sock=line, limit=takes_bytes)
+    writer.write(f"GET {path} HTTP/{version}\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def _take_all(reader: asyncio.StreamReader) -> bytes:
+    content = b""
+    while not content.endswith((b"data: [DONE]\n\n", b"data: [DONE]\n\n\r\n", b"\r\n0\r\n\r\n")):
+        piece = await reader.read(65_536)
+        assert piece, content[-200:]
+        content += piece
+    return content
+
+
+def _ids_of(content: bytes) -> list[str]:
+    """Also where the answer came in chunks: no chunk begins inside a line of an id."""
+    return [found.decode() for found in re.findall(rb"^id: ([0-9]+-[0-9a-f]{8})$", content, re.MULTILINE)]
+
+
 async def test_a_stream_ends_when_it_is_old_and_its_client_comes_back(tmp_path: Path) -> None:
     async with serving(tmp_path, streaming=Streaming(max_stream_seconds=0.0)) as served:
         await served.open_run(title="a")
