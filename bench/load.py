@@ -46,7 +46,7 @@ async def post(port: int, path: str, token: str, connections: int, requests: int
 
 
 class _Taker(asyncio.Protocol):
-    """Counts what comes; the head of the answer counts too."""
+    """Counts what comes; the head of the answer counts too. `first_at`: when the first event came."""
 
     def __init__(self, request: bytes, size_bytes: int) -> None:
         self._request = request
@@ -59,7 +59,7 @@ class _Taker(asyncio.Protocol):
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        if not self.first_at:
+        if not self.first_at and b"data: " in data:
             self.first_at = time.perf_counter()
         self._left_bytes -= len(data)
         if self._left_bytes <= 0 and not self.done.done():
