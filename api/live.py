@@ -79,11 +79,15 @@ class Group:
             await handed_back
         finally:
             self._members.pop(member, None)
-            if not self._members and self._task is not None:
-                task, self._task = self._task, None
-                self.on_end()
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            if not self._members:
+                await self._end()
+
+    async def _end(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            self.on_end()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def wake(self) -> None:
         for member in tuple(self._members):

@@ -65,9 +65,9 @@ class _Taker(asyncio.Protocol):
         if self._left_bytes <= 0 and not self.done.done():
             self.done.set_result(time.perf_counter())
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
-            self.done.set_exception(error or EOFError(f"{self._left_bytes} bytes are missing"))
+            self.done.set_exception(exc or EOFError(f"{self._left_bytes} bytes are missing"))
 
 
 async def take(port: int, path: str, token: str, clients: int, size_bytes: int) -> dict[str, float]:
