@@ -74,7 +74,13 @@ async def _import(
                     found = await asyncio.to_thread(_restore, path, settings.data, local_actor())
                 else:
                     found = await import_file(
-                        ledger, path, tenant="default", actor=local_actor(), again=again, progress=progress.show
+                        ledger,
+                        path,
+                        tenant="default",
+                        actor=local_actor(),
+                        data=settings.data,
+                        again=again,
+                        progress=progress.show,
                     )
             except RunfoldError as error:
                 progress.clear()
@@ -113,6 +119,8 @@ def _restore(path: Path, data: Path, actor: str) -> list["Imported"]:
 
 def _line(item: "Imported") -> str:
     head = f"{item.run_id}  {item.status:<9}  {item.format:<16}  {plain(item.title, 60)}"
+    if item.driven:
+        return f"{head}  (driven here: nothing new; --again imports it as a run of its own)"
     if item.events_new == 0:
         more = ", and the file has changed since (--again)" if item.changed else ""
         return f"{head}  (known: nothing new{more})"

@@ -1,6 +1,6 @@
 """Every view there is."""
 
-from projections import approvals, artifacts, audit, history, runs, stats, step_cache, timeline, usage
+from projections import approvals, artifacts, audit, history, runs, sessions, stats, step_cache, timeline, usage
 from projections.view import View
 
 VIEWS: tuple[View, ...] = (
@@ -13,4 +13,5 @@ VIEWS: tuple[View, ...] = (
     stats.VIEW,
     approvals.VIEW,
     step_cache.VIEW,
+    sessions.VIEW,
 )

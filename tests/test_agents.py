@@ -27,6 +27,11 @@ TOKENS = {
     "gemini": (12400, 11000, 191, 16),  # Its thoughts are beside what it says.
     "opencode": (12400, 11000, 175, 16),
 }
+SESSIONS = {  # Where an agent keeps its own record; opencode has a database of its own.
+    "codex": ".codex/sessions/**/*.jsonl",
+    "claude": ".claude/projects/**/*.jsonl",
+    "gemini": ".gemini/tmp/**/chats/*.json*",
+}
 
 pytestmark = [pytest.mark.agents, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -44,12 +49,12 @@ class Agent:
     """One agent in a home of its own, which knows only the scripted model."""
 
     def __init__(self, name: str, program: str, folder: Path, port: int) -> None:
-        self.name, self.workspace, self._port = name, folder / "workspace", port
+        self.name, self.home, self.workspace, self._port = name, folder / "home", folder / "workspace", port
         self.workspace.mkdir()
         address = f"http://127.0.0.1:{port}"
         self._environment = {
             "PATH": f"{Path(program).parent}:{os.environ['PATH']}",
-            "HOME": str(folder / "home"),
+            "HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
             "RUNFOLD_DATA": str(folder / "data"),
             "SOME_KEY": "not-a-key",
@@ -63,9 +68,9 @@ class Agent:
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
         }
-        (folder / "home" / ".gemini").mkdir(parents=True)
+        (self.home / ".gemini").mkdir(parents=True)
         settings = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
-        (folder / "home" / ".gemini" / "settings.json").write_text(json.dumps(settings))
+        (self.home / ".gemini" / "settings.json").write_text(json.dumps(settings))
         if name == "opencode":
             price = {"input": 1, "output": 2, "cache_read": 0.1}
             options = {"baseURL": f"{address}/v1", "apiKey": "not-a-key"}
@@ -158,6 +163,11 @@ def test_a_real_agent_works_to_the_end_and_all_of_it_is_recorded(agent: Agent) -
     tests = [event["data"] for event in agent.events("test_run_completed")]
     assert [(it["passed"], it["failed"]) for it in tests] == [(3, 1)]
     assert agent.left(run["id"]) == []
+    files = [*agent.home.glob(SESSIONS[agent.name])] if agent.name in SESSIONS else []
+    for file in files:
+        (known,) = json.loads(agent.runfold("import", "--json", str(file))[1])["imported"]
+        assert (known["run_id"], known["driven"], known["events_new"]) == (run["id"], True, 0)
+    assert len(files) == (agent.name in SESSIONS)
 
 
 def test_a_real_agent_is_cancelled_with_all_that_it_started(agent: Agent) -> None:

@@ -19,11 +19,13 @@ from runfold.commands import Resume
 from runfold.envelope import Recorded, time_text
 from runfold.errors import BadRequest, NotAllowed, RunfoldError, TooLarge
 from runfold.events import Message, ToolReturned, decode_data, encode_data, event_type
+from runner.formats.values import list_of
 from runner.imports import source as source_module
 from runner.imports.importing import Imported, import_file
 from runner.imports.recognise import FORMATS, Telling
 from runner.imports.source import Source
 from tests.import_samples import CLAUDE, CODEX, SAMPLES, Sample, claude, lines
+from tests.working import working
 
 ROOT = Path(__file__).parent.parent
 MANY = 1000
@@ -379,7 +381,7 @@ def _records(sample: Sample) -> list[Any]:
         whole: Any = json.loads(sample.content)
     except ValueError:
         return [json.loads(line) for line in sample.content.splitlines()]
-    return cast(list[Any], whole) if isinstance(whole, list) else [whole, whole]
+    return list_of(whole) or [whole, whole]
 
 
 def _spoiled(value: Any, chance: random.Random, odds: float = 0.06) -> Any:
@@ -388,7 +390,7 @@ def _spoiled(value: Any, chance: random.Random, odds: float = 0.06) -> Any:
     if isinstance(value, dict):
         return {key: _spoiled(item, chance) for key, item in cast(dict[str, Any], value).items()}
     if isinstance(value, list):
-        return [_spoiled(item, chance) for item in cast(list[Any], value)]
+        return [_spoiled(item, chance) for item in list_of(value)]
     return value
 
 
@@ -459,3 +461,33 @@ def test_one_bad_file_does_not_stop_the_others_and_the_command_says_which(tmp_pa
     assert second.returncode == 0
     assert "nothing new" in second.stdout
     assert [item["id"] for item in json.loads(shown.stdout)["items"]] == [answer["imported"][0]["run_id"]]
+
+
+@pytest.mark.slow
+async def test_a_session_that_a_run_here_drove_is_not_counted_again(tmp_path: Path) -> None:
+    recording = ROOT / "tests" / "recordings" / "codex" / "work.jsonl"
+    path = write(tmp_path, recording.read_text())
+    async with working(tmp_path, f"[workflow.w]\nformat = 'codex'\ncommand = ['cat', '{recording}']\n") as worker:
+        run_id = await worker.queue("w")
+        await worker.wait_rest(run_id)
+        head = (await worker.log.bounds()).last
+        who: dict[str, Any] = {"tenant": "default", "actor": "user:a", "data": worker.data}
+
+        (known,) = await import_file(worker.ledger, path, **who)
+        after = (await worker.log.bounds()).last
+        (anew,) = await import_file(worker.ledger, path, again=True, **who)
+        who["tenant"] = "other"
+        (foreign,) = await import_file(worker.ledger, path, **who)
+
+    assert (known.run_id, known.driven, known.events_new, after) == (run_id, True, 0, head)
+    assert (anew.driven, anew.run_id == run_id, anew.events_new > 0) == (False, False, True)
+    assert (foreign.driven, foreign.events_new) == (False, anew.events_new)
+
+
+async def test_a_session_that_was_only_imported_is_known_by_its_own_run(book: Book, tmp_path: Path) -> None:
+    path = write(tmp_path, CODEX)
+
+    (first,) = await import_file(book.ledger, path, tenant="default", actor="user:a", data=book.data)
+    (second,) = await import_file(book.ledger, path, tenant="default", actor="user:a", data=book.data)
+
+    assert (second.run_id, second.driven, second.events_new) == (first.run_id, False, 0)

@@ -3,6 +3,7 @@
 Every id is derived from the source, so a second import adds nothing, and one that was cut is completed by the next.
 """
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import msgspec
 
 from eventstore.ledger import Ledger
+from projections.sessions import runs_of_session
+from projections.views import Views
 from runfold.commands import Command, Observe, OpenReported
 from runfold.envelope import derived_id, run_id_of
 from runfold.errors import BadRequest, EventIdConflict, KeyReused, NotFound
@@ -39,6 +42,8 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     events_known: int
     records_unknown: int
     changed: bool = False
+    driven: bool = False
+    """It is the session of a run that was driven here, and stands in its log already."""
 
 
 async def import_file(
@@ -47,30 +52,59 @@ async def import_file(
     *,
     tenant: str,
     actor: str,
+    data: Path | None = None,
     again: bool = False,
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[Imported]:
-    """Import every run of a file. Raises RunfoldError, before anything is written where the file is at fault."""
+    """Import every run of a file. Raises RunfoldError, before anything is written where the file is at fault.
+
+    `data` is where the ledger's views are: a session that a run of theirs drove is not counted a second time.
+    """
     source = Source(path)
     modified_us = source.modified_us
     first = Telling(source, fallback_us=modified_us)
     for number, _ in enumerate(first.events()):
         if number % BATCH_EVENTS_MAX == 0:
             progress(0)
-    writers = {
-        key: await _writer(ledger, source, story, tenant=tenant, actor=actor, again=again)
-        for key, story in first.stories.items()
-    }
+    writers: dict[str, _Writer] = {}
+    driven: dict[str, Imported] = {}
+    for key, story in first.stories.items():
+        run = None if again or data is None else await _driven_run(ledger, data, tenant, story.session)
+        if run is None:
+            writers[key] = await _writer(ledger, source, story, tenant=tenant, actor=actor, again=again)
+        else:
+            driven[key] = _known(source, story, run, driven=True)
     if any(writer.is_open for writer in writers.values()):
         # What happens before the source's first time takes that, and without any an import that was cut keeps its own.
         began = [us for writer in writers.values() if (us := writer.created_us) is not None]
         await _write(Telling(source, fallback_us=min(began, default=modified_us)), writers, progress)
-    return [await writer.finish() for writer in writers.values()]
+    return [driven[key] if key in driven else await writers[key].finish() for key in first.stories]
+
+
+async def _driven_run(ledger: Ledger, data: Path, tenant: str, session: str | None) -> Run | None:
+    """The run here that drove this session of an agent."""
+    if not session:
+        return None
+    for run_id in await asyncio.to_thread(_runs_of_session, data, tenant, session):
+        run = await ledger.state(run_id, tenant=tenant)
+        if run.driver != "imported":
+            return run
+    return None
+
+
+def _runs_of_session(data: Path, tenant: str, session: str) -> list[str]:
+    views = Views.open(data)
+    try:
+        views.refresh()
+        return runs_of_session(views.connection, tenant, session)
+    finally:
+        views.close()
 
 
 async def _write(telling: Telling, writers: dict[str, "_Writer"], progress: Callable[[int], None]) -> None:
     for count, (key, timed) in enumerate(telling.events(), 1):
-        await writers[key].take(timed)
+        if key in writers:
+            await writers[key].take(timed)
         if count % BATCH_EVENTS_MAX == 0:
             progress(count)
 
@@ -131,17 +165,9 @@ class _Writer:
             if self._story.ending is not None:
                 await self._execute("end", self._story.ending, at_us=self._story.ended_us)
         run = self._run or new_run(self.run_id)
-        return Imported(
-            file=str(self._source.path),
-            format=self._story.format,
-            run_id=self.run_id,
-            title=run.title,
-            status=run.status or "",
-            reason_code=run.reason_code,
-            events_new=run.version - self._before,
-            events_known=self._before,
-            records_unknown=self._story.unknown,
-            changed=self._is_changed(run),
+        known = _known(self._source, self._story, run)
+        return msgspec.structs.replace(
+            known, events_new=run.version - self._before, events_known=self._before, changed=self._is_changed(run)
         )
 
     async def _flush(self) -> None:
@@ -202,3 +228,18 @@ class _Writer:
 
     def _is_changed(self, run: Run) -> bool:
         return bool(self._before) and text(run.payload, "imported", "sha256") != self._source.sha256
+
+
+def _known(source: Source, story: Story, run: Run, *, driven: bool = False) -> Imported:
+    return Imported(
+        file=str(source.path),
+        format=story.format,
+        run_id=run.run_id,
+        title=run.title,
+        status=run.status or "",
+        reason_code=run.reason_code,
+        events_new=0,
+        events_known=run.version,
+        records_unknown=story.unknown,
+        driven=driven,
+    )
