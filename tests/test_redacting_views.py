@@ -63,7 +63,8 @@ async def test_views_after_any_redaction_are_those_of_a_rebuild(tmp_path: Path, 
         for _ in range(3):
             recorded = chance.choice([event for event in all_events(tmp_path) if event.run_id != "$runfold"])
             whole = event_class(recorded.type) in ("activity", "output")
-            how = {"positions": [recorded.position]} if whole else {"texts": chance.sample(WORDS, 2)}
+            positions = [recorded.position] if whole else []
+            texts = [] if whole else chance.sample(WORDS, 2)
             # A run with an open turn is not redacted, nor a word that an event needs.
             with suppress(NotAllowed, BadRequest):
                 done = redact(tmp_path, recorded.run_id, texts=texts, positions=positions, actor="user:a")
