@@ -21,7 +21,7 @@ from cli.screen import talk
 from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
-from eventstore.contract import EventLog
+from eventstore.contract import EventLog, Presence
 from eventstore.ledger import Ledger
 from eventstore.opening import open_log
 from projections.runs import active_runs
@@ -30,6 +30,8 @@ from projections.spending import Spending
 from runfold.errors import RunfoldError, Unavailable
 from runfold.redact import secrets_of
 from runner.claims import Claims
+from runner.elsewhere import LOOK_SECONDS as ELSEWHERE_SECONDS
+from runner.elsewhere import lose_silent
 from runner.intake import take_in_spool
 from runner.reactor import LOOK_SECONDS, Reactor
 from runner.recover import recover
@@ -67,7 +69,7 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         views = await ViewService.open(settings.data)
         stack.push_async_callback(views.close)
-        reporters = Reporters(ledger)
+        reporters = Reporters(ledger, presence=log.presence)
         await _end_overdue(log, ledger, views, reporters, settings.data)
         registry = watched_registry()
         spending = Spending(views, lambda: registry().budgets)
@@ -90,7 +92,7 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
         write_lock(lock, Server(pid=os.getpid(), url=url))
         click.echo(f"{url}/login?code={make_login_code(app)}")
         talk(f"serving {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
-        claims = await Claims.open(settings.data)
+        claims = await Claims.open(settings.data, presence=log.presence)
         stack.callback(claims.close)
         worker = Worker(
             ledger, log, views, claims, data=settings.data, registry=registry, slots=workers, left=spending.left
@@ -101,6 +103,8 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
                 tasks.create_task(_keep_limits(reactor, views)),
                 tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
             ]
+            if log.presence is not None:
+                beside.append(tasks.create_task(_lose_silent(ledger, log.presence, views)))
             await worker.work(stop)
             logger.info("stopping")
             for task in beside:
@@ -116,6 +120,18 @@ async def _sweep(log: EventLog, ledger: Ledger, views: ViewService, reporters: R
         except RunfoldError as error:
             # A log that is contended or full now may not be in a second; what is overdue stays so.
             structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
+
+
+async def _lose_silent(ledger: Ledger, presence: Presence, views: ViewService) -> None:
+    """Take the runs of machines that are gone, until cancelled."""
+    while True:
+        try:
+            active, _ = await views.query(active_runs)
+            for run_id in await lose_silent(ledger, presence, active):
+                structlog.get_logger().warning("run taken from a machine that is gone", run_id=run_id)
+        except RunfoldError as error:
+            structlog.get_logger().warning("workers elsewhere could not be looked at", error=error.message)
+        await asyncio.sleep(ELSEWHERE_SECONDS)
 
 
 async def _keep_limits(reactor: Reactor, views: ViewService) -> None:

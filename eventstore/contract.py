@@ -41,7 +41,26 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     scanned_to: int
 
 
+class Presence(Protocol):
+    """Who lives, of those that say so to all machines; a name that falls silent is gone after `ALIVE_SECONDS`."""
+
+    async def beat(self, name: str) -> None:
+        """Raises Unavailable."""
+        ...
+
+    async def is_alive(self, name: str) -> bool:
+        """Raises Unavailable."""
+        ...
+
+    async def leave(self, name: str) -> None:
+        """Raises Unavailable."""
+        ...
+
+
 class EventLog(Protocol):
+    presence: Presence | None = None
+    """Where several machines share the log; None where all who drive runs can be asked here."""
+
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
         """Append all or nothing after the stream's last event at position `expected` (0: a new stream).
 

@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from eventstore.contract import Presence
 from eventstore.leases import LEASE_SECONDS, Lease, Leases
+from runfold.errors import Unavailable
 from runner import machine
 
 P = ParamSpec("P")
@@ -16,16 +18,18 @@ RENEW_SECONDS = LEASE_SECONDS / 3
 
 
 class Claims:
-    """This process's leases; every call is one short thread hop."""
+    """This process's leases, each one short thread hop away; `presence` tells other machines that it lives."""
 
-    def __init__(self, leases: Leases, renew_seconds: float) -> None:
-        self._leases, self._renew_seconds = leases, renew_seconds
+    def __init__(self, leases: Leases, renew_seconds: float, presence: Presence | None = None) -> None:
+        self._leases, self._renew_seconds, self._presence = leases, renew_seconds, presence
         self._turn = asyncio.Lock()
         self.worker = f"{machine.host()}:{os.getpid()}"
 
     @classmethod
-    async def open(cls, data: Path, *, renew_seconds: float = RENEW_SECONDS) -> "Claims":
-        return cls(await asyncio.to_thread(Leases.open, data), renew_seconds)
+    async def open(
+        cls, data: Path, *, presence: Presence | None = None, renew_seconds: float = RENEW_SECONDS
+    ) -> "Claims":
+        return cls(await asyncio.to_thread(Leases.open, data), renew_seconds, presence)
 
     def close(self) -> None:
         self._leases.close()
@@ -45,6 +49,9 @@ class Claims:
             pid=os.getpid(),
             pid_started_at=machine.process_started_at(os.getpid()),
         )
+        # Whoever sees the claim in the log must be able to see that its worker lives.
+        if self._presence is not None:
+            await self._presence.beat(self.worker)
         await self._hop(self._leases.take, lease)
 
     async def release(self, run_id: str, claim: int) -> None:
@@ -58,6 +65,10 @@ class Claims:
             while True:
                 await asyncio.sleep(self._renew_seconds)
                 held = claim()
+                if held and self._presence is not None:
+                    # Nobody can say that he lives while the log has no leader, nor can his claim be taken then.
+                    with contextlib.suppress(Unavailable):
+                        await self._presence.beat(self.worker)
                 if held and not await self._hop(self._leases.renew, run_id, held) and claim() == held:
                     lost()
 

@@ -97,7 +97,7 @@ async def drive_here(
         steps=order.steps,
         budgets=await left(whose),
     )
-    claims = await Claims.open(data)
+    claims = await Claims.open(data, presence=log.presence)
     try:
         driving = driving_of(order.steps)(
             ledger,
@@ -157,7 +157,7 @@ async def resume_here(
         steps=run.steps,
         budgets=await left(run),
     )
-    claims = await Claims.open(data)
+    claims = await Claims.open(data, presence=log.presence)
     claim = run.claim + 1
     try:
         driving = driving_of(run.steps)(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from eventstore.contract import Presence
 from eventstore.ledger import Ledger
 from runfold.commands import Command, LoseClaim, Paused
 from runfold.errors import NotFound, Refused
@@ -28,9 +29,12 @@ class _Heard:
 class Reporters:
     """Whom we have heard, and when."""
 
-    def __init__(self, ledger: Ledger, *, now: Callable[[], float] = time.monotonic) -> None:
-        """`now` counts seconds and never goes back."""
+    def __init__(
+        self, ledger: Ledger, *, presence: Presence | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`presence`: what other servers have heard; `now` counts seconds and never goes back."""
         self._ledger = ledger
+        self._presence = presence
         self._now = now
         self._heard: dict[str, _Heard] = {}
 
@@ -38,6 +42,8 @@ class Reporters:
         """A heartbeat: the reporter is there, though it has nothing to report."""
         self._hear(run)
         self._heard[run.run_id].heard_at = self._now()
+        if self._presence is not None:
+            await self._presence.beat(_name(run))
 
     async def end_overdue(self, active: Iterable[Run]) -> list[str]:
         """End what is overdue among the runs that do not rest now; the ids of those that were."""
@@ -46,7 +52,18 @@ class Reporters:
             self._hear(run)
         known = {run.run_id for run in runs}
         self._heard = {run_id: heard for run_id, heard in self._heard.items() if run_id in known}
-        return [run.run_id for run in runs if (command := self._overdue(run)) and await self._end(run, command)]
+        overdue = [(run, command) for run in runs if (command := self._overdue(run))]
+        return [
+            run.run_id
+            for run, command in overdue
+            if not await self._is_heard_elsewhere(run) and await self._end(run, command)
+        ]
+
+    async def _is_heard_elsewhere(self, run: Run) -> bool:
+        if self._presence is None or run.status in REQUESTED or not await self._presence.is_alive(_name(run)):
+            return False
+        self._heard[run.run_id].heard_at = self._now()
+        return True
 
     def _hear(self, run: Run) -> None:
         now = self._now()
@@ -76,3 +93,7 @@ class Reporters:
         except (Refused, NotFound):
             return False  # It has ended meanwhile, by its own reporter.
         return bool(executed.events)
+
+
+def _name(run: Run) -> str:
+    return f"reporter of {run.run_id}"

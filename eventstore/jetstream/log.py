@@ -24,6 +24,7 @@ from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, RETRY_SECONDS, Cluster, connect, stream_state
 from eventstore.jetstream.messages import decode
 from eventstore.jetstream.mirror import Arrived, Mirror, Planned, is_behind
+from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.publishing import Publisher
 from eventstore.mirrored import Mirrored
 from eventstore.sqlite import SqliteLog, connected, hop
@@ -50,6 +51,7 @@ class JetStreamLog(SqliteLog):
         self.cluster = cluster
         self._mirror = mirror
         self._position = position
+        self.presence = JetStreamPresence(cluster)
         self._publisher = Publisher(cluster)
         self._first, self._wanted = 1, position
         self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")

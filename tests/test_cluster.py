@@ -1,0 +1,199 @@
+"""Several machines on one replicated log: one winner each time, and nothing lost with a server or a worker."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, suppress
+from pathlib import Path
+
+import pytest
+
+from eventstore.contract import Appended
+from eventstore.jetstream.address import parse_address
+from eventstore.jetstream.log import JetStreamLog
+from eventstore.jetstream.presence import JetStreamPresence
+from eventstore.ledger import Ledger
+from runfold.commands import Claim, Queue, Start
+from runfold.errors import Conflict, Fenced, Unavailable
+from runfold.events import RunQueued
+from runner.elsewhere import lose_silent
+from tests.contract.events import all_events, new_event, numbered
+from tests.contract.jetstream import Node, TestCluster, shared_cluster
+
+LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
+RACES = 200 if LONG else 25
+KILLS = 20 if LONG else 1
+WITHIN_SECONDS = 60
+
+
+class Machines:
+    """As many servers of one log as are asked for, each with a mirror of its own."""
+
+    def __init__(self, cluster: TestCluster, folder: Path, stack: AsyncExitStack) -> None:
+        self._address = parse_address(cluster.url(f"t{uuid.uuid4().hex}"))
+        self._folder, self._stack, self._count = folder, stack, 0
+
+    async def add(self) -> JetStreamLog:
+        self._count += 1
+        log = await JetStreamLog.connect(self._address, self._folder / str(self._count))
+        self._stack.push_async_callback(log.close)
+        return log
+
+
+@pytest.fixture
+async def machines(tmp_path: Path) -> AsyncGenerator[Machines]:
+    async with AsyncExitStack() as stack:
+        yield Machines(shared_cluster(), tmp_path, stack)
+
+
+@pytest.mark.slow
+async def test_of_eight_servers_that_race_for_one_append_exactly_one_wins(machines: Machines) -> None:
+    logs = [await machines.add() for _ in range(8)]
+    last, winners = 0, list[int]()
+
+    for _ in range(RACES):
+        outcomes = await asyncio.gather(
+            *(log.append("r_a", [new_event()], expected=last) for log in logs), return_exceptions=True
+        )
+        won = [outcome for outcome in outcomes if isinstance(outcome, Appended)]
+        assert {type(outcome) for outcome in outcomes} <= {Appended, Conflict}
+        winners.append(len(won))
+        last = won[0].last
+
+    assert winners == [1] * RACES
+    assert [event.version for event in await all_events(logs[-1])] == list(range(1, RACES + 1))
+
+
+async def test_a_name_that_falls_silent_is_gone_for_every_machine(machines: Machines) -> None:
+    one, two = [JetStreamPresence((await machines.add()).cluster, alive_seconds=1) for _ in range(2)]
+    assert not await two.is_alive("host:1")
+
+    await one.beat("host:1")
+    await one.beat("host:2")
+    assert await two.is_alive("host:1")
+    await one.leave("host:2")
+    assert not await two.is_alive("host:2")
+
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while await two.is_alive("host:1"):
+            await asyncio.sleep(0)
+
+
+async def test_the_run_of_a_machine_that_fell_silent_goes_on_elsewhere_and_the_old_worker_is_fenced(
+    machines: Machines,
+) -> None:
+    one, two = await machines.add(), await machines.add()
+    here, there = Ledger(one), Ledger(two)
+    queued = RunQueued(title="t", driver="queue", command=("true",), on_lost="resume")
+    await here.execute("r_a", Queue(queued=queued), actor="user:a", tenant="default")
+    claimed = await here.execute("r_a", Claim(worker="one:1"), actor="worker:one:1", tenant="default")
+    presence = JetStreamPresence(two.cluster)
+    await presence.beat("one:1")
+
+    assert await lose_silent(there, presence, [claimed.run]) == []
+    await presence.leave("one:1")
+    assert await lose_silent(there, presence, [claimed.run]) == ["r_a"]
+
+    taken = await there.execute("r_a", Claim(worker="two:1"), actor="worker:two:1", tenant="default")
+    assert taken.run.claim == claimed.run.claim + 1
+    with pytest.raises(Fenced):
+        await here.execute("r_a", Start(claim=claimed.run.claim), actor="worker:one:1", tenant="default")
+    assert await lose_silent(there, presence, [claimed.run]) == []
+
+
+class Writing:
+    """Writers that send until they are answered, and followers that see all of it."""
+
+    def __init__(self, logs: list[JetStreamLog], *, writers: int, followers: int) -> None:
+        self._logs, self._writers, self._followers = logs, writers, followers
+        self._acknowledged: dict[str, list[str]] = {f"r_{number}": [] for number in range(writers)}
+        self._moved = asyncio.Condition()
+        self._is_over = False
+        self._seen: list[list[int]] = [[] for _ in range(followers)]
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        self._tasks = [group.create_task(self._write(number)) for number in range(self._writers)]
+        self._following = [group.create_task(self._follow(number)) for number in range(self._followers)]
+
+    async def _write(self, number: int) -> None:
+        run_id, last = f"r_{number}", 0
+        acknowledged = self._acknowledged[run_id]
+        while not self._is_over:
+            events = numbered(len(acknowledged), 1 + number % 3)
+            appended: Appended | None = None
+            while appended is None:
+                with suppress(Unavailable):
+                    appended = await self._logs[number % len(self._logs)].append(run_id, events, expected=last)
+            last = appended.last
+            acknowledged += [event.id for event in events]
+            async with self._moved:
+                self._moved.notify_all()
+
+    async def _follow(self, number: int) -> None:
+        async with aclosing(self._logs[number % len(self._logs)].tail(after=0)) as pages:
+            async for page in pages:
+                self._seen[number] += [event.position for event in page.events]
+                async with self._moved:
+                    self._moved.notify_all()
+
+    async def until_everybody_wrote(self) -> None:
+        before = {run_id: len(ids) for run_id, ids in self._acknowledged.items()}
+        async with asyncio.timeout(WITHIN_SECONDS), self._moved:
+            await self._moved.wait_for(
+                lambda: all(len(ids) > before[run_id] for run_id, ids in self._acknowledged.items())
+            )
+
+    async def finish(self) -> None:
+        """End, then compare what was acknowledged, what is stored, and what every follower saw."""
+        self._is_over = True
+        await asyncio.wait(self._tasks)
+        stored = await all_events(self._logs[0])
+        positions = [event.position for event in stored]
+        async with asyncio.timeout(WITHIN_SECONDS), self._moved:
+            await self._moved.wait_for(lambda: all(len(seen) >= len(positions) for seen in self._seen))
+        for task in self._following:
+            task.cancel()
+        held: dict[str, list[str]] = {}
+        for event in stored:
+            held.setdefault(event.run_id, []).append(event.id)
+        assert held == self._acknowledged
+        assert all(seen == positions for seen in self._seen)
+        assert await all_events(self._logs[-1]) == stored
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(WITHIN_SECONDS * (KILLS + 1))
+async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it_once(tmp_path: Path) -> None:
+    cluster = TestCluster(tmp_path / "cluster")
+    try:
+        async with AsyncExitStack() as stack:
+            machines = Machines(cluster, tmp_path, stack)
+            logs = [await machines.add() for _ in range(2)]
+            writing = Writing(logs, writers=32 if LONG else 8, followers=50 if LONG else 4)
+            async with asyncio.TaskGroup() as group:
+                writing.start(group)
+                for number in range(KILLS):
+                    await writing.until_everybody_wrote()
+                    victims = await _victims(cluster, logs[0], number)
+                    for node in victims:
+                        node.kill()
+                    if len(victims) < len(cluster.nodes):
+                        await writing.until_everybody_wrote()
+                    for node in victims:
+                        node.start()
+                    await asyncio.to_thread(cluster.wait_until_ready)
+                    await writing.until_everybody_wrote()
+                await writing.finish()
+    finally:
+        cluster.stop()
+
+
+async def _victims(cluster: TestCluster, log: JetStreamLog, number: int) -> list[Node]:
+    """The leader, then each server in turn, then all; and from the start."""
+    if number % 5 == 4:
+        return cluster.nodes
+    if number % 5:
+        return [cluster.nodes[number % 5 - 1]]
+    held = await log.cluster.jetstream.stream_info(log.cluster.name)
+    return [node for node in cluster.nodes if held.cluster is not None and node.name == held.cluster.leader]
