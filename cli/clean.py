@@ -12,7 +12,7 @@ from cli.runs import find_run
 from cli.screen import next_command, plain, table, talk
 
 DAY_US = 86_400_000_000
-_UNITS_US = {"d": DAY_US, "h": DAY_US // 24, "m": DAY_US // 1440, "s": 1_000_000}
+UNITS_US = {"d": DAY_US, "h": DAY_US // 24, "m": DAY_US // 1440, "s": 1_000_000}
 
 
 class Age(click.ParamType[int]):
@@ -24,7 +24,7 @@ class Age(click.ParamType[int]):
         match = re.fullmatch(r"(\d{1,6})([dhms])", str(value))
         if match is None:
             self.fail(f"`{value}` is no age: for example 30d, 12h or 90m", param, ctx)
-        return int(match[1]) * _UNITS_US[match[2]]
+        return int(match[1]) * UNITS_US[match[2]]
 
 
 @click.command()

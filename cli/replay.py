@@ -1,12 +1,14 @@
-"""`runfold replay RUN`: a run played on the terminal as it happened, with nothing but the log to go by."""
+"""`runfold replay`: a run played on the terminal as it happened, with nothing but the log to go by."""
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
 from cli.lines import event_line
-from cli.reading import open_runs, run_argument, settings_of
+from cli.main import Usage
+from cli.reading import RunId, open_runs, settings_of
 from cli.runs import Runs, find_run
 from cli.screen import is_terminal
 from cli.status import status_lines
@@ -24,15 +26,34 @@ WRAP_OFF, WRAP_ON = "\x1b[?7l\x1b[?25l", "\x1b[?7h\x1b[?25h"
 
 
 @click.command()
-@run_argument
+@click.argument("run_text", metavar="[RUN]", type=RunId(), required=False)
 @click.option("--at", "at_text", help="Play up to this position, or this time.")
 @click.option("--speed", type=click.FloatRange(min=0.001), default=10.0, show_default=True, help="Times faster.")
+@click.option("--limits", "policy", type=click.Path(path_type=Path), help="Test these limits on past runs instead.")
+@click.option("--since", help="With --limits: only runs opened since then: 7d, 12h, or a time.")
+@click.option("--json", "as_json", is_flag=True, help="With --limits: print the result as JSON.")
 @click.pass_context
-def replay(context: click.Context, *, run_text: str, at_text: str | None, speed: float) -> None:
-    """Play a run on the terminal as it happened; plain lines where there is none."""
+def replay(
+    context: click.Context,
+    *,
+    run_text: str | None,
+    at_text: str | None,
+    speed: float,
+    policy: Path | None,
+    since: str | None,
+    as_json: bool,
+) -> None:
+    """Play a run on the terminal as it happened; or say what other limits would have done to past runs."""
+    if (run_text is None) == (policy is None):
+        raise Usage("give a run, or `--limits FILE`", hint="`runfold replay RUN` or `runfold replay --limits FILE`")
+    if policy is not None:
+        from cli.backtest import show_backtest
+
+        show_backtest(settings_of(context), policy, since=since, as_json=as_json)
+        return
     at = At() if at_text is None else parse_at(at_text)
     with open_runs(settings_of(context)) as runs:
-        run = find_run(runs, run_text)
+        run = find_run(runs, run_text or "")
         if not is_terminal():
             for recorded in _events(runs, run, at):
                 click.echo(event_line(recorded))
