@@ -8,6 +8,7 @@ from runfold.errors import BadRequest, Fenced, NotAllowed
 from runfold.events import (
     ClaimLost,
     ClaimReleased,
+    Driver,
     Event,
     Failure,
     Json,
@@ -138,7 +139,9 @@ def _without_worker(run: Run, reason: str) -> tuple[Event, ...]:
         return (*closed, RunPaused(reason=reason))
     if run.status == "paused":
         return closed
-    return (*closed, RunRequeued(reason=reason or "the worker was lost"))
+    # The terminal it was started in is gone; any server that has the workflow can go on with it.
+    driver: Driver | None = "queue" if run.driver == "here" else None
+    return (*closed, RunRequeued(reason=reason or "the worker was lost", driver=driver))
 
 
 def check_claim(run: Run, claim: int) -> None:

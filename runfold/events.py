@@ -140,6 +140,8 @@ class ClaimLost(_Event, frozen=True):
 
 class RunRequeued(_Event, frozen=True):
     reason: str = ""
+    driver: Driver | None = None
+    """Who may take it now, where that has changed."""
 
 
 class RunStarted(_Event, frozen=True):

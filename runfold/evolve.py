@@ -252,7 +252,8 @@ def _lasting(run: Run, event: _Lasting, at_us: int) -> Run:
         case ClaimLost():
             return replace(run, recoveries=run.recoveries + 1, **_FREE)
         case RunRequeued():
-            return _now(run, "queued", "QUEUED", waiting_on=None, completed_at_us=None, **_FREE)
+            driver = event.driver or run.driver
+            return _now(run, "queued", "QUEUED", driver=driver, waiting_on=None, completed_at_us=None, **_FREE)
         case RunStarted():
             return _now(
                 run,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.leases import Leases, monotonic_us
 from eventstore.writing import LOCK_FILE
 from runfold.commands import Cancel, LoseClaim
@@ -20,7 +21,7 @@ from runfold.state import Run
 from runner import machine
 from runner.claims import Claims
 from runner.recover import recover
-from tests.leaving import GRACE_SECONDS, are_gone, escaping, handles_of_escapee, left_of, queue, served
+from tests.leaving import GRACE_SECONDS, ROOT, are_gone, escaping, handles_of_escapee, left_of, queue, served
 from tests.working import PATIENCE_SECONDS, working
 
 # `make torture` fences a worker fifty times.
@@ -125,7 +126,7 @@ async def test_a_run_whose_worker_is_lost_again_and_again_fails_at_the_limit_of_
 
     ends: list[int] = []
     for _ in range(RECOVERIES_MAX + 1):
-        with served(tmp_path, RUNFOLD_FAILPOINT="after.Observe") as server:
+        with served(tmp_path, **{FAILPOINT: "after.Observe"}) as server:
             ends.append(await asyncio.to_thread(server.wait, PATIENCE_SECONDS))
     left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
     async with working(tmp_path, toml, workers=0) as watching:
@@ -136,6 +137,28 @@ async def test_a_run_whose_worker_is_lost_again_and_again_fails_at_the_limit_of_
     assert set(ends) == {-signal.SIGKILL}
     assert (run.status, run.reason_code, run.recoveries, left) == ("failed", "RECOVERY_LIMIT", RECOVERIES_MAX + 1, [])
     assert types.count("turn_started") == types.count("turn_cancelled") == RECOVERIES_MAX + 1
+
+
+async def test_a_workflow_whose_terminal_is_killed_is_resumed_by_the_next_server(tmp_path: Path) -> None:
+    toml = escaping(tmp_path, "resume")
+    (tmp_path / "runfold.toml").write_text(toml)
+    driver = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "runfold", "--data", str(tmp_path / "data"), "run", "--quiet", "--workflow", "w"),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), FAILPOINT: "after.Observe"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    code = await asyncio.wait_for(driver.wait(), PATIENCE_SECONDS)
+
+    async with working(tmp_path, toml, workers=0) as nobody:
+        (run_id,) = await recover(nobody.ledger, nobody.log, data=nobody.data)
+        lost = await nobody.ledger.state(run_id)
+    async with working(tmp_path, toml) as worker:
+        run = await worker.wait_rest(run_id)
+
+    assert (code, lost.status, lost.driver) == (-signal.SIGKILL, "queued", "queue")
+    assert (run.status, run.turns, run.claim) == ("completed", 2, 2)
 
 
 async def test_a_killed_keeper_leaves_nothing_that_carries_its_marker(tmp_path: Path) -> None:
