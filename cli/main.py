@@ -12,6 +12,7 @@ from runfold.errors import RunfoldError
 # Name → module, attribute, one line of help; so that `--help` and completion import no command.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("cli.up", "up", "Serve the API and the dashboard from the data folder"),
+    "worker": ("cli.worker", "worker", "Drive queued runs without serving anything"),
     "init": ("cli.init", "init", "Write a runfold.toml for the agents found here"),
     "check": ("cli.check", "check", "Validate runfold.toml"),
     "run": ("cli.run", "run", "Run a command or a workflow here and record it"),

@@ -3,43 +3,25 @@
 import asyncio
 import os
 import secrets
-import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
-import structlog
 from aiohttp import web
 
 from api.app import make_app, make_login_code
 from cli.folder import prepare_folder
 from cli.logging import configure_logging
-from cli.proving import prove_now_and_then
+from cli.node import open_node, until_told_to_stop, work
 from cli.reading import settings_of
-from cli.run import local_actor
 from cli.screen import talk
 from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
-from eventstore.contract import EventLog, Presence
-from eventstore.ledger import Ledger
-from eventstore.opening import open_log
-from projections.runs import active_runs
-from projections.service import ViewService
-from projections.spending import Spending
-from runfold.errors import RunfoldError, Unavailable
-from runfold.redact import secrets_of
-from runner.claims import Claims
-from runner.elsewhere import LOOK_SECONDS as ELSEWHERE_SECONDS
-from runner.elsewhere import lose_silent
-from runner.intake import take_in_spool
-from runner.reactor import LOOK_SECONDS, Reactor
-from runner.recover import recover
-from runner.reported import Reporters
-from runner.worker import SLOTS, Worker
+from runfold.errors import Unavailable
+from runner.worker import SLOTS
 
 SHUTDOWN_SECONDS = 2.0  # Streams never end by themselves; their clients come back to the next server.
-SWEEP_SECONDS = 1.0
 TOKEN_FILE = "token"  # noqa: S105 The name of a file.
 
 
@@ -58,32 +40,18 @@ def up(context: click.Context, *, port: int | None, host: str | None, workers: i
 
 
 async def _serve(settings: Settings, lock: int, workers: int) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    logger = structlog.get_logger()
-    async with AsyncExitStack() as stack:
-        log = await open_log(settings.data, settings.log)
-        stack.push_async_callback(log.close)
-        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
-        views = await ViewService.open(settings.data)
-        stack.push_async_callback(views.close)
-        reporters = Reporters(ledger, presence=log.presence)
-        await _end_overdue(log, ledger, views, reporters, settings.data)
-        registry = watched_registry()
-        spending = Spending(views, lambda: registry().budgets)
-        reactor = Reactor(ledger, left=spending.left)
+    stop = until_told_to_stop()
+    async with open_node(settings) as node, AsyncExitStack() as stack:
         app = make_app(
-            log=log,
-            ledger=ledger,
-            views=views,
+            log=node.log,
+            ledger=node.ledger,
+            views=node.views,
             data=settings.data,
             token=local_token(settings.data),
             allowed_hosts=_allowed_hosts(settings.host),
-            renew=reporters.renew,
-            registry=registry,
-            left=spending.left,
+            renew=node.reporters.renew,
+            registry=watched_registry(),
+            left=node.spending.left,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
@@ -92,66 +60,7 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
         write_lock(lock, Server(pid=os.getpid(), url=url))
         click.echo(f"{url}/login?code={make_login_code(app)}")
         talk(f"serving {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
-        claims = await Claims.open(settings.data, presence=log.presence)
-        stack.callback(claims.close)
-        worker = Worker(
-            ledger, log, views, claims, data=settings.data, registry=registry, slots=workers, left=spending.left
-        )
-        async with asyncio.TaskGroup() as tasks:
-            beside = [
-                tasks.create_task(_sweep(log, ledger, views, reporters, settings.data)),
-                tasks.create_task(_keep_limits(reactor, views)),
-                tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
-            ]
-            if log.presence is not None:
-                beside.append(tasks.create_task(_lose_silent(ledger, log.presence, views)))
-            await worker.work(stop)
-            logger.info("stopping")
-            for task in beside:
-                task.cancel()
-
-
-async def _sweep(log: EventLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
-    """Keep the deadlines of this folder's runs, whoever drives them, until cancelled."""
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        try:
-            await _end_overdue(log, ledger, views, reporters, data)
-        except RunfoldError as error:
-            # A log that is contended or full now may not be in a second; what is overdue stays so.
-            structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
-
-
-async def _lose_silent(ledger: Ledger, presence: Presence, views: ViewService) -> None:
-    """Take the runs of machines that are gone, until cancelled."""
-    while True:
-        try:
-            active, _ = await views.query(active_runs)
-            for run_id in await lose_silent(ledger, presence, active):
-                structlog.get_logger().warning("run taken from a machine that is gone", run_id=run_id)
-        except RunfoldError as error:
-            structlog.get_logger().warning("workers elsewhere could not be looked at", error=error.message)
-        await asyncio.sleep(ELSEWHERE_SECONDS)
-
-
-async def _keep_limits(reactor: Reactor, views: ViewService) -> None:
-    """Keep what many runs share, and what time does to them, until cancelled."""
-    while True:
-        try:
-            active, _ = await views.query(active_runs)
-            await reactor.look(active)
-        except RunfoldError as error:
-            structlog.get_logger().warning("limits could not be looked at", error=error.message)
-        await asyncio.sleep(LOOK_SECONDS)
-
-
-async def _end_overdue(log: EventLog, ledger: Ledger, views: ViewService, reporters: Reporters, data: Path) -> None:
-    for run_id in await take_in_spool(ledger, data, actor=local_actor()):
-        structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
-    lost = await recover(ledger, log, data=data)
-    active, _ = await views.query(active_runs)
-    for run_id in [*lost, *await reporters.end_overdue(active)]:
-        structlog.get_logger().warning("run ended: its driver is gone", run_id=run_id)
+        await work(node, slots=workers, stop=stop)
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> str:

@@ -18,12 +18,12 @@ def environment(data: Path, **more: str) -> dict[str, str]:
     return {**kept, "RUNFOLD_DATA": str(data), "RUNFOLD_PORT": "0", **more}
 
 
-def runfold(data: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def runfold(data: Path, *arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; `more` is added to its environment."""
     return subprocess.run(
         [sys.executable, "-m", "runfold", *arguments],
-        cwd=ROOT,
-        env=environment(data, **more),
+        cwd=cwd,
+        env=environment(data, PYTHONPATH=str(ROOT), **more),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -32,7 +32,7 @@ def runfold(data: Path, *arguments: str, **more: str) -> subprocess.CompletedPro
 
 
 def read(data: Path, *arguments: str, **more: str) -> Any:
-    done = runfold(data, *arguments, "--json", **more)
+    done = runfold(data, *arguments, "--json", cwd=ROOT, **more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

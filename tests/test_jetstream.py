@@ -14,7 +14,7 @@ from eventstore.jetstream.messages import subject_of
 from eventstore.writing import Writer
 from runfold.errors import BadRequest, InvalidSetting, Unavailable
 from tests.contract.jetstream import shared_cluster
-from tests.terminal import read, record, runfold
+from tests.terminal import first_line, read, record, runfold, started
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,25 @@ def test_what_one_machine_records_another_shows_and_proves(tmp_path: Path, url: 
     assert (status["status"], status["reason_code"]) == ("failed", "EXIT_NONZERO")
     assert read(one, "status", run["id"]) == status
     assert proof.returncode == 0, proof.stdout + proof.stderr
+
+
+@pytest.mark.slow
+def test_a_server_takes_runs_in_and_a_worker_on_another_machine_drives_them(tmp_path: Path, url: str) -> None:
+    (tmp_path / "runfold.toml").write_text("[workflow.w]\ncommand = ['sh', '-c', 'echo driven']\n")
+    one, two = tmp_path / "one", tmp_path / "two"
+    serving = started(one, "--log", url, "up", "--port", "0", "--workers", "0", cwd=tmp_path)
+    driving = started(two, "--log", url, "worker", cwd=tmp_path)
+    with serving as server, driving:
+        first_line(server)
+        queued = runfold(one, "run", "--workflow", "w", "--detach", cwd=tmp_path)
+        assert queued.returncode == 0, queued.stderr
+
+        waited = runfold(one, "wait", queued.stdout.strip())
+
+        assert waited.returncode == 0, waited.stderr
+        types = [event["type"] for event in read(one, "events", queued.stdout.strip())["items"]]
+        assert types.count("run_claimed") == types.count("run_completed") == 1
+    assert "driven" in (two / "runs" / queued.stdout.strip() / "output.log").read_text()
 
 
 @pytest.mark.slow

@@ -1,0 +1,148 @@
+"""A process of a data folder: its log and views, the deadlines it keeps, the runs it drives; with HTTP or without."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from cli.proving import prove_now_and_then
+from cli.run import local_actor
+from cli.settings import Settings
+from cli.workflow_file import watched_registry
+from eventstore.contract import EventLog, Presence
+from eventstore.ledger import Ledger
+from eventstore.opening import open_log
+from projections.runs import active_runs
+from projections.service import ViewService
+from projections.spending import Spending
+from runfold.errors import RunfoldError
+from runfold.redact import secrets_of
+from runner.claims import Claims
+from runner.elsewhere import LOOK_SECONDS as ELSEWHERE_SECONDS
+from runner.elsewhere import lose_silent
+from runner.intake import take_in_spool
+from runner.reactor import LOOK_SECONDS, Reactor
+from runner.recover import recover
+from runner.reported import Reporters
+from runner.worker import Worker
+
+SWEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    log: EventLog
+    ledger: Ledger
+    views: ViewService
+    reporters: Reporters
+    spending: Spending
+    settings: Settings
+
+
+@asynccontextmanager
+async def open_node(settings: Settings) -> AsyncGenerator[Node]:
+    """The folder's log and views, with what is overdue there ended."""
+    async with AsyncExitStack() as stack:
+        log = await open_log(settings.data, settings.log)
+        stack.push_async_callback(log.close)
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        views = await ViewService.open(settings.data)
+        stack.push_async_callback(views.close)
+        registry = watched_registry()
+        node = Node(
+            log=log,
+            ledger=ledger,
+            views=views,
+            reporters=Reporters(ledger, presence=log.presence),
+            spending=Spending(views, lambda: registry().budgets),
+            settings=settings,
+        )
+        await _end_overdue(node)
+        yield node
+
+
+def until_told_to_stop() -> asyncio.Event:
+    """Set by SIGINT and SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
+    """Drive queued runs and keep all deadlines until `stop`, then hand over or stop what runs, within its grace."""
+    settings, registry = node.settings, watched_registry()
+    claims = await Claims.open(settings.data, presence=node.log.presence)
+    try:
+        worker = Worker(
+            node.ledger,
+            node.log,
+            node.views,
+            claims,
+            data=settings.data,
+            registry=registry,
+            slots=slots,
+            left=node.spending.left,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            beside = [
+                tasks.create_task(_sweep(node)),
+                tasks.create_task(_keep_limits(Reactor(node.ledger, left=node.spending.left), node.views)),
+                tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
+            ]
+            if node.log.presence is not None:
+                beside.append(tasks.create_task(_lose_silent(node.ledger, node.log.presence, node.views)))
+            await worker.work(stop)
+            structlog.get_logger().info("stopping")
+            for task in beside:
+                task.cancel()
+    finally:
+        claims.close()
+
+
+async def _sweep(node: Node) -> None:
+    """Keep the deadlines of this folder's runs, whoever drives them, until cancelled."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await _end_overdue(node)
+        except RunfoldError as error:
+            # A log that is contended or full now may not be in a second; what is overdue stays so.
+            structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
+
+
+async def _lose_silent(ledger: Ledger, presence: Presence, views: ViewService) -> None:
+    """Take the runs of machines that are gone, until cancelled."""
+    while True:
+        try:
+            active, _ = await views.query(active_runs)
+            for run_id in await lose_silent(ledger, presence, active):
+                structlog.get_logger().warning("run taken from a machine that is gone", run_id=run_id)
+        except RunfoldError as error:
+            structlog.get_logger().warning("workers elsewhere could not be looked at", error=error.message)
+        await asyncio.sleep(ELSEWHERE_SECONDS)
+
+
+async def _keep_limits(reactor: Reactor, views: ViewService) -> None:
+    """Keep what many runs share, and what time does to them, until cancelled."""
+    while True:
+        try:
+            active, _ = await views.query(active_runs)
+            await reactor.look(active)
+        except RunfoldError as error:
+            structlog.get_logger().warning("limits could not be looked at", error=error.message)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _end_overdue(node: Node) -> None:
+    ledger, data = node.ledger, node.settings.data
+    for run_id in await take_in_spool(ledger, data, actor=local_actor()):
+        structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
+    lost = await recover(ledger, node.log, data=data)
+    active, _ = await node.views.query(active_runs)
+    for run_id in [*lost, *await node.reporters.end_overdue(active)]:
+        structlog.get_logger().warning("run ended: its driver is gone", run_id=run_id)
