@@ -33,6 +33,9 @@ torture: $(VENV)/installed  ## kill, fail, fill and cut the power at every point
 bench: $(VENV)/installed  ## measure beside what limits us, judge, and write bench/RESULTS.md; ten minutes
 	$(BIN)/python -m bench
 
+cluster: $(VENV)/installed $(BUNDLE)  ## a replicated log with two servers and two workers, on this machine
+	$(BIN)/python -m deploy.on_one_machine
+
 lock: $(VENV)/bin/python  ## pin every dependency with its hashes, from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(COMPILE) --extra build --extra prices --output-file requirements.lock pyproject.toml

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.loopback import Cluster, Node
 from eventstore.contract import Appended
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
@@ -19,7 +20,7 @@ from runfold.errors import Conflict, Fenced, Unavailable
 from runfold.events import RunQueued
 from runner.elsewhere import lose_silent
 from tests.contract.events import all_events, new_event, numbered
-from tests.contract.jetstream import Node, TestCluster, shared_cluster
+from tests.contract.jetstream import shared_cluster
 
 LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
 RACES = 200 if LONG else 25
@@ -30,7 +31,7 @@ WITHIN_SECONDS = 60
 class Machines:
     """As many servers of one log as are asked for, each with a mirror of its own."""
 
-    def __init__(self, cluster: TestCluster, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, stack: AsyncExitStack) -> None:
         self._address = parse_address(cluster.url(f"t{uuid.uuid4().hex}"))
         self._folder, self._stack, self._count = folder, stack, 0
 
@@ -165,7 +166,7 @@ class Writing:
 @pytest.mark.slow
 @pytest.mark.timeout(WITHIN_SECONDS * (KILLS + 1))
 async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it_once(tmp_path: Path) -> None:
-    cluster = TestCluster(tmp_path / "cluster")
+    cluster = Cluster(tmp_path / "cluster")
     try:
         async with AsyncExitStack() as stack:
             machines = Machines(cluster, tmp_path, stack)
@@ -189,7 +190,7 @@ async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it
         cluster.stop()
 
 
-async def _victims(cluster: TestCluster, log: JetStreamLog, number: int) -> list[Node]:
+async def _victims(cluster: Cluster, log: JetStreamLog, number: int) -> list[Node]:
     """The leader, then each server in turn, then all; and from the start."""
     if number % 5 == 4:
         return cluster.nodes

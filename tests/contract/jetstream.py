@@ -1,111 +1,24 @@
-"""A real cluster of three servers for the tests of this process, and the contract's backend on it."""
+"""The contract's backend on a real cluster of three servers, which the tests of one process share."""
 
 import atexit
-import ctypes
 import functools
-import json
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 import uuid
 from pathlib import Path
-from typing import Any
 
+from deploy.loopback import Cluster
 from eventstore.contract import EventLog
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
 from tests.contract.backend import START_US
 
-START_SECONDS = 30.0
-LOOK_SECONDS = 0.02
-
-
-def server_binary() -> str | None:
-    """The server that the development requirements install, or one on the path."""
-    return shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
-
-
-class Node:
-    """One server, as its own process with its own folder."""
-
-    def __init__(self, name: str, folder: Path, ports: tuple[int, int, int], routes: list[int]) -> None:
-        self.name = name
-        self.client_port, cluster_port, self.monitor_port = ports
-        folder.mkdir(parents=True)
-        self._file = folder / "nats.conf"
-        self._log = folder / "log.txt"
-        urls = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
-        self._file.write_text(
-            f"server_name: {name}\nhost: 127.0.0.1\nport: {self.client_port}\n"
-            f'http: "127.0.0.1:{self.monitor_port}"\n'
-            f'jetstream {{ store_dir: "{folder}/js", max_file: 4GB, sync_interval: always }}\n'
-            f"cluster {{ name: test, host: 127.0.0.1, port: {cluster_port}, routes: [{urls}] }}\n"
-        )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        binary = server_binary()
-        assert binary is not None
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [binary, "-c", str(self._file)], stdout=log, stderr=log, preexec_fn=_end_with_parent
-            )
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait()
-            self._process = None
-
-    def ask(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}{path}", timeout=2) as answer:
-            return json.load(answer)
-
-
-class TestCluster:
-    __test__ = False
-
-    def __init__(self, folder: Path, size: int = 3) -> None:
-        ports = [(_free_port(), _free_port(), _free_port()) for _ in range(size)]
-        self.nodes = [
-            Node(f"n{n + 1}", folder / f"n{n + 1}", ports[n], [other[1] for other in ports if other != ports[n]])
-            for n in range(size)
-        ]
-        for node in self.nodes:
-            node.start()
-        self.wait_until_ready()
-
-    def wait_until_ready(self) -> None:
-        ends = time.monotonic() + START_SECONDS
-        while not self._is_ready():
-            assert time.monotonic() < ends, "the cluster did not start"
-            time.sleep(LOOK_SECONDS)
-
-    def _is_ready(self) -> bool:
-        try:
-            healthy = all(node.ask("/healthz").get("status") == "ok" for node in self.nodes)
-            return healthy and bool(self.nodes[0].ask("/jsz").get("meta_cluster", {}).get("leader"))
-        except (OSError, ValueError):
-            return False
-
-    def url(self, name: str) -> str:
-        return "nats://" + ",".join(f"127.0.0.1:{node.client_port}" for node in self.nodes) + f"/{name}"
-
-    def stop(self) -> None:
-        for node in self.nodes:
-            node.kill(signal.SIGKILL)
-
 
 @functools.cache
-def shared_cluster() -> TestCluster:
+def shared_cluster() -> Cluster:
     """One for all tests of this process; each test has a log of its own in it."""
     folder = Path(tempfile.mkdtemp(prefix="runfold-nats-"))
-    cluster = TestCluster(folder)
+    cluster = Cluster(folder)
 
     def end() -> None:
         cluster.stop()
@@ -141,15 +54,3 @@ class Replicated:
     async def close(self) -> None:
         for log in self._opened:
             await log.close()
-
-
-def _end_with_parent() -> None:
-    """Tests that are killed leave no server behind (prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
