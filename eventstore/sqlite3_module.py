@@ -25,6 +25,11 @@ else:
         except ImportError:
             sqlite3 = standard_library
 
+# The module asks its table of adapters for every value that is None or bytes, and where it finds nothing there goes
+# looking for methods that neither has, which takes longer than writing the row. Both stay what they are.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(type(None), {}.get)
+
 SQLITE_VERSION: str = sqlite3.sqlite_version
 
 __all__ = ["SQLITE_VERSION", "is_affected", "sqlite3"]
