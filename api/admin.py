@@ -15,10 +15,10 @@ from api.routes import QUERY, Route
 from api.run_queries import number_cursor
 from api.service import SERVICE
 from eventstore.verified import Verified, read_verified
+from projections.checkpoints import read_checkpoints
 from projections.run_list import RunList, list_runs
 from projections.stats import OUTCOMES, Queue, RunStats, all_time, queue, run_stats
 from projections.usage import DAY_US, CostFilter, CostList, Group, costs
-from projections.views import read_checkpoints
 from runfold.envelope import time_us
 from runfold.errors import BadRequest
 

@@ -13,8 +13,8 @@ from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
 from api.sessions import SESSION_SECONDS, Role, Scope
 from eventstore.verified import Verified, read_verified
+from projections.checkpoints import read_checkpoints
 from projections.health import public_error, troubles_of
-from projections.views import read_checkpoints
 from runfold.envelope import time_text
 from runfold.errors import Unauthorized, Unavailable
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.sqlite3_module import sqlite3
-from runfold.envelope import Recorded
+from runfold.envelope import Fact, Recorded
 from runfold.errors import BadRequest, Diverged, NotFound, Trimmed, Unavailable
 
 APPLICATION_ID = 0x52554E46
@@ -21,6 +21,7 @@ COLUMNS = (
     " cause, command, sent, correlation, hash, data, salt"
 )
 _DATA = COLUMNS.split(", ").index("data")
+FACT_COLUMNS = ", ".join(Fact.__struct_fields__)
 Row: TypeAlias = tuple[Any, ...]
 
 
@@ -93,6 +94,28 @@ def read_page(
     is_cut = len(events) == limit or found.fetchone() is not None
     found.close()
     return Page(events=events, scanned_to=events[-1].position if events and is_cut else end)
+
+
+def read_facts(
+    connection: sqlite3.Connection,
+    *,
+    after: int = 0,
+    stream: str | None = None,
+    upto: int | None = None,
+    limit: int = PAGE_EVENTS,
+    kept: bool = False,
+) -> tuple[list[Fact], int]:
+    """As `read_page`, for folds: the next facts, and how far was looked. Raises Trimmed, Diverged."""
+    end = end_of(connection, after=after, stream=stream, upto=upto, kept=kept)
+    rows = rows_after(connection, after=after, stream=stream, end=end, limit=limit, columns=FACT_COLUMNS).fetchall()
+    facts = [Fact(*row) for row in rows]
+    return facts, facts[-1].position if len(facts) == limit else end
+
+
+def hash_at(connection: sqlite3.Connection, position: int) -> bytes | None:
+    """The hash of the event at a position; None where there is none."""
+    row = connection.execute("SELECT hash FROM events WHERE position = ?", (position,)).fetchone()
+    return None if row is None else row[0]
 
 
 def end_of(

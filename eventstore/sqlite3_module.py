@@ -27,8 +27,9 @@ else:
 
 # The module asks its table of adapters for every value that is None or bytes, and where it finds nothing there goes
 # looking for methods that neither has, which takes longer than writing the row. Both stay what they are.
+_nothing: dict[None, None] = {}
 sqlite3.register_adapter(bytes, bytes)
-sqlite3.register_adapter(type(None), {}.get)
+sqlite3.register_adapter(type(None), _nothing.get)
 
 SQLITE_VERSION: str = sqlite3.sqlite_version
 

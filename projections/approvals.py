@@ -6,7 +6,7 @@ import msgspec
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Recorded, time_text
+from runfold.envelope import Fact, time_text
 from runfold.events import ApprovalDenied, ApprovalExpired, ApprovalGranted, ApprovalRequested
 from runfold.report import usd
 
@@ -139,7 +139,7 @@ class ApprovalsFold:
         # In the order of the log: a name may be asked anew once it was answered.
         self._changes: list[tuple[str, tuple[Any, ...]]] = []
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         match event:
             case ApprovalRequested():
                 asked = (event.kind, event.summary, event.amount_micros, event.digest, event.expires_at)
@@ -154,7 +154,7 @@ class ApprovalsFold:
             case _:
                 return
 
-    def _answer(self, recorded: Recorded, name: str, status: str, comment: str, granted: int | None) -> None:
+    def _answer(self, recorded: Fact, name: str, status: str, comment: str, granted: int | None) -> None:
         answer = (status, recorded.at_us, recorded.actor, comment, granted)
         self._changes.append((_ANSWER, (*answer, recorded.run_id, name)))
 

@@ -6,7 +6,7 @@ import msgspec
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Recorded, time_text
+from runfold.envelope import Fact, time_text
 from runfold.events import ArtifactStored
 
 LIMIT_MAX = 200
@@ -107,7 +107,7 @@ class ArtifactsFold:
     def __init__(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         match event:
             case ArtifactStored():
                 where = (recorded.position, recorded.run_id, recorded.version, recorded.tenant)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
 
+from eventstore.reading import uuid_bytes, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from projections.names import Names
 from projections.view import Decoded, View
-from runfold.envelope import A_MOMENT, SYSTEM_STREAM, Recorded, moment_us, time_text
+from runfold.envelope import A_MOMENT, SYSTEM_STREAM, Fact, moment_us, time_text
 from runfold.errors import BadRequest
 from runfold.events import EVENT_CLASSES, EVENT_TYPES, Failure, event_class
 
@@ -39,11 +40,11 @@ _DDL = (
         actor INTEGER NOT NULL,
         path INTEGER, -- Of audit_paths.
         version INTEGER NOT NULL, -- 0 for an event of the system stream, which stands under the run it is about.
-        id TEXT NOT NULL,
+        id BLOB NOT NULL, -- A UUID, as are the next two.
         at_us INTEGER NOT NULL,
         recorded_at_us INTEGER NOT NULL,
-        cause TEXT,
-        command TEXT,
+        cause BLOB,
+        command BLOB,
         text TEXT NOT NULL -- The beginning of what it says.
     ) STRICT""",
     "CREATE INDEX audit_run ON audit (run)",
@@ -188,9 +189,9 @@ def item_of(row: tuple[Any, ...]) -> AuditItem:
         text=text,
         at=time_text(at_us),
         recorded_at=time_text(recorded_at_us),
-        id=identity,
-        cause=cause,
-        command=command,
+        id=uuid_text(identity),
+        cause=None if cause is None else uuid_text(cause),
+        command=None if command is None else uuid_text(command),
     )
 
 
@@ -234,9 +235,9 @@ def _where(connection: sqlite3.Connection, wanted: AuditFilter) -> tuple[str, li
         if moment is not None:
             add(f"a.position {sign} ?", _first_since(connection, _time(name, moment)))
     if wanted.cause is not None:
-        add("a.cause = ?", wanted.cause)
+        add("a.cause = ?", _identity(wanted.cause))
     if wanted.command is not None:
-        add("a.command = ?", wanted.command)
+        add("a.command = ?", _identity(wanted.command))
     return " AND ".join(clauses), parameters
 
 
@@ -284,6 +285,14 @@ def _first_since(connection: sqlite3.Connection, moment_us: int) -> int:
     return int(high)
 
 
+def _identity(text: str) -> bytes:
+    """The UUID as it is stored; what is none names nothing."""
+    try:
+        return uuid_bytes(text)
+    except BadRequest:
+        return b""
+
+
 def _time(name: str, text: str) -> int:
     try:
         return moment_us(text)
@@ -310,42 +319,42 @@ class AuditFold:
     def __init__(self) -> None:
         self._names = Names("audit_names")
         self._paths = Names("audit_paths")
-        self._rows: dict[int, tuple[Any, ...]] = {}
-        self._texts: dict[str, Callable[[Any], str]] = {}
+        self._rows: list[tuple[Any, ...]] = []
+        self._tellers: dict[str, _Teller] = {}
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
-        number = self._names.number
-        run_id, version = recorded.run_id, recorded.version
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
+        names, run_id, version = self._names, recorded.run_id, recorded.version
         if run_id == SYSTEM_STREAM:
             run_id, version = getattr(event, "run_id", "") or run_id, 0
-        path = getattr(event, "path", None)
-        run = number(run_id)
-        self._rows[recorded.position] = (
-            recorded.position,
-            run,
-            number(recorded.tenant),
-            number(recorded.type),
-            number(recorded.actor),
-            None if path is None else self._paths.number(path),
-            version,
-            recorded.id,
-            recorded.at_us,
-            recorded.recorded_at_us,
-            recorded.cause,
-            recorded.command,
-            "" if event is None else self._text(recorded.type, event),
+        path, text = None, ""
+        if event is not None:
+            known = self._tellers.get(recorded.type)
+            if known is None:
+                known = self._tellers[recorded.type] = _teller(recorded.type)
+            has_path, say = known
+            path, text = self._paths[event.path] if has_path else None, say(event)  # type: ignore[union-attr]
+        self._rows.append(
+            (
+                recorded.position,
+                names[run_id],
+                names[recorded.tenant],
+                names[recorded.type],
+                names[recorded.actor],
+                path,
+                version,
+                recorded.id,
+                recorded.at_us,
+                recorded.recorded_at_us,
+                recorded.cause,
+                recorded.command,
+                text,
+            )
         )
-
-    def _text(self, type_name: str, event: Any) -> str:
-        say = self._texts.get(type_name)
-        if say is None:
-            say = self._texts[type_name] = _teller(type_name)
-        return say(event)
 
     def write(self, connection: sqlite3.Connection) -> None:
         self._names.write(connection)
         self._paths.write(connection)
-        connection.executemany("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows.values())
+        connection.executemany("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
         self._rows.clear()
 
     def forget(self) -> None:
@@ -375,19 +384,25 @@ def _drop(connection: sqlite3.Connection, run_id: str) -> None:
     )
 
 
-def _teller(type_name: str) -> Callable[[Any], str]:
-    """What an event says, in few words: one function for each type, as it is asked for every event."""
+_Teller: TypeAlias = tuple[bool, Callable[[Any], str]]
+
+
+def _teller(type_name: str) -> _Teller:
+    """Whether events of a type name a path, and what they say in few words: made once, as every event is asked."""
     kind = EVENT_TYPES.get(type_name)
     if kind is None:
-        return lambda event: bytes(event.data)[:TEXT_CHARS_MAX].decode("utf-8", "ignore")
+        return False, lambda event: bytes(event.data)[:TEXT_CHARS_MAX].decode("utf-8", "ignore")
+    has_path = "path" in kind.__struct_fields__
     fields = tuple(name for name in _TEXT_FIELDS if name in kind.__struct_fields__)
     if not fields:
-        return lambda _: ""
+        return has_path, lambda _: ""
     if len(fields) == 1:
         only = attrgetter(fields[0])
-        return lambda event: _plain(only(event))
+        if kind.__annotations__.get(fields[0]) is str:
+            return has_path, lambda event: only(event)[:TEXT_CHARS_MAX]
+        return has_path, lambda event: _plain(only(event))
     several = attrgetter(*fields)
-    return lambda event: " ".join([text for value in several(event) if value and (text := _plain(value))])[
+    return has_path, lambda event: " ".join([text for value in several(event) if value and (text := _plain(value))])[
         :TEXT_CHARS_MAX
     ]
 
@@ -404,7 +419,7 @@ def _plain(value: Any) -> str:
 
 VIEW = View(
     name="audit",
-    revision=1,
+    revision=2,
     tables=("audit_names", "audit_paths", "audit"),
     ddl=_DDL,
     make_fold=AuditFold,

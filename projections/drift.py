@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from eventstore.faults import Fault
-from eventstore.reading import bounds, read_page
+from eventstore.reading import bounds, read_facts
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import OF_ANOTHER_KIND
 from projections.catalogue import VIEWS
+from projections.checkpoints import Checkpoint, read_checkpoints
 from projections.skips import Skips
 from projections.view import View, fold_page
-from projections.views import Checkpoint, Views, read_checkpoints
+from projections.views import Views
 from runfold.errors import InvalidEvent, RunfoldError
 
 FAULTS_MAX = 20  # Of one table: whoever sees as many rebuilds.
@@ -85,14 +86,13 @@ class Drift:
             fresh.execute(statement)
         fold, skips, after = view.make_fold(), Skips(self._log), 0
         while after < upto:
-            page = read_page(self._log, after=after, upto=upto, kept=True)
+            facts, after = read_facts(self._log, after=after, upto=upto, kept=True)
             fresh.execute("BEGIN")
-            parked = fold_page(fresh, {view.name: (view, fold)}, page.events, is_skipped=skips.holds)
+            parked = fold_page(fresh, {view.name: (view, fold)}, facts, is_skipped=skips.holds)
             fold.write(fresh)
             fresh.execute("COMMIT")
             if parked:
                 raise InvalidEvent(parked[view.name].error)
-            after = page.scanned_to
             if on_progress is not None:
                 on_progress(view.name, after, upto)
 

@@ -49,11 +49,16 @@ def switch_to(data: Path, generation: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(data / CURRENT_FILE)
-    folder = os.open(data, os.O_RDONLY)
+    sync_file(data)
+
+
+def sync_file(path: Path) -> None:
+    """Have on the disk what was written to a file."""
+    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)
 
 
 def use(data: Path, generation: int) -> int | None:

@@ -6,8 +6,8 @@ from typing import Literal
 import msgspec
 
 from projections.catalogue import VIEWS
+from projections.checkpoints import Checkpoint
 from projections.view import View
-from projections.views import Checkpoint
 
 REMEDY = (
     "`runfold rebuild` folds the views anew; where that parks too, this runfold cannot read the event: upgrade it,"

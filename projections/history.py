@@ -7,7 +7,7 @@ from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, RunCache, View, encode_run
-from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
+from runfold.envelope import SYSTEM_STREAM, Fact, time_text
 from runfold.events import EVENT_CLASSES, RunArchived
 
 _DDL = (
@@ -77,15 +77,15 @@ class _Trimmed(msgspec.Struct, frozen=True):
 
 class HistoryFold:
     def __init__(self) -> None:
-        from runfold.evolve import evolve_decoded
+        from runfold.evolve import evolve
 
-        self._after = evolve_decoded
+        self._evolve = evolve
         self._runs = RunCache("SELECT body, position FROM history_runs WHERE run_id = ?")
         self._rows: list[tuple[int, str, str, str | None, str | None, str, str, int]] = []
         self._summed_up: set[str] = set()
         """Runs of this page of which a summary was folded."""
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         if recorded.run_id == SYSTEM_STREAM:
             if isinstance(event, RunArchived):
                 self._add_trimmed(connection, recorded, event)
@@ -94,7 +94,7 @@ class HistoryFold:
             # It comes back from an archive.
             self._clear(connection, recorded.run_id)
         before = self._runs.get(connection, recorded)
-        after = self._after(before, recorded, event)
+        after = self._evolve(before, event, at_us=recorded.at_us)
         self._runs.put(after, recorded.position)
         if after.status != before.status:
             self._rows.append(
@@ -110,7 +110,7 @@ class HistoryFold:
                 )
             )
 
-    def _add_trimmed(self, connection: sqlite3.Connection, recorded: Recorded, event: RunArchived) -> None:
+    def _add_trimmed(self, connection: sqlite3.Connection, recorded: Fact, event: RunArchived) -> None:
         """How the status of a run went whose events are gone."""
         summary: Any = event.summary
         if isinstance(summary, dict):

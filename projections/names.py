@@ -9,31 +9,29 @@ NAMES_HELD_MAX = 50_000
 NUMBER_BYTES = 8
 
 
-class Names:
-    """The numbers of the texts of one table of (name_id, name)."""
+class Names(dict[str, int]):
+    """Text → number, of one table of (name_id, name)."""
 
     def __init__(self, table: str) -> None:
         from hashlib import blake2b  # Reading commands should not load it.
 
+        super().__init__()
         self._digest = blake2b
         self._insert = f"INSERT OR IGNORE INTO {table} VALUES (?, ?)"  # noqa: S608
-        self._known: dict[str, int] = {}
         self._new: list[tuple[int, str]] = []
 
-    def number(self, name: str) -> int:
-        number = self._known.get(name)
-        if number is None:
-            digest = self._digest(name.encode("utf-8", "surrogatepass"), digest_size=NUMBER_BYTES).digest()
-            number = self._known[name] = int.from_bytes(digest, "big", signed=True)
-            self._new.append((number, name))
+    def __missing__(self, name: str) -> int:
+        digest = self._digest(name.encode("utf-8", "surrogatepass"), digest_size=NUMBER_BYTES).digest()
+        number = self[name] = int.from_bytes(digest, "big", signed=True)
+        self._new.append((number, name))
         return number
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(self._insert, self._new)
         self._new.clear()
-        if len(self._known) > NAMES_HELD_MAX:
-            self._known.clear()
+        if len(self) > NAMES_HELD_MAX:
+            self.clear()
 
     def forget(self) -> None:
-        self._known.clear()
+        self.clear()
         self._new.clear()

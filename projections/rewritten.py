@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from eventstore.reading import read_page
+from eventstore.reading import read_facts
 from eventstore.sqlite3_module import sqlite3
-from runfold.envelope import SYSTEM_STREAM, Recorded
+from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.errors import Trimmed
 from runfold.events import REWRITES, RunArchived
 
 
-def rewritten_runs(events: Iterable[Recorded], *, is_trimmed: bool) -> list[str]:
+def rewritten_runs(events: Iterable[Fact], *, is_trimmed: bool) -> list[str]:
     """The runs of which one of these events says so, each once."""
     found: dict[str, None] = {}
     for recorded in events:
@@ -23,14 +23,13 @@ def rewritten_runs(events: Iterable[Recorded], *, is_trimmed: bool) -> list[str]
     return list(found)
 
 
-def pages_before(log: sqlite3.Connection | None, run_id: str, position: int) -> Iterator[Sequence[Recorded]]:
+def pages_before(log: sqlite3.Connection | None, run_id: str, position: int) -> Iterator[Sequence[Fact]]:
     """The run's events before a position, as they are now."""
     after = 0
     while log is not None and after < position - 1:
         try:
-            page = read_page(log, after=after, stream=run_id, upto=position - 1)
+            facts, after = read_facts(log, after=after, stream=run_id, upto=position - 1)
         except Trimmed:
             return  # Its summary is all that is left.
-        if page.events:
-            yield page.events
-        after = page.scanned_to
+        if facts:
+            yield facts

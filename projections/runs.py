@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, RunCache, View, decode_run, encode_run
-from runfold.envelope import SYSTEM_STREAM, Recorded
+from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.events import RunArchived
 from runfold.report import duration_us
 from runfold.snapshot import Snapshot, snapshot
@@ -94,21 +94,21 @@ def active_runs(connection: sqlite3.Connection) -> list[Run]:
 class RunsFold:
     def __init__(self) -> None:
         # Imported by who folds: most commands read rows that another process has written.
-        from runfold.evolve import evolve_decoded
+        from runfold.evolve import advance
 
-        self._after = evolve_decoded
+        self._advance = advance
         self._runs = RunCache("SELECT body, position FROM runs WHERE run_id = ?")
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         if recorded.run_id == SYSTEM_STREAM:
             self._list_trimmed(recorded, event)
             return
         # A run that comes back from an archive begins anew, whatever is listed of it.
         is_first = recorded.version == 1
         run = new_run(recorded.run_id, recorded.tenant) if is_first else self._runs.get(connection, recorded)
-        self._runs.put(self._after(run, recorded, event), recorded.position)
+        self._runs.put(self._advance(run, event, at_us=recorded.at_us), recorded.position)
 
-    def _list_trimmed(self, recorded: Recorded, event: Decoded) -> None:
+    def _list_trimmed(self, recorded: Fact, event: Decoded) -> None:
         """A run of which nothing but its summary is kept."""
         from runfold.evolve import with_summary
 

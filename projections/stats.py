@@ -8,7 +8,7 @@ from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
+from runfold.envelope import SYSTEM_STREAM, Fact, time_text
 from runfold.events import (
     RunArchived,
     RunCancelled,
@@ -176,7 +176,7 @@ class StatsFold:
         self._runs: dict[str, _Counted] = {}
         self._changed: set[str] = set()
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         if recorded.run_id == SYSTEM_STREAM:
             if isinstance(event, RunArchived):
                 self._count_trimmed(connection, recorded, event)
@@ -202,7 +202,7 @@ class StatsFold:
             case _:
                 pass
 
-    def _count_trimmed(self, connection: sqlite3.Connection, recorded: Recorded, event: RunArchived) -> None:
+    def _count_trimmed(self, connection: sqlite3.Connection, recorded: Fact, event: RunArchived) -> None:
         """A run whose events are gone counts as before; who has folded them has counted it."""
         run, counted = self._run(connection, event.run_id), event.summary
         if run.outcome is not None or not isinstance(counted, dict):

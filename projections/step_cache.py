@@ -7,7 +7,7 @@ import msgspec
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Recorded
+from runfold.envelope import Fact
 from runfold.events import StepCompleted
 
 _DDL = (
@@ -48,7 +48,7 @@ class StepCacheFold:
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, str, int, str, str]] = []
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         if not isinstance(event, StepCompleted) or event.cache_key is None or event.cache_hit:
             return
         try:

@@ -9,7 +9,7 @@ import msgspec
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Recorded, time_text
+from runfold.envelope import Fact, time_text
 from runfold.events import (
     ApprovalDenied,
     ApprovalExpired,
@@ -143,7 +143,7 @@ class TimelineFold:
         self._open: dict[str, dict[tuple[str, str], _Span]] = {}
         self._changed: dict[tuple[str, int], tuple[str, _Span]] = {}
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         match event:
             case ToolCalled():
                 self._begin(connection, recorded, "tool", event.call_id, event.tool, within="turn")
@@ -184,7 +184,7 @@ class TimelineFold:
                 pass
 
     def _begin(
-        self, connection: sqlite3.Connection, recorded: Recorded, kind: str, key: str, name: str,
+        self, connection: sqlite3.Connection, recorded: Fact, kind: str, key: str, name: str,
         attempt: int | None = None, *, within: str = "", step: str | None = None,
     ) -> None:  # fmt: skip
         opened = self._of(connection, recorded.run_id)
@@ -200,14 +200,14 @@ class TimelineFold:
         opened[kind, key] = span
         self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
 
-    def _end(self, connection: sqlite3.Connection, recorded: Recorded, kind: str, key: str, status: str) -> None:
+    def _end(self, connection: sqlite3.Connection, recorded: Fact, kind: str, key: str, status: str) -> None:
         span = self._of(connection, recorded.run_id).pop((kind, key), None)
         if span is not None:
             span.ended_at_us, span.status = recorded.at_us, status
             self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
 
     def _end_step(
-        self, connection: sqlite3.Connection, recorded: Recorded,
+        self, connection: sqlite3.Connection, recorded: Fact,
         event: StepCompleted | StepFailed | StepCancelled | StepSkipped,
     ) -> None:  # fmt: skip
         status = recorded.type.removeprefix("step_")
@@ -220,7 +220,7 @@ class TimelineFold:
             self._whole(connection, recorded, "step", event.step, took_ms, status)
 
     def _whole(
-        self, connection: sqlite3.Connection, recorded: Recorded, kind: str, name: str, took_ms: int | None, status: str
+        self, connection: sqlite3.Connection, recorded: Fact, kind: str, name: str, took_ms: int | None, status: str
     ) -> None:
         """What is told only when it is over."""
         parent = _only(self._of(connection, recorded.run_id), "turn") if kind != "step" else None

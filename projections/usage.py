@@ -10,7 +10,7 @@ from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import SYSTEM_STREAM, Recorded
+from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.events import RunArchived, TokenUsage
 from runfold.spent import OPENING, Spender, numbers_of
 
@@ -167,7 +167,7 @@ class UsageFold:
         """Runs of this page of which a summary was folded."""
         self._decode = msgspec.json.Decoder(Spender).decode
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         if isinstance(event, TokenUsage):
             self._add(connection, recorded, event)
             return
@@ -181,13 +181,13 @@ class UsageFold:
         self._changed.add(recorded.run_id)
         self._opened(connection, recorded.run_id).note(recorded.type, event)
 
-    def _add(self, connection: sqlite3.Connection, recorded: Recorded, event: TokenUsage) -> None:
+    def _add(self, connection: sqlite3.Connection, recorded: Fact, event: TokenUsage) -> None:
         opened = self._opened(connection, recorded.run_id)
         day, step = recorded.recorded_at_us // DAY_US, opened.step_of(event)
         key = (recorded.run_id, day, event.model or "", event.provider or "", step)
         self._sum(key, recorded.tenant, opened.workflow, opened.imported, numbers_of(event))
 
-    def _add_trimmed(self, connection: sqlite3.Connection, recorded: Recorded, event: RunArchived) -> None:
+    def _add_trimmed(self, connection: sqlite3.Connection, recorded: Fact, event: RunArchived) -> None:
         """What a run spent whose events are gone."""
         summary: Any = event.summary
         if not isinstance(summary, dict):

@@ -10,9 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.contract import PAGE_EVENTS, Bounds, Page
-from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
+from eventstore.contract import PAGE_EVENTS
+from eventstore.reading import LOG_FILE, hash_at, open_reader, read_facts
 from eventstore.sqlite3_module import sqlite3
+from projections.checkpoints import (
+    CHECKPOINT_COLUMNS,
+    CHECKPOINTS_DDL,
+    Checkpoint,
+    bounds_of,
+    foreign_places,
+    read_checkpoints,
+)
 from projections.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
@@ -22,29 +30,16 @@ from projections.generations import (
     use,
     views_file,
 )
+from projections.opening import connect, connect_read_only, connect_to_build
 from projections.rewritten import pages_before, rewritten_runs
 from projections.skips import Skips
 from projections.view import Fold, Parked, View, fold_page
-from runfold.errors import Contended, Diverged, NotFound, Unavailable
+from runfold.envelope import Fact
+from runfold.errors import Contended, NotFound
 
 OPEN_WAIT_SECONDS = 10.0
-BUSY_TIMEOUT_MS = 5_000
 ERROR_CHARS_MAX = 500
 SQLITE_FULL = 13
-DISK_HINT = "free or repair the disk; nothing was changed, and what was acknowledged is in the log"
-
-_CHECKPOINTS_DDL = """CREATE TABLE IF NOT EXISTS checkpoints (
-    view TEXT PRIMARY KEY,
-    log_id TEXT NOT NULL, -- Empty before the first event.
-    position INTEGER NOT NULL, -- Of the last event folded.
-    hash BLOB NOT NULL, -- Of that event.
-    fingerprint TEXT NOT NULL,
-    status TEXT NOT NULL, -- 'live', or 'parked' before an event that its fold cannot take.
-    error TEXT NOT NULL
-) STRICT"""
-
-
-CHECKPOINT_COLUMNS = ["view", "log_id", "position", "hash", "fingerprint", "status", "error"]
 
 
 class ForeignViews(sqlite3.DatabaseError):
@@ -66,26 +61,18 @@ class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     parked: tuple[str, ...] = ()
 
 
-class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    log_id: str = ""
-    position: int = 0
-    hash: bytes = b""
-    fingerprint: str = ""
-    status: str = "live"
-    error: str = ""
-
-    @property
-    def place(self) -> tuple[str, int, bytes]:
-        return self.log_id, self.position, self.hash
-
-
 class Views:
     """One connection to the views of one data folder, for one thread."""
 
-    def __init__(self, data: Path, views: tuple[View, ...], page_events: int) -> None:
+    def __init__(
+        self, data: Path, views: tuple[View, ...], page_events: int = PAGE_EVENTS, *, is_building: bool = False
+    ) -> None:
+        """`is_building`: a generation that nobody reads yet, without indexes until `make_indexes`."""
         self._data = data
         self._views = views
         self._page_events = page_events
+        self._is_building = is_building
+        self._lacks_indexes = is_building
         self._folds: dict[str, Fold] = {}  # Made by the first event: a process that only reads has none.
         self._written: dict[str, tuple[str, int, bytes]] = {}
         self._log: sqlite3.Connection | None = None
@@ -172,12 +159,9 @@ class Views:
         head = bounds_of(log)
         known = [checkpoints.get(view.name, Checkpoint()) for view in self._views]
         is_current = all(
-            checkpoint.fingerprint == view.fingerprint
-            and checkpoint.status == "live"
-            and checkpoint.position >= target
-            and is_held(log, head, checkpoint)
+            checkpoint.fingerprint == view.fingerprint and checkpoint.status == "live" and checkpoint.position >= target
             for view, checkpoint in zip(self._views, known, strict=True)
-        )
+        ) and not foreign_places(log, head, known)
         return Freshness(
             position=min(checkpoint.position for checkpoint in known),
             stale=not is_current,
@@ -192,7 +176,8 @@ class Views:
             checkpoints = self.checkpoints()
             head = bounds_of(log)
             ours = [view for view in self._views if checkpoints[view.name].fingerprint == view.fingerprint]
-            foreign = [view for view in ours if not is_held(log, head, checkpoints[view.name])]
+            strange = foreign_places(log, head, [checkpoints[view.name] for view in ours])
+            foreign = [view for view in ours if checkpoints[view.name].place in strange]
             if foreign:
                 self._discard(foreign)
                 continue
@@ -211,19 +196,20 @@ class Views:
             start = min(checkpoints[view.name].position for view in moving)
             together = [view for view in moving if checkpoints[view.name].position == start]
             ahead = [checkpoints[view.name].position for view in moving if checkpoints[view.name].position > start]
-            page = read_page(log, after=start, upto=min([*ahead, head.last]), limit=self._page_events, kept=True)
-            if not page.events:
+            upto = min([*ahead, head.last])
+            facts, scanned_to = read_facts(log, after=start, upto=upto, limit=self._page_events, kept=True)
+            if not facts:
                 return
-            self._fold(together, checkpoints, page, head.log_id)
+            self._fold(together, checkpoints, facts, head.log_id)
             if on_page is not None:
-                on_page(page.scanned_to)
+                on_page(scanned_to)
 
     def _is_freed(self, log: sqlite3.Connection, view: View, checkpoint: Checkpoint) -> bool:
         """Whether somebody let a parked view leave out the event that it stands before."""
         if checkpoint.status != "parked":
             return False
-        page = read_page(log, after=checkpoint.position, limit=1, kept=True)
-        return bool(page.events) and self._is_skipped(view.name, page.events[0].position)
+        following, _ = read_facts(log, after=checkpoint.position, limit=1, kept=True)
+        return bool(following) and self._is_skipped(view.name, following[0].position)
 
     def _is_skipped(self, view: str, position: int) -> bool:
         return self._skips is not None and self._skips.holds(view, position)
@@ -235,7 +221,7 @@ class Views:
                 if now[view.name] == before[view.name]:
                     self._write_checkpoint(view, _checkpoint(view, now[view.name].place))
 
-    def _fold(self, views: list[View], before: dict[str, Checkpoint], page: Page, log_id: str) -> None:
+    def _fold(self, views: list[View], before: dict[str, Checkpoint], facts: list[Fact], log_id: str) -> None:
         with self.transaction():
             now = self.checkpoints()
             folds: dict[str, tuple[View, Fold]] = {}
@@ -249,14 +235,13 @@ class Views:
                 if view.name not in self._folds:
                     self._folds[view.name] = view.make_fold()
                 folds[view.name] = (view, self._folds[view.name])
-            parked = self._fold_anew(folds, page) | fold_page(
-                self.connection, folds, page.events, is_skipped=self._is_skipped
-            )
+            parked = self._fold_anew(folds, facts)
+            parked |= fold_page(self.connection, folds, facts, is_skipped=self._is_skipped)
             for name, (view, fold) in folds.items():
                 fold.write(self.connection)
                 broke = parked.get(name)
-                last = page.events[-1] if broke is None else broke.last
-                reached = now[name].place if last is None else (log_id, last.position, last.hash)
+                last = facts[-1].position if broke is None else broke.last
+                reached = now[name].place if last is None else (log_id, last, self._hash_at(last))
                 after = (
                     _checkpoint(view, reached)
                     if broke is None
@@ -265,16 +250,20 @@ class Views:
                 self._write_checkpoint(view, after)
                 self._written[name] = after.place
 
-    def _fold_anew(self, folds: dict[str, tuple[View, Fold]], page: Page) -> dict[str, Parked]:
+    def _hash_at(self, position: int) -> bytes:
+        return b"" if self._log is None else hash_at(self._log, position) or b""
+
+    def _fold_anew(self, folds: dict[str, tuple[View, Fold]], facts: list[Fact]) -> dict[str, Parked]:
         """Runs of which the page says that earlier events were redacted: their rows are made of what is left."""
         parked: dict[str, Parked] = {}
         is_trimmed = bounds_of(self._log).first > 1
         anew = {name: (view, fold) for name, (view, fold) in folds.items() if not view.sums}
-        for run_id in rewritten_runs(page.events, is_trimmed=is_trimmed):
+        for run_id in rewritten_runs(facts, is_trimmed=is_trimmed):
+            self.make_indexes()
             for view, fold in anew.values():
                 fold.forget()
                 view.drop_run(self.connection, run_id)
-            for earlier in pages_before(self._log, run_id, page.events[0].position):
+            for earlier in pages_before(self._log, run_id, facts[0].position):
                 parked |= fold_page(self.connection, anew, earlier, is_skipped=self._is_skipped)
                 for _, fold in anew.values():
                     fold.write(self.connection)
@@ -296,8 +285,17 @@ class Views:
 
     def _create(self, view: View) -> None:
         for statement in view.ddl:
-            self.connection.execute(statement)
+            if not self._lacks_indexes or statement not in view.indexes:
+                self.connection.execute(statement)
         self._write_checkpoint(view, Checkpoint(fingerprint=view.fingerprint))
+
+    def make_indexes(self) -> None:
+        """What `is_building` left out; also earlier, where rows of a run have to be found."""
+        if self._lacks_indexes:
+            for view in self._views:
+                for statement in view.indexes:
+                    self.connection.execute(statement.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1))
+            self._lacks_indexes = False
 
     def _write_checkpoint(self, view: View, checkpoint: Checkpoint) -> None:
         self.connection.execute(
@@ -369,8 +367,13 @@ class Views:
         self._generation = generation
         path = views_file(self._data, generation)
         self._is_writable = os.access(self._data, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
-        self._connection = connect(path) if self._is_writable else _connect_read_only(path)
-        if self._is_writable and not self._is_prepared():
+        if self._is_building:
+            self._connection = connect_to_build(path)
+        else:
+            self._connection = connect(path) if self._is_writable else connect_read_only(path)
+        if self._is_building and not self._is_prepared():
+            self._prepare()
+        elif self._is_writable and not self._is_prepared():
             with locked(self._data, FOLD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
                 if not is_held:
                     raise Contended(f"another process has held `{FOLD_LOCK_FILE}` for {OPEN_WAIT_SECONDS:g} s")
@@ -403,7 +406,7 @@ class Views:
 
     def _prepare(self) -> None:
         with self.transaction():
-            self.connection.execute(_CHECKPOINTS_DDL)
+            self.connection.execute(CHECKPOINTS_DDL)
             known = self.checkpoints()
             for view in self._views:
                 if view.name not in known:
@@ -415,69 +418,8 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return isinstance(error, ForeignViews) or type(error) is sqlite3.DatabaseError
 
 
-def read_checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
-    """Where each view of a views file stands, by name."""
-    rows = connection.execute(
-        "SELECT view, log_id, position, hash, fingerprint, status, error FROM checkpoints"
-    ).fetchall()
-    return {
-        row[0]: Checkpoint(log_id=row[1], position=row[2], hash=row[3], fingerprint=row[4], status=row[5], error=row[6])
-        for row in rows
-    }
-
-
-def bounds_of(log: sqlite3.Connection | None) -> Bounds:
-    return Bounds(first=1, last=0, log_id="") if log is None else bounds(log)
-
-
 def _checkpoint(view: View, place: tuple[str, int, bytes], *, status: str = "live", error: str = "") -> Checkpoint:
     log_id, position, digest = place
     return Checkpoint(
         log_id=log_id, position=position, hash=digest, fingerprint=view.fingerprint, status=status, error=error
     )
-
-
-def is_held(log: sqlite3.Connection | None, head: Bounds, checkpoint: Checkpoint) -> bool:
-    """Whether the log has the event that the checkpoint stands at."""
-    if checkpoint.position == 0:
-        return True
-    if log is None or checkpoint.log_id != head.log_id or checkpoint.position > head.last:
-        return False
-    if checkpoint.position < head.first:
-        # Trimmed: the event is gone, but it was this log's.
-        return True
-    try:
-        page = read_page(log, after=checkpoint.position - 1, upto=checkpoint.position, limit=1)
-    except Diverged:
-        return False
-    return bool(page.events) and page.events[0].hash == checkpoint.hash
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection to a views file. Raises Unavailable where the disk is full or fails."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        # A power cut may lose the newest rows, never mix them: what is lost is folded again.
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.OperationalError as error:
-        connection.close()
-        raise Unavailable(f"`{path}` cannot be opened: {error}", hint=DISK_HINT) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """Without a views file an empty one in memory; without the right to lock, the file as it stands."""
-    if not path.exists():
-        return sqlite3.connect(":memory:", isolation_level=None)
-    for mode in ("mode=ro", "mode=ro&immutable=1"):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            return connection
-        except sqlite3.OperationalError:
-            connection.close()
-    raise NotFound(f"`{path}` cannot be read", hint="read the data folder as the user who owns it")

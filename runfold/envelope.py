@@ -66,6 +66,30 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
         return decode_stored(self.type, self.data)
 
 
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """What a fold hears of a recorded event: made of a row of the log as it stands, a million times in a rebuild.
+
+    Its fields are in the order of the row; ids are the 16 bytes that the log keeps.
+    """
+
+    position: int
+    run_id: str
+    version: int
+    type: str
+    at_us: int
+    recorded_at_us: int
+    tenant: str
+    actor: str
+    id: bytes
+    cause: bytes | None
+    command: bytes | None
+    data: bytes | None
+
+    def event(self) -> Event | Unknown | None:
+        """The typed event; None where it was redacted. Raises InvalidEvent."""
+        return decode_stored(self.type, self.data)
+
+
 class _Actor(msgspec.Struct, frozen=True):
     kind: str
     name: str

@@ -679,6 +679,7 @@ _PREFIX_BYTES = {kind: len(f'{{"type":"{name}"') for name, kind in EVENT_TYPES.i
 _encode = msgspec.json.Encoder().encode
 REWRITES = frozenset({"event_redacted", "run_archived"})
 """After one of these an earlier event of the run is no longer what it was: whoever folded it folds the run anew."""
+DATA_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # Made when first needed: to make all of them would cost every command line a millisecond.
 _decoders: dict[str, Callable[[bytes], Event]] = {}
 
@@ -701,6 +702,18 @@ def encode_data(event: Event | Unknown) -> bytes:
     return b"{" + rest[1:] if rest[:1] == b"," else b"{}"
 
 
+def decoder_of(type_name: str) -> Callable[[bytes], Event | Unknown]:
+    """What reads the data of a stored type; it raises DATA_ERRORS."""
+    decode = _decoders.get(type_name)
+    if decode is not None:
+        return decode
+    kind = EVENT_TYPES.get(type_name)
+    if kind is None:
+        return lambda data: Unknown(type=type_name, data=msgspec.Raw(data))
+    decode = _decoders[type_name] = msgspec.json.Decoder(kind).decode
+    return decode
+
+
 def decode_data(type_name: str, data: bytes | None) -> Event | Unknown | None:
     """The event of a stored type and its data; None where the data was redacted.
 
@@ -708,15 +721,9 @@ def decode_data(type_name: str, data: bytes | None) -> Event | Unknown | None:
     """
     if data is None:
         return None
-    decode = _decoders.get(type_name)
-    if decode is None:
-        kind = EVENT_TYPES.get(type_name)
-        if kind is None:
-            return Unknown(type=type_name, data=msgspec.Raw(data))
-        decode = _decoders[type_name] = msgspec.json.Decoder(kind).decode
     try:
-        return decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decoder_of(type_name)(data)
+    except DATA_ERRORS as error:
         raise InvalidEvent(
             f"data of `{type_name}` is not valid: {error}", hint="compare it with docs/events.md"
         ) from error

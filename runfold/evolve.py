@@ -1,13 +1,12 @@
 """The fold: a run after one more event. It believes every event, holds no rule, and never raises."""
 
-import zlib
 from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, assert_never, cast
 
-import msgspec
 from msgspec import ValidationError, convert, to_builtins
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
+from runfold.counting import COUNTS
 from runfold.envelope import Recorded
 from runfold.errors import InvalidEvent
 from runfold.events import (
@@ -27,7 +26,6 @@ from runfold.events import (
     CostEstimated,
     Event,
     EventRedacted,
-    Failure,
     FileDeleted,
     FileRead,
     FileWritten,
@@ -86,30 +84,20 @@ from runfold.events import (
     Unknown,
     ViewEventSkipped,
 )
-from runfold.reasons import is_open_code, sentence
-from runfold.state import Approval, LimitHit, ModelUse, OpenStep, OpenTurn, Repeats, Run, Status, Tests, Tokens
-from runfold.step_states import StepEvent, count_turn, evolve_step, use
+from runfold.reasons import sentence
+from runfold.state import Approval, LimitHit, OpenStep, OpenTurn, Repeats, Run, Status
+from runfold.step_states import StepEvent, count_turn, evolve_step
 from runfold.units import UnitEvent, action_code, evolve_units
 
-OPEN_TOOLS_MAX = 200  # An agent whose calls never return must not make the state, or what ends the run, grow for ever.
 CONTEXT_KEYS_MAX = 256
 LABELS_MAX = 64
 APPROVALS_KEPT_MAX = 50
-REPEATED_CHARACTERS_MAX = 200
-MODELS_MAX = 50  # Whoever names more of them has them added up as one.
-MODEL_CHARACTERS_MAX = 200
-OTHER_MODELS = "(others)"
 ACTIVE = frozenset({"running", "pausing", "cancelling", "stopping"})
-
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
 _Lasting: TypeAlias = RunQueued | RunClaimed | ClaimReleased | ClaimLost | RunRequeued | RunStarted
 _Asked: TypeAlias = PauseRequested | RunPaused | ResumeRequested | RunResumed | CancelRequested | LimitExceeded
 _Rested: TypeAlias = RunCancelled | RunCompleted | RunStopped | RunFailed
 _Turn: TypeAlias = TurnStarted | TurnCompleted | TurnFailed | TurnCancelled | TurnRetrying
-_Counted: TypeAlias = (
-    ToolCalled | ToolReturned | CommandExecuted | AgentError | FileWritten | TestRunCompleted | TokenUsage
-)  # fmt: skip
 _Approval: TypeAlias = ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired
 
 # What the order calls `completion` are rules; the run's own says how one of them was fulfilled.
@@ -123,11 +111,28 @@ _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 
 def evolve(run: Run, event: Event | Unknown | None, *, at_us: int) -> Run:
     """The run after `event`, which happened at `at_us`; None is an event whose data was redacted."""
-    changed = _evolve(run, event, at_us)
     now_us = max(run.updated_at_us, at_us)
+    counts = COUNTS.get(type(event))
+    if counts is not None:
+        return replace(run, version=run.version + 1, updated_at_us=now_us, **counts(run, event))
+    changed = _evolve(run, event, at_us)
     if changed.status != run.status:
         changed = _timed(changed, now_us)
     return replace(changed, version=run.version + 1, updated_at_us=now_us)
+
+
+def advance(run: Run, event: Event | Unknown | None, *, at_us: int) -> Run:
+    """As `evolve`, but where an event only counts, `run` itself is changed: for who holds it alone, and folds a log."""
+    counts = COUNTS.get(type(event))
+    if counts is None and event is not None:
+        return evolve(run, event, at_us=at_us)
+    if counts is not None:
+        for name, value in counts(run, event).items():
+            force_setattr(run, name, value)
+    force_setattr(run, "version", run.version + 1)
+    if at_us > run.updated_at_us:
+        force_setattr(run, "updated_at_us", at_us)
+    return run
 
 
 def fold(run: Run, recordeds: Iterable[Recorded]) -> Run:
@@ -168,12 +173,6 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
     match event:
         case None | Unknown():
             return run
-        # Classes are tried in order, so what a log holds most of comes first.
-        case (
-            ToolCalled() | ToolReturned() | CommandExecuted() | AgentError() | FileWritten() | TestRunCompleted()
-            | TokenUsage()
-        ):  # fmt: skip
-            return _counted(run, event)
         case RunQueued() | RunClaimed() | ClaimReleased() | ClaimLost() | RunRequeued() | RunStarted():
             return _lasting(run, event, at_us)
         case PauseRequested() | RunPaused() | ResumeRequested() | RunResumed() | CancelRequested() | LimitExceeded():
@@ -207,7 +206,9 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
         case CostEstimated():
             return replace(run, estimate=event) if event.scope == "run" else run
         case (
-            Message() | Reasoning() | PlanUpdated() | FileRead() | FileDeleted() | LogUpdated()
+            # What COUNTS takes does not come here.
+            ToolCalled() | ToolReturned() | CommandExecuted() | AgentError() | FileWritten() | TestRunCompleted()
+            | TokenUsage() | Message() | Reasoning() | PlanUpdated() | FileRead() | FileDeleted() | LogUpdated()
             | TestRunStarted() | Telemetry() | SubprocessOutput() | ArtifactStored()
             | NoteAdded() | TelemetryRejected() | EventRedacted() | TokenCreated() | TokenRevoked()
             | Anchor() | LogTrimmed() | ViewEventSkipped() | LateEventRejected() | CommandRefused()
@@ -416,96 +417,6 @@ def _unit(run: Run, event: UnitsPlanned | UnitEvent, at_us: int) -> Run:
     return run
 
 
-def _counted(run: Run, event: _Counted) -> Run:
-    match event:
-        case ToolCalled():
-            # A late report of a run that rests is kept in the log, and opens nothing.
-            if run.is_resting:
-                return run
-            call = _in_short(f"{event.tool} {_encode(event.arguments).decode()}")
-            run = replace(run, repeats=replace(run.repeats, call_id=event.call_id, call=call))
-            kept = run.open_tools
-            if len(kept) >= OPEN_TOOLS_MAX:
-                kept = dict(list(kept.items())[1:])
-            return replace(run, open_tools={**kept, event.call_id: event.tool})
-        case ToolReturned():
-            if event.call_id not in run.open_tools:
-                return run
-            left = {call_id: tool for call_id, tool in run.open_tools.items() if call_id != event.call_id}
-            return replace(run, open_tools=left, repeats=_repeated_tool(run.repeats, event))
-        case CommandExecuted():
-            command = _in_short(f"{event.command} {event.status} {event.exit_code} {event.output_tail}")
-            again = command == run.repeats.command
-            commands = run.repeats.commands + 1 if again else 1
-            return replace(run, repeats=replace(run.repeats, command=command, commands=commands))
-        case AgentError():
-            return replace(run, last_agent_error=_failure(event)) if is_open_code(event.code) else run
-        case FileWritten():
-            return replace(run, files=run.files + 1)
-        case TestRunCompleted():
-            tests = Tests(
-                runs=run.tests.runs + 1,
-                passed=run.tests.passed + event.passed,
-                failed=run.tests.failed + event.failed,
-                skipped=run.tests.skipped + event.skipped,
-            )
-            return replace(run, tests=tests)
-        case TokenUsage():
-            cost = run.cost_micros if event.cost_micros is None else (run.cost_micros or 0) + event.cost_micros
-            spent = event.input_tokens + event.output_tokens > 0 and event.semantics == "delta"
-            step = event.step or _only_step(run)
-            return replace(
-                run,
-                tokens=_sum(run.tokens, event),
-                cost_micros=cost,
-                unpriced=run.unpriced + (spent and event.cost_micros is None),
-                models=_by_model(run.models, event, is_unpriced=spent and event.cost_micros is None),
-                step_states=run.step_states if step is None else use(run.step_states, step, event),
-            )
-        case _:
-            assert_never(event)
-
-
-def _sum(tokens: Tokens, usage: TokenUsage) -> Tokens:
-    return Tokens(
-        input_tokens=tokens.input_tokens + usage.input_tokens,
-        cache_read_tokens=tokens.cache_read_tokens + usage.cache_read_tokens,
-        cache_write_tokens=tokens.cache_write_tokens + usage.cache_write_tokens,
-        output_tokens=tokens.output_tokens + usage.output_tokens,
-        reasoning_tokens=tokens.reasoning_tokens + usage.reasoning_tokens,
-    )
-
-
-def _by_model(models: dict[str, ModelUse], usage: TokenUsage, *, is_unpriced: bool) -> dict[str, ModelUse]:
-    name = (usage.model or "")[:MODEL_CHARACTERS_MAX]
-    if name not in models and len(models) >= MODELS_MAX:
-        name = OTHER_MODELS
-    had = models.get(name, ModelUse())
-    more = ModelUse(
-        tokens=had.tokens + usage.input_tokens + usage.output_tokens,
-        cost_micros=had.cost_micros if usage.cost_micros is None else (had.cost_micros or 0) + usage.cost_micros,
-        unpriced=had.unpriced + is_unpriced,
-    )
-    return {**models, name: more}
-
-
-def _failure(event: AgentError) -> Failure:
-    code = event.code or ""
-    kind: Literal["system", "dependency", "audit", "agent"] = "dependency" if code.startswith("DEP_") else "system"
-    match event.error_type:
-        case "system" | "dependency" | "audit" | "agent" as said:
-            kind = said
-        case _:
-            pass
-    return Failure(
-        type=kind,
-        code=code,
-        message=event.message,
-        retryable=event.retryable,
-        diagnostic_path=event.diagnostic_path,
-    )
-
-
 def _approval(run: Run, event: _Approval, at_us: int) -> Run:
     if isinstance(event, ApprovalRequested):
         asked = Approval(
@@ -545,23 +456,3 @@ def _kept(approvals: dict[str, Approval]) -> dict[str, Approval]:
         oldest = next((name for name, it in approvals.items() if it.status != "pending"), next(iter(approvals)))
         approvals = {name: it for name, it in approvals.items() if name != oldest}
     return approvals
-
-
-def _only_step(run: Run) -> str | None:
-    """The step whose tokens these are, where only one can be meant."""
-    if len(run.open_turns) == 1:
-        return run.open_turns[0].step
-    return run.open_steps[0].step if len(run.open_steps) == 1 and not run.open_turns else None
-
-
-def _repeated_tool(repeats: Repeats, event: ToolReturned) -> Repeats:
-    if event.call_id != repeats.call_id:
-        return repeats  # One of several calls at once, of which the last tells.
-    tool = _in_short(f"{repeats.call} {event.status} {_encode(event.result).decode()}")
-    return replace(repeats, tool=tool, tools=repeats.tools + 1 if tool == repeats.tool else 1)
-
-
-def _in_short(text: str) -> str:
-    if len(text) <= REPEATED_CHARACTERS_MAX:
-        return text
-    return f"{text[:REPEATED_CHARACTERS_MAX]}… {len(text)} {zlib.crc32(text.encode())}"

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from eventstore.boot import boot_id
 from eventstore.contract import Presence
 from eventstore.leases import LEASE_SECONDS, Lease, Leases
 from runfold.errors import Unavailable
@@ -45,7 +46,7 @@ class Claims:
             claim=claim,
             owner=self.worker,
             host=machine.host(),
-            boot_id=machine.boot_id(),
+            boot_id=boot_id(),
             pid=os.getpid(),
             pid_started_at=machine.process_started_at(os.getpid()),
         )

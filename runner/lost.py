@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from eventstore.boot import boot_id
 from eventstore.leases import LEASE_SECONDS, Lease, Leases, monotonic_us, wall_us
 from runner import machine
 
@@ -11,8 +12,8 @@ def lost_leases(leases: Leases, now_us: int) -> list[Lease]:
 
     `now_us` is of CLOCK_MONOTONIC.
     """
-    boot_id = machine.boot_id()
-    return [lease for lease in leases.of_host(machine.host()) if _is_lost(lease, boot_id, now_us)]
+    this_boot = boot_id()
+    return [lease for lease in leases.of_host(machine.host()) if _is_lost(lease, this_boot, now_us)]
 
 
 def lost_drivers(data: Path) -> dict[str, float]:

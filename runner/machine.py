@@ -5,17 +5,11 @@ import socket
 from pathlib import Path
 from typing import TypedDict
 
+from eventstore.boot import boot_id
+
 
 def host() -> str:
     return socket.gethostname()
-
-
-def boot_id() -> str:
-    """Changes with every boot; empty where the system does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def process_started_at(pid: int) -> str:

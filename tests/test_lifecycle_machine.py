@@ -5,12 +5,13 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from runfold import commands as c
 from runfold import events as e
 from runfold.decide import decide
 from runfold.errors import RunfoldError
-from runfold.evolve import evolve
+from runfold.evolve import advance, evolve
 from runfold.reasons import find_reason
 from runfold.state import FINAL, RESTING, Run, new_run
 
@@ -129,6 +130,18 @@ def smallest(kind: Any) -> Any:
 
 
 any_event = st.sampled_from([smallest(kind) for kind in e.EVENT_TYPES.values()]) | st.none() | queued | observed
+
+
+@settings(max_examples=300, deadline=None)
+@given(events=st.lists(any_event, max_size=30))
+def test_a_run_changed_in_place_is_the_run_that_the_fold_gives(events: list[Any]) -> None:
+    folded = advanced = new_run("r_x")
+
+    for number, event in enumerate(events):
+        folded = evolve(folded, event, at_us=number % 7)
+        advanced = advance(replace(advanced), event, at_us=number % 7)
+
+        assert advanced == folded
 
 
 @settings(max_examples=300, deadline=None)

@@ -15,6 +15,7 @@ import pytest
 
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
+from projections import rebuilding
 from projections.catalogue import VIEWS
 from projections.drift import Drift
 from projections.generations import CURRENT_FILE
@@ -24,7 +25,7 @@ from projections.runs import RunsFold
 from projections.skips import record_skip
 from projections.view import Decoded, View
 from projections.views import Freshness, Views
-from runfold.envelope import Recorded
+from runfold.envelope import Fact
 from runfold.errors import BadRequest, Contended, InvalidSetting
 from runfold.events import Message, ViewEventSkipped
 from tests.test_rebuild import new, rows, write
@@ -117,6 +118,39 @@ async def test_a_half_built_generation_of_another_making_is_begun_anew(tmp_path:
     assert rebuilt.folded_from == 0
     assert not refreshed(tmp_path, newer).stale
     assert refreshed(tmp_path).stale
+
+
+@pytest.mark.slow
+async def test_a_rebuild_that_was_cut_before_the_machine_started_anew_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(tmp_path, runs=40)
+    before = rows(tmp_path)
+    assert cut_after(tmp_path, 9).returncode == -signal.SIGKILL
+
+    # What a power cut leaves of a file that nobody waited for may be anything.
+    monkeypatch.setattr(rebuilding, "boot_id", lambda: "another boot")
+    rebuilt = rebuild(tmp_path)
+
+    assert rebuilt.folded_from == 0
+    assert rows(tmp_path) == before
+
+
+async def test_a_rebuilt_generation_has_the_tables_and_indexes_of_one_that_grew(tmp_path: Path) -> None:
+    def schema() -> list[tuple[str, ...]]:
+        views = Views.open(tmp_path)
+        views.refresh()
+        found = views.connection.execute("SELECT type, name FROM sqlite_schema ORDER BY 1, 2").fetchall()
+        journal = views.connection.execute("PRAGMA journal_mode").fetchone()
+        views.close()
+        return [*found, journal]
+
+    await write(tmp_path, runs=2)
+    grown = schema()
+
+    rebuild(tmp_path)
+
+    assert schema() == grown
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database, but as long as the first page of one" * 99])
@@ -216,7 +250,7 @@ async def test_a_generation_is_removed_when_its_last_reader_leaves_it(tmp_path: 
 class Delicate(RunsFold):
     """Takes every event but one text."""
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         if recorded.data is not None and b"poison" in recorded.data:
             raise ValueError("it cannot be taken")
         super().apply(connection, recorded, event)

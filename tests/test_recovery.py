@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.boot import boot_id
 from eventstore.leases import LEASE_SECONDS, Lease, Leases, monotonic_us
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
@@ -21,7 +22,7 @@ MINE = Lease(
     claim=1,
     owner="w",
     host=machine.host(),
-    boot_id=machine.boot_id(),
+    boot_id=boot_id(),
     pid=os.getpid(),
     pid_started_at=machine.process_started_at(os.getpid()),
 )

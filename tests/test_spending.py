@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cli.status import status_lines
 from runfold import commands as c
 from runfold import events as e
-from runfold.evolve import MODELS_MAX, OTHER_MODELS
+from runfold.counting import MODELS_MAX, OTHER_MODELS
 from runfold.markdown import markdown_report
 from runfold.snapshot import Spent, snapshot
 from runfold.state import Run

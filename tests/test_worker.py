@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.boot import boot_id
 from runfold.commands import Cancel, Pause, Resume
 from runfold.events import (
     LogUpdated,
@@ -51,7 +52,7 @@ async def test_a_queued_run_is_claimed_started_and_completed(tmp_path: Path) -> 
         assert (run.status, run.reason_code, run.pid) == ("completed", "EXIT_ZERO", None)
         assert isinstance(started, RunStarted)
         assert machine.is_process_alive(started.pid or 0, started.pid_started_at or "")
-        assert (started.pid, started.boot_id) == (os.getpid(), machine.boot_id())
+        assert (started.pid, started.boot_id) == (os.getpid(), boot_id())
         assert await worker.types(run_id) == [
             "run_queued",
             "run_claimed",

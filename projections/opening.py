@@ -1,0 +1,56 @@
+"""Connections to a file of views: to fold and read, to build the next one, or to read what nobody may write."""
+
+from pathlib import Path
+
+from eventstore.boot import boot_id
+from eventstore.sqlite3_module import sqlite3
+from runfold.errors import NotFound, Unavailable
+
+BUSY_TIMEOUT_MS = 5_000
+BUILDING_CACHE_KIB = 64 * 1024  # What is built is read again by nobody but the making of its indexes.
+DISK_HINT = "free or repair the disk; nothing was changed, and what was acknowledged is in the log"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to a views file. Raises Unavailable where the disk is full or fails."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        # A power cut may lose the newest rows, never mix them: what is lost is folded again.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise Unavailable(f"`{path}` cannot be opened: {error}", hint=DISK_HINT) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_build(path: Path) -> sqlite3.Connection:
+    """A connection to a file that nobody reads yet: it waits for the disk only when it is whole.
+
+    A killed process leaves it whole: its journal stays in the page cache. A power cut may not, so whoever would go on
+    with it looks at the boot that began it. Raises Unavailable where the disk is full or fails.
+    """
+    connection = connect(path)
+    # Rows that are added at the end of a table go to the file once, not to a journal and then to the file.
+    connection.execute("PRAGMA journal_mode = TRUNCATE")
+    connection.execute(f"PRAGMA cache_size = -{BUILDING_CACHE_KIB}")
+    if boot_id():
+        connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Without a views file an empty one in memory; without the right to lock, the file as it stands."""
+    if not path.exists():
+        return sqlite3.connect(":memory:", isolation_level=None)
+    for mode in ("mode=ro", "mode=ro&immutable=1"):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            return connection
+        except sqlite3.OperationalError:
+            connection.close()
+    raise NotFound(f"`{path}` cannot be read", hint="read the data folder as the user who owns it")
