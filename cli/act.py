@@ -78,7 +78,7 @@ async def _resume_here(settings: Settings, run_id: str, reason: str, limits: dic
     from runner.launch import launch_here, order_of_run
     from runner.terminal import is_terminal
 
-    log = await open_log(settings.data, settings.log)
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         order = await order_of_run(log, run_id)
         workflow = read_registry(Path(order.cwd) if order.cwd else None).workflows.get(order.workflow or "")
@@ -142,7 +142,7 @@ async def _recover(settings: Settings) -> list[str]:
     from eventstore.opening import open_log
     from runner.recover import recover as recover_runs
 
-    log = await open_log(settings.data, settings.log)
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await take_in(ledger, settings.data)

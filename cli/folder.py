@@ -244,7 +244,7 @@ def _bring_mirror(settings: Settings) -> None:
     from eventstore.opening import open_log
 
     async def bring() -> None:
-        log = await open_log(settings.data, settings.log)
+        log = await open_log(settings.data, settings.log, blobs=settings.blobs)
         try:
             await log.bounds()
         finally:

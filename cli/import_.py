@@ -63,7 +63,7 @@ async def _import(
     refused: list[_Refused] = []
     settings = settings_of(context)
     need_folder(settings, "import")
-    log = await open_log(settings.data, settings.log)
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await take_in(ledger, settings.data)

@@ -47,7 +47,7 @@ class Node:
 async def open_node(settings: Settings) -> AsyncGenerator[Node]:
     """The folder's log and views, with what is overdue there ended."""
     async with AsyncExitStack() as stack:
-        log = await open_log(settings.data, settings.log)
+        log = await open_log(settings.data, settings.log, blobs=settings.blobs)
         stack.push_async_callback(log.close)
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         views = await ViewService.open(settings.data)

@@ -48,7 +48,7 @@ async def _plan(settings: Settings, run_id: str, from_step: str | None) -> Retry
     from eventstore.opening import open_log
     from projections.past import At, state_at
 
-    log = await open_log(settings.data, settings.log)
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         run, _ = await state_at(log, run_id, At())
     finally:

@@ -14,6 +14,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 ENVIRONMENT = {
     "data": "RUNFOLD_DATA",
     "log": "RUNFOLD_LOG",
+    "blobs": "RUNFOLD_BLOBS",
     "url": "RUNFOLD_URL",
     "token": "RUNFOLD_TOKEN",
     "log_level": "RUNFOLD_LOG_LEVEL",
@@ -25,6 +26,7 @@ ENVIRONMENT = {
 }
 DEFAULTS: dict[str, Any] = {
     "log": "",
+    "blobs": "",
     "url": "",
     "token": "",
     "log_level": "info",
@@ -40,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data: Path
     log: str
     """The address of a replicated log; empty: the folder's own, or the one that it mirrors."""
+    blobs: str
+    """The url of the object store for blobs that all machines of a replicated log share."""
     url: str
     token: str
     log_level: str
@@ -81,6 +85,7 @@ def load_settings(
     return Settings(
         data=folder / Path(str(values["data"])).expanduser(),
         log=str(values["log"]),
+        blobs=str(values["blobs"]),
         url=str(values["url"]),
         token=str(values["token"]),
         log_level=_log_level(values["log_level"], sources["log_level"]),

@@ -56,7 +56,7 @@ def _parked_at(views: Views, name: str) -> int | None:
 
 async def _record(context: click.Context, event: ViewEventSkipped) -> None:
     settings = settings_of(context)
-    log = await open_log(settings.data, settings.log)
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         await record_skip(log, event, actor=local_actor(), at_us=time.time_ns() // 1000)
     finally:

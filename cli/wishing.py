@@ -33,7 +33,7 @@ async def open_ledger(settings: Settings) -> AsyncGenerator[tuple["Ledger", "Eve
     from eventstore.ledger import Ledger
     from eventstore.opening import open_log
 
-    log = await open_log(settings.data, settings.log)
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await end_overdue(ledger, log, settings.data)

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from eventstore.shared_blobs import fetch, share
 from runfold.errors import BadRequest, NotFound, Unavailable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,6 +44,7 @@ class Incoming:
             self._file.close()
             os.replace(self._temporary, path)
             _sync_folder(path.parent)
+        share(self._data, sha256, path)
         return sha256
 
     def discard(self) -> None:
@@ -71,13 +73,14 @@ def put(data: Path, content: bytes) -> str:
             f"blob `{sha256}` cannot be stored in `{path.parent}`: {error.strerror}",
             hint="free or repair the disk, or make the folder writable; then try again",
         ) from error
+    share(data, sha256, path)
     return sha256
 
 
 def path_of(data: Path, sha256: str) -> Path:
-    """Where a blob is kept. Raises NotFound when it is absent."""
+    """Where a blob is kept; one that another machine made is brought here first. Raises NotFound when it is absent."""
     path = _path(data, sha256)
-    if not path.is_file():
+    if not path.is_file() and not fetch(data, sha256, path):
         raise NotFound(f"blob `{sha256}` is not stored")
     return path
 
@@ -85,7 +88,7 @@ def path_of(data: Path, sha256: str) -> Path:
 def get(data: Path, sha256: str) -> bytes:
     """The content of a blob. Raises NotFound when it is absent or no longer matches its name."""
     try:
-        content = _path(data, sha256).read_bytes()
+        content = path_of(data, sha256).read_bytes()
     except FileNotFoundError:
         raise NotFound(f"blob `{sha256}` is not stored") from None
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -11,10 +11,11 @@ MIRROR_FILE = "mirror.json"
 
 
 class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
-    """`address` without a password; `log_id` of the replicated log."""
+    """`address` without a password; `log_id` of the replicated log; `blobs`: the url of the store that all share."""
 
     address: str
     log_id: str
+    blobs: str = ""
 
 
 def mirrored_log(data: Path) -> Mirrored | None:

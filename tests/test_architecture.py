@@ -19,7 +19,17 @@ ALLOWED = {
 THIRD_PARTY = {
     "runfold": {"msgspec"},
     "eventstore": {
-        *("backports", "compression", "msgspec", "aiosqlite", "nats", "pysqlite3", "structlog", "cryptography"),
+        *(
+            "backports",
+            "compression",
+            "msgspec",
+            "aiosqlite",
+            "nats",
+            "obstore",
+            "pysqlite3",
+            "structlog",
+            "cryptography",
+        ),
     },
     "projections": {"msgspec", "aiosqlite", "structlog"},
     "runner": {"msgspec", "structlog", "re2", "watchfiles", "genai_prices"},

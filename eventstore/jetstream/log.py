@@ -62,16 +62,18 @@ class JetStreamLog(SqliteLog):
         address: Address,
         data: Path,
         *,
+        blobs: str = "",
         replicas: int = REPLICAS,
         patience_seconds: float = CONNECT_SECONDS,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> "JetStreamLog":
-        """The log at an address, mirrored in a data folder. Raises Unavailable, BadRequest."""
+        """The log at an address, mirrored in a folder; `blobs`: the store it shares. Raises Unavailable, BadRequest."""
         cluster = await connect(address, replicas=replicas, patience_seconds=patience_seconds)
+        mirrored = Mirrored(address=address.shown, log_id=cluster.log_id, blobs=blobs)
         made: list[Mirror] = []
 
         def open_mirror() -> sqlite3.Connection:
-            made.append(Mirror(data, now_us, Mirrored(address=address.shown, log_id=cluster.log_id)))
+            made.append(Mirror(data, now_us, mirrored))
             return made[0].connection
 
         try:
