@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from runfold.amounts import check_amounts, check_totals
 from runfold.errors import InvalidEvent, NotAllowed
 from runfold.events import (
     EVENT_CLASSES,
@@ -15,6 +16,7 @@ from runfold.events import (
     StepReset,
     StepSkipped,
     StepStarted,
+    TokenUsage,
     TurnCancelled,
     TurnCompleted,
     TurnFailed,
@@ -63,6 +65,7 @@ def observe(
     result: list[Event | Unknown] = []
     for event in events:
         _check_type(run, event, allowed, whose)
+        check_amounts(event)
         if not by_worker:
             _check_start(run, event)
         _check_inside(run, event)
@@ -71,6 +74,8 @@ def observe(
         # Later events of the same report are judged after the earlier ones.
         for each in (event, *following):
             run = evolve(run, each, at_us=now_us)
+        if isinstance(event, TokenUsage):
+            check_totals(run)
     return tuple(result)
 
 

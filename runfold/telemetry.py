@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from runfold.amounts import check_amounts
 from runfold.errors import InvalidEvent
 from runfold.events import EVENT_TYPES, Event, Telemetry, TelemetryRejected, Unknown, decode_data, encode_data
 from runfold.observing import CHILD_TYPES
@@ -60,6 +61,7 @@ def _parse(line: str) -> Event:
     if event is None or isinstance(event, Unknown):
         given = {key: value for key, value in data.items() if key != "type"}
         return Telemetry(name=name, data=given, source=SOURCE)
+    check_amounts(event)
     # Whatever the line says about its source, it is this line.
     return msgspec.structs.replace(event, source=SOURCE)
 

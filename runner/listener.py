@@ -10,7 +10,6 @@ import msgspec
 
 from runfold import telemetry
 from runfold.events import (
-    CommandExecuted,
     Completion,
     Event,
     Failure,
@@ -26,7 +25,7 @@ from runner.formats.choosing import LINES_LOOKED_AT_MAX, format_of, parser_of, r
 from runner.formats.contract import Parser
 from runner.patterns import searcher
 from runner.prices import priced
-from runner.tested import TestResults, has_marks, results_in
+from runner.tested import TestResults, has_marks
 
 FIRST_BYTES_MAX = 256 * 1024  # Of the lines that are kept until the format is recognised.
 PLAIN_BYTES_MAX = 2 * telemetry.LINE_BYTES_MAX  # Of a line that is no agent's: none that is understood is as long.
@@ -162,13 +161,11 @@ class Listener:
         return [found] if found is not None and not self._reports_tests else []
 
     def _completed(self, events: Iterable[Event | Unknown]) -> list[Event | Unknown]:
-        """The agent's events with what they do not say themselves: prices, and the tests that a command ran."""
+        """The agent's events with what they do not say themselves: prices."""
         heard: list[Event | Unknown] = []
         for event in events:
             if isinstance(event, TokenUsage):
                 model = (self._parser.model if self._parser else None) or self._model
                 event = priced(event, model=model, provider=format_of(self._name or _PLAIN).provider)
             heard.append(event)
-            if isinstance(event, CommandExecuted) and (result := results_in(event.output_tail)) is not None:
-                heard.append(msgspec.structs.replace(result, command=event.command))
         return heard

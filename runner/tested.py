@@ -1,4 +1,8 @@
-"""The closing lines of test runners, as counts: pytest, unittest, jest, vitest, go test, cargo test."""
+"""The closing lines of test runners, as counts: pytest, unittest, jest, vitest, go test, cargo test.
+
+A test that was expected to fail, and did, counts as skipped; one that should have failed and did not is what its runner
+makes of it.
+"""
 
 import re
 from collections.abc import Iterable
@@ -10,6 +14,11 @@ MARKS = (
     b" passed",
     b" failed",
     b" skipped",
+    b" error",
+    b" deselected",
+    b" xfailed",
+    b" xpassed",
+    b"=== RUN",
     b"Ran ",
     b"Tests",
     b"ok  \t",
@@ -19,21 +28,24 @@ MARKS = (
     b"OK",
     b"FAILED",
 )
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR = re.compile(r"\x1b(?:\[[0-9;]*m|\(B)")
 _PYTEST = re.compile(r"^=+ .*\b\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|xpassed).* in [\d.]+s.*=+$")
 _PYTEST_QUIET = re.compile(r"^\d+ (?:passed|failed|errors?|skipped)(?:, \d+ [a-z]+)* in [\d.]+s(?: \([\d:]+\))?$")
 _JEST = re.compile(r"^Tests: +(.*\b\d+ total)$")
-_VITEST = re.compile(r"^Tests +((?:\d+ \w+)(?: \| \d+ \w+)*) \(\d+\)$")
+_VITEST = re.compile(r"^Tests +(\d+ [a-z ]+(?: \| \d+ [a-z ]+)*) \(\d+\)$")
 _CARGO = re.compile(
     r"^test result: (?:ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored;.*?(?:finished in ([\d.]+)s)?$"
 )
 _GO_PACKAGE = re.compile(r"^(ok  |FAIL)\t\S+\t(?:\(cached\)|([\d.]+)s)")
+_GO_BROKEN = re.compile(r"^FAIL\t\S+ \[(?:build|setup) failed\]$")
+_GO_VERBOSE = "=== RUN "
 _GO_TEST = re.compile(r"^ *--- (PASS|FAIL|SKIP): ")
 _UNITTEST = re.compile(r"^Ran (\d+) tests? in ([\d.]+)s$")
 _UNITTEST_END = re.compile(r"^(?:OK|FAILED)(?: \((.*)\))?$")
 _SECONDS = re.compile(r"\bin ([\d.]+)s")
-_COUNT = re.compile(r"(\d+) ([a-z]+)")
-_PARTS = re.compile(r"(failures|errors|skipped)=(\d+)")
+_COUNT = re.compile(r"(\d+) (expected fail|[a-z]+)")
+_PARTS = re.compile(r"([a-z ]+)=(\d+)")
+_TEXT_MARKS = tuple(mark.decode() for mark in MARKS)
 
 
 class TestResults:
@@ -45,6 +57,8 @@ class TestResults:
         self._ran: tuple[int, float] | None = None
         self._go: list[tuple[str, float]] = []
         self._go_tests: dict[str, int] = {}
+        self._go_broken = 0
+        self._go_is_verbose = False
         self._cargo: list[tuple[int, int, int, float]] = []
 
     def line(self, text: str) -> TestRunCompleted | None:
@@ -61,6 +75,10 @@ class TestResults:
             self._cargo.append((int(match[1]), int(match[2]), int(match[3]), float(match[4] or 0)))
         elif match := _GO_PACKAGE.match(text):
             self._go.append((match[1].strip(), float(match[2] or 0)))
+        elif _GO_BROKEN.match(text):
+            self._go_broken += 1
+        elif text.startswith(_GO_VERBOSE):
+            self._go_is_verbose = True
         elif match := _GO_TEST.match(text):
             self._go_tests[match[1]] = self._go_tests.get(match[1], 0) + 1
         elif match := _UNITTEST.match(text):
@@ -74,26 +92,29 @@ class TestResults:
         if self._cargo:
             passed, failed, skipped, seconds = (sum(part) for part in zip(*self._cargo, strict=True))
             return _result("cargo test", int(passed), int(failed), int(skipped), seconds)
-        if self._go:
-            # Without -v go counts packages, and with it tests.
-            tests = self._go_tests
-            whole = "PASS" in tests
-            passed = tests["PASS"] if whole else sum(word == "ok" for word, _ in self._go)
-            failed = tests.get("FAIL", 0) if whole else sum(word == "FAIL" for word, _ in self._go)
-            return _result("go test", passed, failed, tests.get("SKIP", 0), sum(seconds for _, seconds in self._go))
+        if self._go or self._go_broken:
+            # Only with -v go tells of tests that passed; without it packages are what can be counted.
+            words = [word for word, _ in self._go]
+            packages = {"PASS": words.count("ok"), "FAIL": words.count("FAIL"), "SKIP": 0}
+            counts = self._go_tests if self._go_is_verbose or "PASS" in self._go_tests else packages
+            passed, failed, skipped = (counts.get(word, 0) for word in ("PASS", "FAIL", "SKIP"))
+            seconds = sum(seconds for _, seconds in self._go)
+            return _result("go test", passed, failed + self._go_broken, skipped, seconds)
         return None
 
     def _unittest(self, parts: str) -> TestRunCompleted:
         ran, seconds = self._ran or (0, 0.0)
         self._ran = None
-        counts = {name: int(number) for name, number in _PARTS.findall(parts)}
-        failed = counts.get("failures", 0) + counts.get("errors", 0)
-        skipped = counts.get("skipped", 0)
+        counts = {name.strip(): int(number) for name, number in _PARTS.findall(parts)}
+        failed = _sum(counts, "failures", "errors", "unexpected successes")
+        skipped = _sum(counts, "skipped", "expected failures")
         return _result("unittest", max(0, ran - failed - skipped), failed, skipped, seconds)
 
 
 def results_in(text: str) -> TestRunCompleted | None:
     """The last result that a finished command printed."""
+    if not any(mark in text for mark in _TEXT_MARKS):
+        return None
     results, found = TestResults(), None
     for line in text.splitlines():
         found = results.line(line) or found
@@ -109,7 +130,7 @@ def _counted(framework: str, text: str) -> TestRunCompleted:
         framework,
         counts.get("passed", 0) + counts.get("xpassed", 0),
         _sum(counts, "failed", "error", "errors"),
-        _sum(counts, "skipped", "xfailed", "todo", "pending"),
+        _sum(counts, "skipped", "xfailed", "expected fail", "todo", "pending"),
         float(seconds[1]) if seconds else None,
     )
 

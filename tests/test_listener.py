@@ -1,5 +1,7 @@
 """What a program prints is heard: its agent's format, its tests' counts, its cost, and the word that ends the loop."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ from runfold.events import Event, FileWritten, Message, TestRunCompleted, TokenU
 from runner.listener import Listener
 from runner.patterns import check_pattern, searcher
 from runner.prices import priced
-from runner.tested import results_in
 
+ROOT = Path(__file__).parent.parent
 RECORDINGS = Path(__file__).parent / "recordings"
 
 
@@ -53,38 +55,6 @@ def test_a_report_among_the_first_lines_is_told_at_once() -> None:
     assert isinstance(event, FileWritten)
 
 
-@pytest.mark.parametrize(
-    ("text", "framework", "counts"),
-    [
-        ("==== 3 passed, 1 failed, 2 skipped in 0.12s ====", "pytest", (3, 1, 2)),
-        ("3 passed, 1 warning in 0.12s", "pytest", (3, 0, 0)),
-        ("=== 2 errors in 1.00s ===", "pytest", (0, 2, 0)),
-        ("\x1b[32m===== \x1b[1m5 passed\x1b[0m in 61.00s (0:01:01) =====\x1b[0m", "pytest", (5, 0, 0)),
-        ("Ran 5 tests in 0.010s\n\nFAILED (failures=1, errors=1, skipped=1)", "unittest", (2, 2, 1)),
-        ("Ran 1 test in 0.000s\n\nOK", "unittest", (1, 0, 0)),
-        ("Tests:       1 failed, 2 skipped, 4 passed, 7 total", "jest", (4, 1, 2)),
-        ("      Tests  1 failed | 4 passed (5)", "vitest", (4, 1, 0)),
-        ("test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s\n"
-         "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", "cargo test", (6, 2, 1)),
-        ("ok  \tex.org/a\t0.003s\nFAIL\tex.org/b\t0.1s", "go test", (1, 1, 0)),
-        ("--- PASS: TestA (0.00s)\n--- PASS: TestB (0.00s)\n--- SKIP: TestC (0.00s)\nok  \tex.org/a\t0.003s", "go test",
-         (2, 0, 1)),
-    ],
-)  # fmt: skip
-def test_closing_lines_of_test_runners_are_counted(text: str, framework: str, counts: tuple[int, int, int]) -> None:
-    found = results_in(text)
-
-    assert found is not None
-    assert (found.framework, (found.passed, found.failed, found.skipped)) == (framework, counts)
-
-
-@pytest.mark.parametrize(
-    "text", ["I passed 3 tests in 2s", "OK", "FAILED", "ok 3 passed", "Tests are fun", "=== 3 apples ==="]
-)
-def test_words_that_only_look_like_results_are_not_counted(text: str) -> None:
-    assert results_in(text) is None
-
-
 def test_tests_that_the_program_counts_itself_are_not_counted_again() -> None:
     report = '{"runfold": {"type": "test_run_completed", "framework": "pytest", "passed": 3}}'
 
@@ -103,6 +73,20 @@ def test_a_known_model_has_a_price_with_its_source_and_an_unknown_one_has_none()
     assert known.cost_micros == 4875
     assert (known.price_source or "").startswith("genai-prices ")
     assert (unknown.model, unknown.cost_micros, unknown.price_source) == ("fake-model", None, None)
+
+
+@pytest.mark.slow
+def test_the_price_table_is_loaded_only_when_there_is_something_to_price() -> None:
+    pytest.importorskip("genai_prices")
+    script = (
+        "import sys; import runner.here, runner.worker; from runfold.events import TokenUsage\n"
+        "from runner.prices import priced; print('genai_prices' in sys.modules)\n"
+        "priced(TokenUsage(input_tokens=1), model='gpt-5', provider='openai'); print('genai_prices' in sys.modules)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_a_cost_that_the_agent_says_is_kept() -> None:

@@ -9,7 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from runfold.events import CommandExecuted, Event, Json, PlanUpdated, Telemetry, ToolCalled, ToolReturned, Unknown
+from msgspec.structs import replace
+
+from runfold.events import (
+    CommandExecuted,
+    Event,
+    Json,
+    PlanUpdated,
+    Telemetry,
+    TestRunCompleted,
+    ToolCalled,
+    ToolReturned,
+    Unknown,
+)
 from runner.formats.contract import Parser
 from runner.formats.sentinels import reported
 from runner.formats.values import (
@@ -26,6 +38,7 @@ from runner.formats.values import (
     tail,
     text_of,
 )
+from runner.tested import results_in
 
 OPEN_CALLS_MAX = 1_000
 KINDS_MAX = 50
@@ -78,14 +91,19 @@ class JsonLines(Parser):
     def _executed(
         self, command: str, output: str, exit_code: int | None, status: str, duration_ms: int | None = None
     ) -> Events:
-        yield from reported(output)
-        yield CommandExecuted(
+        told = reported(output)
+        yield from told
+        executed = CommandExecuted(
             command=clip(command, RESULT_BYTES_MAX),
             exit_code=exit_code,
             status=status,
             duration_ms=duration_ms,
             output_tail=tail(output),
         )
+        yield executed
+        # A command that counts its tests itself needs nobody to count them again.
+        if not any(isinstance(event, TestRunCompleted) for event in told) and (found := results_in(output)) is not None:
+            yield replace(found, command=executed.command)
 
     def _unknown(self, kind: str, found: Object) -> Events:
         name = re.sub(r"[^a-z0-9]+", "_", f"{self._name}_{kind}".lower()).strip("_")[:_TELEMETRY_NAME_CHARACTERS_MAX]

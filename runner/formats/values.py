@@ -4,6 +4,7 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 
+from runfold.amounts import AMOUNT_MAX
 from runfold.events import Json
 from runfold.telemetry import DEPTH_MAX, is_deeper
 
@@ -14,7 +15,6 @@ RESULT_BYTES_MAX = 8 * 1024
 TAIL_BYTES_MAX = 2 * 1024
 NAME_CHARACTERS_MAX = 256
 _INDENT_MAX = 64
-COUNT_MAX = 10**12  # No turn has as many tokens or bytes; a larger number is a mistake or a lie.
 
 DONE = "completed"
 
@@ -71,8 +71,8 @@ def status_of(value: Any) -> str:
 
 
 def count_of(value: Any) -> int:
-    """A whole number from 0 to COUNT_MAX; anything else is 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX else 0
+    """A whole number from 0 to AMOUNT_MAX; anything else is 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= AMOUNT_MAX else 0
 
 
 def exit_code_of(value: Any) -> int | None:

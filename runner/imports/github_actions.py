@@ -12,6 +12,7 @@ from runfold.events import Failure, StepCancelled, StepCompleted, StepFailed, St
 from runner.imports.story import Story
 from runner.imports.values import Map, counted, get, items, mapping, moment_us, text
 
+ID_MAX = 2**53 - 1
 FORMAT = "github-actions"
 _GOOD = frozenset({"success", "neutral"})
 
@@ -60,7 +61,7 @@ class GithubActions:
         attempt = counted(found, "run_attempt") or 1
         status = text(found, "status")
         ended = "" if status == "completed" else f":{status}"
-        story.identity = f"github:{what}:{counted(found, 'id')}:{attempt}{ended}"
+        story.identity = f"github:{what}:{counted(found, 'id', most=ID_MAX)}:{attempt}{ended}"
         for label, key in (("branch", "head_branch"), ("commit", "head_sha"), ("url", "html_url"), ("event", "event")):
             if value := text(found, key):
                 story.labels[label] = value[:500]

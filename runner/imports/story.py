@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 
+from runfold.amounts import AMOUNT_MAX, TOTAL_MAX
 from runfold.commands import Cancel, Complete, Fail, Stop
 from runfold.events import (
     Completion,
@@ -89,6 +90,7 @@ class Story:
         self.cwd: str | None = None
         self.prompt: str | None = None
         self.session: str | None = None
+        self._counted = 0
         self.labels: dict[str, str] = {}
         self.created_us: int | None = None
         self.ended_us: int | None = None
@@ -188,7 +190,10 @@ class Story:
         if not used and not more.get("cost_micros"):
             return
         thread = (session or self.session or "")[:SESSION_CHARACTERS_MAX] or None
-        counts = {name: getattr(used, name) for name in used.__struct_fields__}
+        counts = {name: min(getattr(used, name), AMOUNT_MAX) for name in used.__struct_fields__}
+        if self._counted + sum(counts.values()) > TOTAL_MAX:
+            return  # Nobody has spent as much: the file lies.
+        self._counted += sum(counts.values())
         self.say(TokenUsage(model=model or self.model, session=thread, **counts, **more))
 
     def unknown_record(self, name: str, record: Map) -> None:

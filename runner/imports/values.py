@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
+from runfold.amounts import AMOUNT_MAX
+
 Map: TypeAlias = dict[str, Any]
 
-COUNT_MAX = 2**53 - 1
 AT_US_MAX = 253_402_300_799_999_999  # The end of year 9999: what RFC 3339 can still write.
 _MILLISECONDS_FROM = 10_000_000_000  # A larger number of seconds would be beyond the year 2286.
 _MICROSECONDS_FROM = 10_000_000_000_000
@@ -37,11 +38,11 @@ def items(value: object, *path: str) -> list[object]:
 
 
 def count(value: object, *path: str) -> int:
-    """A number from 0 to what JSON readers keep exactly; 0 where there is none."""
+    """A number from 0 to what an event may tell; 0 where there is none."""
     return counted(value, *path) or 0
 
 
-def counted(value: object, *path: str) -> int | None:
+def counted(value: object, *path: str, most: int = AMOUNT_MAX) -> int | None:
     """As `count`; None where there is no number."""
     found = get(value, *path)
     if isinstance(found, str) and found.isascii() and found.isdigit() and len(found) <= 16:
@@ -50,7 +51,7 @@ def counted(value: object, *path: str) -> int | None:
         return None
     if found != found or found in (float("inf"), float("-inf")):
         return None
-    return min(max(int(found), 0), COUNT_MAX)
+    return min(max(int(found), 0), most)
 
 
 def micros(dollars: object) -> int | None:
