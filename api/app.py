@@ -1,7 +1,7 @@
 """The HTTP application: everything it answers, assembled, and the wiring round it."""
 
-import hashlib
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -24,6 +24,7 @@ from api import (
     run_queries,
     sse,
     steps,
+    tokens,
 )
 from api.following import Streaming
 from api.guard import make_guard
@@ -36,9 +37,11 @@ from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
+from projections.tokens import TokenBook, digest_of
 from runfold.workflows import Registry
 
 BODY_BYTES_MAX = 1024 * 1024
+ADMIN: web.AppKey[Scope] = web.AppKey("admin", Scope)
 ROUTES: tuple[Route, ...] = (
     *reading.ROUTES,
     *run_queries.ROUTES,
@@ -54,6 +57,7 @@ ROUTES: tuple[Route, ...] = (
     *sse.ROUTES,
     *history_queries.ROUTES,
     *admin.ROUTES,
+    *tokens.ROUTES,
     *openapi.ROUTES,
     *pages.ROUTES,
     *dashboard.ROUTES,
@@ -69,15 +73,18 @@ def make_app(
     data: Path,
     token: str,
     allowed_hosts: frozenset[str],
-    tokens: Mapping[str, Scope] | None = None,
+    scopes: Mapping[str, Scope] | None = None,
     renew: Renew | None = None,
     streaming: Streaming = Streaming(),
     registry: Callable[[], Registry] = Registry,
     left: Left = no_budgets,
 ) -> web.Application:
-    """`token` is the admin of all tenants; `tokens` maps sha256 hex digests of others to their scopes."""
-    admin = {hashlib.sha256(token.encode()).hexdigest(): Scope(tenant="*", role="admin", actor="user:admin")}
-    sessions = Sessions({**(tokens or {}), **admin})
+    """`token` is the admin of all tenants; `scopes` are by the sha256 in hex of tokens that the log does not know."""
+    live = Live(streaming.look_seconds)
+    book = TokenBook(log, on_revoked=live.wake)
+    admin = Scope(tenant="*", role="admin", actor="user:admin", digest=digest_of(token))
+    sessions = Sessions({**(scopes or {}), admin.digest: admin}, book)
+    sessions.on_closed = live.wake
     routes: dict[web.AbstractRoute, Route] = {}
     app = web.Application(
         client_max_size=BODY_BYTES_MAX, middlewares=[problems, make_guard(sessions, routes, allowed_hosts)]
@@ -90,19 +97,32 @@ def make_app(
         sessions=sessions,
         renew=renew,
         streaming=streaming,
-        live=Live(streaming.look_seconds),
+        live=live,
+        tokens=book,
         registry=registry,
         left=left,
     )
     routes.update(register(app, ROUTES))
     app.on_response_prepare.append(add_headers)
+    app[ADMIN] = admin
     app.on_shutdown.append(_close_streams)
+    app.cleanup_ctx.append(_follow_tokens)
     return app
 
 
 def make_login_code(app: web.Application) -> str:
     """A code for `/login?code=`: good once, for ten minutes, for the admin of the first start."""
-    return app[SERVICE].sessions.make_code(Scope(tenant="*", role="admin", actor="user:admin"))
+    return app[SERVICE].sessions.make_code(app[ADMIN])
+
+
+async def _follow_tokens(app: web.Application) -> AsyncGenerator[None, None]:
+    """What the log says of tokens holds from the first request on, also what other processes write later."""
+    book = app[SERVICE].tokens
+    await book.refresh()
+    following = asyncio.create_task(book.follow(), name="tokens")
+    yield
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 async def _close_streams(app: web.Application) -> None:

@@ -5,6 +5,7 @@ The next page is read when the last one is with the network, so a slow client co
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -14,8 +15,10 @@ import msgspec
 from aiohttp import web
 
 from api.frames import keepalive
+from api.guard import IS_GRANTED, SCOPE
 from api.live import Live, Pages
 from eventstore.framing import Framed
+from projections.tokens import now_us
 from runfold.errors import RunfoldError
 
 RETRY_MS = 1_000
@@ -50,9 +53,12 @@ class Follower:
         self._request = request
         self._streaming = streaming
         self._closing = closing
+        self._is_granted = request[IS_GRANTED]
         self._written_at = time.monotonic()
         spread = random.uniform(0.9, 1.0)  # noqa: S311 - so that not all come back at once.
-        self._ends_at = self._written_at + streaming.max_stream_seconds * spread
+        ends_at_us = request[SCOPE].expires_at_us
+        left_seconds = math.inf if ends_at_us is None else (ends_at_us - now_us()) / 1_000_000
+        self._ends_at = self._written_at + min(streaming.max_stream_seconds * spread, left_seconds)
         self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
         self._is_chunked = False
         self.position = 0
@@ -66,11 +72,13 @@ class Follower:
         opening: bytes = b"",
         ending: Callable[[Framed], Awaitable[bytes]] | None = None,
     ) -> web.StreamResponse:
-        """Deliver pages until `ending` has a last word, the server closes, the client goes, or the stream is old."""
+        """Deliver pages until `ending` has a last word, the server closes, the client goes or may not look any more,
+        or the stream is old.
+        """
         self.position = position
         try:
             await self._open(opening)
-            while not self._closing.is_set() and time.monotonic() < self._ends_at:
+            while not self._closing.is_set() and time.monotonic() < self._ends_at and self._is_granted():
                 page = await source.page(self.position)
                 last_word = await ending(page) if ending is not None else b""
                 is_further, self.position = page.scanned_to > self.position, max(self.position, page.scanned_to)

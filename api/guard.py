@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +17,7 @@ COOKIE = "runfold_session"
 TENANT_HEADER = "Runfold-Tenant"
 NEEDED = {"root": "it needs an admin of all tenants"}
 SCOPE: web.RequestKey[Scope] = web.RequestKey("scope", Scope)
+IS_GRANTED: web.RequestKey[Any] = web.RequestKey("is_granted", object)
 _DIGITS = frozenset("0123456789")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
@@ -33,6 +35,7 @@ def make_guard(
         check_origin(request, linked=route is not None and route.linked)
         if route is None or route.needs != "open":
             request[SCOPE] = scope_of(request, sessions)
+            request[IS_GRANTED] = lambda: is_granted(request, sessions)
         is_json = request.content_type == "application/json" or (route is not None and route.streamed)
         if request.body_exists and not is_json:
             raise UnsupportedMedia(
@@ -80,6 +83,14 @@ def scope_of(request: web.Request, sessions: Sessions) -> Scope:
     if scope is None:
         raise Unauthorized("a valid token is needed", hint="send `Authorization: Bearer <token>`; see `data/token`")
     return acting_in(scope, request.headers.get(TENANT_HEADER))
+
+
+def is_granted(request: web.Request, sessions: Sessions) -> bool:
+    """Whether what let the request in would let it in now: a stream outlives a token, a session and a log-out."""
+    try:
+        return scope_of(request, sessions).tenant == request[SCOPE].tenant
+    except Unauthorized:
+        return False
 
 
 def acting_in(scope: Scope, tenant: str | None) -> Scope:

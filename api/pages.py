@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -11,12 +12,13 @@ from api.guard import COOKIE, SCOPE
 from api.problems import CSP_PAGE
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
-from api.sessions import SESSION_SECONDS, Role, Scope
+from api.sessions import CODE_SECONDS, SESSION_SECONDS, Scope
 from eventstore.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
 from projections.health import public_error, troubles_of
 from runfold.envelope import time_text
 from runfold.errors import Unauthorized, Unavailable
+from runfold.tokens import Role
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -54,8 +56,11 @@ class Readiness(msgspec.Struct, frozen=True):
     verified: LastProof | None = None
 
 
-class LoginQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LoginQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`next` is the page of the dashboard to go to; an address elsewhere is refused."""
+
     code: str | None = None
+    next: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^/([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?$")] = "/"
 
 
 class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +116,7 @@ async def get_script(_request: web.Request) -> web.Response:
 async def get_login(request: web.Request) -> web.Response:
     """A code is good once; without one the page itself asks for a token."""
     query: LoginQuery = request[QUERY]
-    response = web.Response(status=303, headers={"Location": "/"})
+    response = web.Response(status=303, headers={"Location": query.next})
     # Whoever only asks for the head, as previews of links do, does not use the code up.
     if query.code is not None and request.method != "HEAD":
         scope = request.app[SERVICE].sessions.use_code(query.code)
@@ -119,6 +124,18 @@ async def get_login(request: web.Request) -> web.Response:
             raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")
         _give_cookie(request, response, scope)
     return response
+
+
+class CodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`path` logs a browser in as whoever asked, once, within the time; `&next=/runs/<id>` leads to a page."""
+
+    path: str
+    expires_in_seconds: int
+
+
+async def post_code(request: web.Request) -> web.Response:
+    code = request.app[SERVICE].sessions.make_code(request[SCOPE])
+    return json_response(CodeAnswer(path=f"/login?code={code}", expires_in_seconds=CODE_SECONDS), status=201)
 
 
 async def get_session(request: web.Request) -> web.Response:
@@ -207,6 +224,16 @@ ROUTES: tuple[Route, ...] = (
         summary="Whose session or token this is, and what it may do",
         needs="viewer",
         answer=SessionAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/session/code",
+        operation="make_login_code",
+        handler=post_code,
+        summary="A link that logs a browser in, once",
+        needs="viewer",
+        answer=CodeAnswer,
+        status=201,
     ),
     Route(
         method="POST",

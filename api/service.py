@@ -15,6 +15,7 @@ from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
+from projections.tokens import TokenBook
 from runfold.errors import NotFound
 from runfold.state import Run
 from runfold.workflows import Registry
@@ -31,6 +32,7 @@ class Service:
     views: ViewService
     data: Path
     sessions: Sessions
+    tokens: TokenBook
     renew: Renew | None = None
     streaming: Streaming = field(default_factory=Streaming)
     frames: Frames = field(default_factory=Frames)

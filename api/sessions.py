@@ -1,16 +1,15 @@
 """Who may come in: bearer tokens, browser sessions and one-time login codes; only digests are kept."""
 
-import hashlib
 import hmac
 import secrets
-import time
-from collections.abc import Mapping
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
-Role = Literal["viewer", "operator", "admin"]
-RANK: dict[Role, int] = {"viewer": 1, "operator": 2, "admin": 3}
+from projections.tokens import TokenBook, digest_of, now_us
+from runfold.tokens import RANK, Role
+
 SESSIONS_MAX = 1_000
 SESSION_SECONDS = 7 * 86_400
 CODES_MAX = 100
@@ -28,6 +27,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the token was for all tenants, before the request chose one."""
     expires_at_us: int | None = None
     """When whoever asks has to log in again; None: never."""
+    digest: str = ""
+    """Of the token that all this hangs on, a session's too."""
 
     def may(self, needed: str) -> bool:
         if needed == "root":
@@ -36,36 +37,35 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Held(msgspec.Struct, frozen=True):
-    scope: Scope
-    expires: float
-
-
-def digest_of(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+    digest: str
+    expires_at_us: int
 
 
 class Sessions:
-    """Tokens are given; sessions and codes live as long as the server, and are bounded in number and time."""
+    """Sessions and codes live as long as the server, are bounded in number and time, and end with their token."""
 
-    def __init__(self, tokens: Mapping[str, Scope]) -> None:
-        self._tokens = dict(tokens)
+    def __init__(self, fixed: Mapping[str, Scope], book: TokenBook) -> None:
+        """`fixed` are scopes by digest that no log knows, as that of the first start."""
+        self._fixed = dict(fixed)
+        self._book = book
         self._sessions: dict[str, _Held] = {}
         self._codes: dict[str, _Held] = {}
+        self.on_closed: Callable[[], object] = lambda: None
 
     def scope_of_token(self, token: str) -> Scope | None:
-        return _lookup(self._tokens, digest_of(token))
+        return self._scope_of(digest_of(token))
 
     def scope_of_session(self, session: str) -> Scope | None:
-        held = _lookup(self._sessions, digest_of(session))
-        return held.scope if held is not None and held.expires > time.monotonic() else None
+        """What its token may still do; None where that was revoked or has expired, or the session was closed."""
+        held = _lookup(self._sessions.items(), digest_of(session))
+        return None if held is None else self._scope_held(held)
 
     def open_session(self, scope: Scope) -> str:
-        ends_us = time.time_ns() // 1_000 + SESSION_SECONDS * 1_000_000
-        scope = msgspec.structs.replace(scope, expires_at_us=min(scope.expires_at_us or ends_us, ends_us))
         return _keep(self._sessions, scope, SESSION_SECONDS, SESSIONS_MAX)
 
     def close_session(self, session: str) -> None:
-        self._sessions.pop(digest_of(session), None)
+        if self._sessions.pop(digest_of(session), None) is not None:
+            self.on_closed()
 
     def make_code(self, scope: Scope) -> str:
         return _keep(self._codes, scope, CODE_SECONDS, CODES_MAX)
@@ -73,20 +73,45 @@ class Sessions:
     def use_code(self, code: str) -> Scope | None:
         """The scope of a code that was not used before; afterwards the code is worth nothing."""
         held = self._codes.pop(digest_of(code), None)
-        return held.scope if held is not None and held.expires > time.monotonic() else None
+        return None if held is None else self._scope_held(held)
+
+    def _scope_held(self, held: _Held) -> Scope | None:
+        scope = self._scope_of(held.digest)
+        if scope is None or held.expires_at_us <= now_us():
+            return None
+        ends = scope.expires_at_us
+        return msgspec.structs.replace(
+            scope, expires_at_us=held.expires_at_us if ends is None else min(ends, held.expires_at_us)
+        )
+
+    def _scope_of(self, digest: str) -> Scope | None:
+        fixed = _lookup(self._fixed.items(), digest)
+        if fixed is not None:
+            return msgspec.structs.replace(fixed, digest=digest)
+        token = _lookup(((token.digest, token) for token in self._book.live()), digest)
+        if token is None:
+            return None
+        return Scope(
+            tenant=token.tenant,
+            role=token.role,
+            actor=f"user:{token.name}",
+            expires_at_us=token.expires_at_us,
+            digest=digest,
+        )
 
 
-def _lookup(known: Mapping[str, _Value], digest: str) -> _Value | None:
+def _lookup(known: Iterable[tuple[str, _Value]], digest: str) -> _Value | None:
+    """In a time that tells nothing of which one it was, or how nearly."""
     found: _Value | None = None
-    for candidate, value in known.items():
+    for candidate, value in known:
         if hmac.compare_digest(candidate, digest):
             found = value
     return found
 
 
-def _keep(held: dict[str, _Held], scope: Scope, seconds: float, limit: int) -> str:
+def _keep(held: dict[str, _Held], scope: Scope, seconds: int, limit: int) -> str:
     secret = secrets.token_urlsafe(32)
     while len(held) >= limit:
         held.pop(next(iter(held)))
-    held[digest_of(secret)] = _Held(scope, time.monotonic() + seconds)
+    held[digest_of(secret)] = _Held(scope.digest, now_us() + seconds * 1_000_000)
     return secret

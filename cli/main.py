@@ -44,6 +44,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "approvals": ("cli.approvals", "approvals", "List the questions that runs wait with"),
     "approve": ("cli.approvals", "approve", "Grant what a run asks; it goes on"),
     "deny": ("cli.approvals", "deny", "Deny what a run asks; it stops"),
+    "open": ("cli.open", "open_", "Open the dashboard, or a run's page, in a browser"),
+    "token": ("cli.token", "token", "Make, list and revoke tokens"),
     "backup": ("cli.backup", "backup", "Copy the data folder while runs go on"),
     "restore": ("cli.backup", "restore", "Prove a backup and put it into an empty data folder"),
     "anchors": ("cli.anchors", "anchors", "Print the log's anchors, signed, to be kept elsewhere"),

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, redirect_stderr
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -11,6 +11,9 @@ from cli.runs import Runs
 from cli.settings import Settings, load_settings
 from projections.run_list import RunFilter
 from runfold.errors import RunfoldError
+
+if TYPE_CHECKING:
+    from cli.remote import RemoteRuns
 
 COMPLETED_RUNS = 50
 
@@ -28,6 +31,13 @@ def open_runs(settings: Settings) -> AbstractContextManager[Runs]:
     from cli.folder import open_folder
 
     return open_folder(settings)
+
+
+def open_remote_of(settings: Settings) -> "AbstractContextManager[RemoteRuns]":
+    """The server that RUNFOLD_URL names."""
+    from cli.remote import open_remote
+
+    return open_remote(settings)
 
 
 def print_json(value: object) -> None:

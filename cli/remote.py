@@ -31,6 +31,7 @@ from runfold.retrying import RetryAnswer
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
 from runfold.step_wishes import StepAnswer, StepsWish, StepWish
+from runfold.tokens import NewToken, TokenItem, TokenList
 
 ANSWER_SECONDS = 30.0  # The server says something every 15 s, also on a stream where nothing happens.
 RETRY_SECONDS = 1.0
@@ -57,8 +58,8 @@ class RemoteRuns:
     poll_seconds = RETRY_SECONDS
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.url.rstrip("/")
-        parts = urlsplit(self._url)
+        self.url = settings.url.rstrip("/")
+        parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidSetting(
                 f"`{settings.url}` from {settings.sources['url']} is not the address of a server",
@@ -202,6 +203,27 @@ class RemoteRuns:
     def retry(self, run_id: str, body: dict[str, Any]) -> RetryAnswer:
         return msgspec.json.decode(self._post(f"/api/runs/{run_id}/retry", body), type=RetryAnswer)
 
+    def tokens(self) -> TokenList:
+        items: list[TokenItem] = []
+        while True:
+            answer = self._get("/api/tokens", {"limit": LIMIT_MAX, "offset": len(items)})
+            page = msgspec.json.decode(answer, type=TokenList)
+            items += page.items
+            if not page.items or len(items) >= page.total:
+                return msgspec.structs.replace(page, items=tuple(items))
+
+    def create_token(self, **said: str | None) -> NewToken:
+        given = {name: value for name, value in said.items() if value is not None}
+        return msgspec.json.decode(self._post("/api/tokens", given), type=NewToken)
+
+    def revoke_token(self, text: str, reason: str) -> TokenItem:
+        answer = self._send("DELETE", f"/api/tokens/{quote(text, safe='')}", {"reason": reason})
+        return msgspec.json.decode(answer, type=TokenItem)
+
+    def login_path(self) -> str:
+        """A path of the server that logs a browser in, once."""
+        return str(msgspec.json.decode(self._post("/session/code", {}), type=dict[str, Any])["path"])
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -268,7 +290,7 @@ class RemoteRuns:
     def _unreachable(self, error: Exception) -> Unavailable:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         return Unavailable(
-            f"the server at {self._url} does not answer: {why}",
+            f"the server at {self.url} does not answer: {why}",
             hint="`runfold up` starts one there; without RUNFOLD_URL the data folder itself is read",
         )
 

@@ -58,6 +58,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
     """Setting → what gave it, in words."""
 
+    def at(self, url: str) -> "Settings":
+        """The same for a server that was found."""
+        return msgspec.structs.replace(self, url=url, sources={**self.sources, "url": "the data folder"})
+
 
 def load_settings(
     flags: Mapping[str, object], *, environ: Mapping[str, str] | None = None, folder: Path | None = None

@@ -13,8 +13,9 @@ from api.app import make_app, make_login_code
 from cli.folder import prepare_folder
 from cli.logging import configure_logging
 from cli.node import open_node, until_told_to_stop, work
+from cli.open import open_browser
 from cli.reading import settings_of
-from cli.screen import talk
+from cli.screen import is_terminal, talk
 from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
@@ -29,17 +30,18 @@ TOKEN_FILE = "token"  # noqa: S105 The name of a file.
 @click.option("--port", type=int, help="The port to listen on; 0 takes any free one.")
 @click.option("--host", help="The address to listen on.")
 @click.option("--workers", type=click.IntRange(0, 64), default=SLOTS, help=f"Runs driven at once; {SLOTS} by default.")
+@click.option("--no-browser", is_flag=True, help="Only print the link that logs a browser in.")
 @click.pass_context
-def up(context: click.Context, *, port: int | None, host: str | None, workers: int) -> None:
+def up(context: click.Context, *, port: int | None, host: str | None, workers: int, no_browser: bool) -> None:
     """Serve the API and the dashboard from the data folder, and drive its queued runs."""
     settings = settings_of(context, port=port, host=host)
     configure_logging(settings.log_level)
     prepare_folder(settings.data)
     with server_lock(settings.data) as lock:
-        asyncio.run(_serve(settings, lock, workers))
+        asyncio.run(_serve(settings, lock, workers, no_browser=no_browser))
 
 
-async def _serve(settings: Settings, lock: int, workers: int) -> None:
+async def _serve(settings: Settings, lock: int, workers: int, *, no_browser: bool) -> None:
     stop = until_told_to_stop()
     async with open_node(settings) as node, AsyncExitStack() as stack:
         app = make_app(
@@ -58,7 +60,11 @@ async def _serve(settings: Settings, lock: int, workers: int) -> None:
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, settings)
         write_lock(lock, Server(pid=os.getpid(), url=url))
-        click.echo(f"{url}/login?code={make_login_code(app)}")
+        link = f"{url}/login?code={make_login_code(app)}"
+        click.echo(link)
+        # Who reads our output with a program opens what he wants himself.
+        if not no_browser and is_terminal():
+            open_browser(link)
         talk(f"serving {settings.data} at {url}; the link above logs a browser in, once. Ctrl-C stops")
         await work(node, slots=workers, stop=stop)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(data: Path, **options: Any) -> AsyncIterator[Served]:
+async def serving(data: Path, **options: Any) -> AsyncGenerator[Served]:
     log = await SqliteLog.open(data)
     views = await ViewService.open(data)
     ledger = Ledger(log)
@@ -80,7 +80,7 @@ async def serving(data: Path, **options: Any) -> AsyncIterator[Served]:
         data=data,
         token=ADMIN,
         allowed_hosts=frozenset({"127.0.0.1", "localhost"}),
-        tokens=TOKENS,
+        scopes=TOKENS,
         **options,
     )
     try:

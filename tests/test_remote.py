@@ -143,13 +143,12 @@ def test_a_running_run_is_cancelled_through_its_server(served: tuple[Path, str])
 def test_a_run_is_labelled_and_noted_through_its_server_as_without_one(served: tuple[Path, str]) -> None:
     data, url = served
     second = read(data, "ps")["items"][1]["id"]
-    ways: tuple[dict[str, str], ...] = ({}, {"RUNFOLD_URL": url})
 
-    for more in ways:
-        noted = runfold(data, "note", second, "looked", "at", **more)
-        labelled = read(data, "label", second, "team=core", "x=1", "--title", "better", **more)
-        removed = read(data, "label", second, "--remove", "team", **more)
-        refused = runfold(data, "label", second, "team", **more)
+    for address in ("", url):
+        noted = runfold(data, "note", second, "looked", "at", RUNFOLD_URL=address)
+        labelled = read(data, "label", second, "team=core", "x=1", "--title", "better", RUNFOLD_URL=address)
+        removed = read(data, "label", second, "--remove", "team", RUNFOLD_URL=address)
+        refused = runfold(data, "label", second, "team", RUNFOLD_URL=address)
 
         assert (noted.returncode, noted.stdout) == (0, ""), noted.stderr
         assert labelled == {"id": second, "title": "better", "labels": {"team": "core", "x": "1"}}

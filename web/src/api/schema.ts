@@ -658,6 +658,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The tokens, the newest first, those that were revoked too */
+        get: operations["list_tokens"];
+        put?: never;
+        /** Make a token; its secret is told here and never again */
+        post: operations["create_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tokens/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revoke a token by its id or name: its sessions and streams end at once */
+        delete: operations["revoke_token"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/workflows": {
         parameters: {
             query?: never;
@@ -774,6 +809,23 @@ export interface paths {
         post: operations["open_session"];
         /** Log the browser out */
         delete: operations["close_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/session/code": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A link that logs a browser in, once */
+        post: operations["make_login_code"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1025,6 +1077,14 @@ export interface components {
             effects: components["schemas"]["AuditItem"][];
             event: components["schemas"]["AuditItem"];
             next_cursor: string | null;
+        };
+        /**
+         * CodeAnswer
+         * @description `path` logs a browser in as whoever asked, once, within the time; `&next=/runs/<id>` leads to a page.
+         */
+        CodeAnswer: {
+            expires_in_seconds: number;
+            path: string;
         };
         /**
          * Completion
@@ -1354,6 +1414,14 @@ export interface components {
             retries?: string[];
             retry_of: string | null;
         };
+        /**
+         * NewToken
+         * @description `secret` is what to send as the bearer token; nobody can tell it again.
+         */
+        NewToken: {
+            secret: string;
+            token: components["schemas"]["TokenItem"];
+        };
         /** NoteBody */
         NoteBody: {
             text: string;
@@ -1496,6 +1564,11 @@ export interface components {
             payload?: unknown;
             /** @default false */
             plan?: boolean;
+        };
+        /** RevokeBody */
+        RevokeBody: {
+            /** @default  */
+            reason?: string;
         };
         /**
          * RunList
@@ -1869,6 +1942,19 @@ export interface components {
             /** @default 0 */
             skipped?: number;
         };
+        /**
+         * TokenBody
+         * @description `expires` is such as 30d, 12h, a date or `never`; `tenant` is the caller's where left out, and `*` means all.
+         */
+        TokenBody: {
+            /** @default 90d */
+            expires?: string;
+            name: string;
+            /** @enum {unknown} */
+            role: "admin" | "operator" | "viewer";
+            /** @default null */
+            tenant?: string | null;
+        };
         /** TokenCounts */
         TokenCounts: {
             cache_read_tokens: number;
@@ -1876,6 +1962,30 @@ export interface components {
             input_tokens: number;
             output_tokens: number;
             reasoning_tokens: number;
+            total: number;
+        };
+        /**
+         * TokenItem
+         * @description A token as people see it; its secret is told once, when it is made.
+         */
+        TokenItem: {
+            created_at: string;
+            created_by: string;
+            expires_at: string | null;
+            id: string;
+            name: string;
+            revoked_at: string | null;
+            /** @enum {unknown} */
+            role: "admin" | "operator" | "viewer";
+            /** @enum {unknown} */
+            status: "active" | "expired" | "revoked";
+            tenant: string;
+        };
+        /** TokenList */
+        TokenList: {
+            items: components["schemas"]["TokenItem"][];
+            /** @default null */
+            next_cursor?: string | null;
             total: number;
         };
         /**
@@ -3597,6 +3707,106 @@ export interface operations {
             };
         };
     };
+    list_tokens: {
+        parameters: {
+            query?: {
+                limit?: number;
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The tokens, the newest first, those that were revoked too */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenBody"];
+            };
+        };
+        responses: {
+            /** @description Make a token; its secret is told here and never again */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewToken"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revoke_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RevokeBody"];
+            };
+        };
+        responses: {
+            /** @description Revoke a token by its id or name: its sessions and streams end at once */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenItem"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_workflows: {
         parameters: {
             query?: never;
@@ -3692,6 +3902,7 @@ export interface operations {
         parameters: {
             query?: {
                 code?: string | null;
+                next?: string;
             };
             header?: never;
             path?: never;
@@ -3850,6 +4061,35 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    make_login_code: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A link that logs a browser in, once */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CodeAnswer"];
+                };
             };
             /** @description What went wrong, and what to do next */
             default: {
