@@ -1,13 +1,17 @@
 """What a person does with the dashboard, in a few words."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import ConsoleMessage, Page, Request
+from playwright.async_api import ConsoleMessage, Page, Request, ViewportSize
 
 from api.app import make_login_code
 from tests.served import Served
 
+DESK = ViewportSize(width=1280, height=800)
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
 
@@ -24,6 +28,19 @@ class Screen:
 
     async def log_in(self) -> None:
         await self.page.goto(f"{self.address}/login?code={make_login_code(self.served.app)}")
+
+    @asynccontextmanager
+    async def another(self, **options: Any) -> AsyncGenerator["Screen"]:
+        """Somebody else's browser at the same server, logged in as well."""
+        browser = self.page.context.browser
+        assert browser is not None
+        context = await browser.new_context(viewport=options.pop("viewport", DESK), **options)
+        try:
+            other = Screen(await context.new_page(), self.served)
+            await other.log_in()
+            yield other
+        finally:
+            await context.close()
 
     async def show(self, path: str) -> None:
         await self.page.goto(self.address + path)

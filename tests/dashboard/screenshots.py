@@ -37,7 +37,6 @@ def pages(runs: dict[str, str]) -> dict[str, str]:
         "audit": "/audit",
         "costs": "/costs",
         "admin": "/admin",
-        "tokens": "/tokens",
     }
 
 

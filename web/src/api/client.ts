@@ -1,4 +1,6 @@
 import createClient from "openapi-fetch";
+import { liveStream } from "@/live/stream";
+import { tenantHeaders } from "@/live/tenant";
 import type { components, paths } from "./schema";
 
 export type Snapshot = components["schemas"]["Snapshot"];
@@ -19,6 +21,20 @@ export class ApiError extends Error {
 }
 
 export const api = createClient<paths>({ baseUrl: "/" });
+const POSITION_HEADER = "Runfold-Position";
+
+api.use({
+  onRequest({ request }) {
+    for (const [name, value] of Object.entries(tenantHeaders())) request.headers.set(name, value);
+    return request;
+  },
+  onResponse({ response }) {
+    // What is read here is the log up to this position: the stream begins there, and nothing falls between the two.
+    const position = response.headers.get(POSITION_HEADER);
+    if (position !== null && response.ok) liveStream().begin(position);
+    return undefined;
+  },
+});
 
 /** The data of an answer, or an `ApiError`. */
 export async function answered<T>(call: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {

@@ -10,7 +10,9 @@ import { useWatched } from "./watched";
 export type RetryPlan = components["schemas"]["RetryAnswer"];
 type Control = "pause" | "resume" | "cancel";
 
-const AT_ONCE = 4; // A browser has six connections, and the page needs one.
+export type BulkAction = "cancel" | "retry";
+export type Bulk = components["schemas"]["BulkAnswer"];
+const BULK_RUNS_MAX = 200; // Of one request; the server takes no more.
 
 /** How a run looks between a wish and its answer; the events that follow say how it really stands. */
 const MEANWHILE: Record<Control, Status> = { pause: "pausing", resume: "running", cancel: "cancelling" };
@@ -85,27 +87,27 @@ export function useWishes() {
     return given !== undefined;
   }
 
-  /** The same wish to many runs, a few at a time; how many refused. */
-  async function each(runs: readonly Snapshot[], action: "cancel" | "retry", done: () => void): Promise<number> {
-    const left = [...runs];
-    let refused = 0;
-    async function work(): Promise<void> {
-      for (let run = left.shift(); run; run = left.shift()) {
-        const headers = { "Idempotency-Key": crypto.randomUUID() };
-        const params = { path: { run_id: run.id } };
-        try {
-          if (action === "cancel") await answered(api.POST("/api/runs/{run_id}/control", { params, headers, body: { action: "cancel" } as never }));
-          else await answered(api.POST("/api/runs/{run_id}/retry", { params, headers, body: {} as never }));
-        } catch (problem) {
-          session.noticed(problem);
-          refused += 1;
-        }
-        done();
-      }
+  /** The same wish to many runs; `onlySay`: what would become of each. */
+  async function bulk(action: BulkAction, ids: readonly string[], onlySay: boolean): Promise<Bulk | undefined> {
+    const whole: Bulk = { action, dry_run: onlySay, matched: 0, counts: {}, items: [] };
+    for (let first = 0; first < ids.length; first += BULK_RUNS_MAX) {
+      const body = { action, ids: ids.slice(first, first + BULK_RUNS_MAX), dry_run: onlySay };
+      const part = await wish((headers) => answered(api.POST("/api/runs/bulk", { headers, body: body as never })));
+      if (!part) return undefined;
+      whole.matched += part.matched;
+      whole.items.push(...part.items);
+      for (const { outcome } of part.items) whole.counts[outcome] = (whole.counts[outcome] ?? 0) + 1;
     }
-    await Promise.all(Array.from({ length: AT_ONCE }, work));
-    return refused;
+    return whole;
   }
 
-  return { busy, control, plan, retry, step, answer, each };
+  /** Write on a run: its title, its labels (null takes one away), or a note. */
+  async function describe(run: Snapshot, changes: { title?: string; labels?: Record<string, string | null>; note?: string }): Promise<boolean> {
+    const params = { path: { run_id: run.id } };
+    const after = await wish((headers) => answered(api.PATCH("/api/runs/{run_id}", { params, headers, body: changes as never })));
+    if (after) store.put(after);
+    return after !== undefined;
+  }
+
+  return { busy, control, plan, retry, step, answer, bulk, describe };
 }
