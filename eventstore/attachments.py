@@ -17,6 +17,16 @@ _NAMING = (
     " AND data IS NOT NULL AND (instr(data, '\"sha256\"') OR instr(data, '\"blob\"') OR instr(data, '_sha256\"'))"
     " ORDER BY position LIMIT ?"
 )
+_TURN_ENDS = "data IS NOT NULL AND type IN ('turn_completed', 'turn_failed', 'turn_cancelled')"
+_ENDS = (
+    f"SELECT position, run_id, data FROM events WHERE position > ? AND position <= ? AND {_TURN_ENDS}"  # noqa: S608
+    " ORDER BY position LIMIT ?"
+)
+_ENDS_OF_RUN = (
+    f"SELECT position, data FROM events WHERE run_id = ? AND position <= ? AND {_TURN_ENDS}"  # noqa: S608
+    " ORDER BY position LIMIT ?"
+)
+TURNS_MAX = 100_000  # More than a run has.
 
 
 class Attachments:
@@ -75,36 +85,47 @@ class Attachments:
                 yield Fault(kind="blob", message=f"blob `{path.name}` is damaged; no event names it")
 
     def _outputs(self, upto: int) -> Iterator[Fault]:
-        ends: dict[str, list[tuple[int, int, str]]] = {}
-        query = (
-            "SELECT position, run_id, data FROM events WHERE position <= ? AND data IS NOT NULL"
-            " AND type IN ('turn_completed', 'turn_failed', 'turn_cancelled') ORDER BY position"
-        )
-        for position, run_id, content in self._connection.execute(query, (upto,)).fetchall():
-            ended = _object(content)
-            if ended.get("output_sha256"):
-                ends.setdefault(run_id, []).append((position, ended.get("output_bytes", 0), ended["output_sha256"]))
-        for run_id, turns in ends.items():
-            path = self._data / "runs" / run_id / "output.log"
-            if not path.exists():
-                continue  # Kept by another machine, or cleaned.
-            self.outputs += 1
-            offset = 0
-            left: list[tuple[int, int, str]] = list(turns)
-            while left:
-                # Turns side by side may be recorded in another order than their output was kept.
-                found = next((turn for turn in left if _digest(path, offset, turn[1]) == turn[2]), None)
-                if found is None:
-                    position = left[0][0]
-                    yield Fault(
-                        kind="output",
-                        message=f"`output.log` of `{run_id}` is not what event {position} ended with",
-                        run_id=run_id,
-                        position=position,
-                    )
-                    break
-                left = [turn for turn in left if turn is not found]
-                offset += found[1]
+        after, runs, unplaced = 0, set[str](), dict[str, None]()
+        while rows := self._connection.execute(_ENDS, (after, upto, PAGE_ROWS)).fetchall():
+            for position, run_id, content in rows:
+                ended = _object(content)
+                path = self._data / "runs" / run_id / "output.log"
+                if not ended.get("output_sha256") or not path.exists():
+                    continue  # It kept none, or another machine did, or it was cleaned.
+                runs.add(run_id)
+                if ended.get("output_offset") is None:
+                    unplaced[run_id] = None
+                elif _digest(path, ended["output_offset"], ended.get("output_bytes", 0)) != ended["output_sha256"]:
+                    yield _not_what_ended(run_id, position)
+            after = rows[-1][0]
+        self.outputs += len(runs)
+        for run_id in unplaced:
+            yield from self._unplaced(run_id, upto)
+
+    def _unplaced(self, run_id: str, upto: int) -> Iterator[Fault]:
+        """Turns that do not say where their output begins: one follows on the other from the file's beginning."""
+        path = self._data / "runs" / run_id / "output.log"
+        found: list[tuple[int, bytes]] = self._connection.execute(_ENDS_OF_RUN, (run_id, upto, TURNS_MAX)).fetchall()
+        ends = [(position, _object(content)) for position, content in found]
+        left: list[tuple[int, int, str]] = [
+            (position, int(ended.get("output_bytes", 0)), str(ended["output_sha256"]))
+            for position, ended in ends
+            if ended.get("output_sha256") and ended.get("output_offset") is None
+        ]
+        offset = 0
+        while left:
+            # Turns side by side may be recorded in another order than their output was kept.
+            fitting = next((turn for turn in left if _digest(path, offset, turn[1]) == turn[2]), None)
+            if fitting is None:
+                yield _not_what_ended(run_id, left[0][0])
+                return
+            left = [turn for turn in left if turn is not fitting]
+            offset += fitting[1]
+
+
+def _not_what_ended(run_id: str, position: int) -> Fault:
+    message = f"`output.log` of `{run_id}` is not what event {position} ended with"
+    return Fault(kind="output", message=message, run_id=run_id, position=position)
 
 
 def blobs_of(type_name: str, content: Any) -> Iterator[str]:

@@ -288,6 +288,7 @@ class _Redaction:
             value = cast("dict[str, Any]", msgspec.json.decode(before))
             if not value.get("output_sha256"):
                 continue
+            offset = int(value.get("output_offset", offset))
             end = offset + int(value.get("output_bytes", 0))
             if content[offset:end] != masked[offset:end]:
                 value["output_sha256"] = hashlib.sha256(masked[offset:end]).hexdigest()

@@ -227,6 +227,8 @@ class TurnCompleted(_Event, frozen=True):
     duration_ms: Count | None = None
     output_bytes: Count = 0
     output_sha256: str | None = None
+    output_offset: Count | None = None
+    """Where its output begins in `output.log`; what nobody told the end of may stand before it."""
 
 
 class TurnFailed(_Event, frozen=True):
@@ -239,6 +241,8 @@ class TurnFailed(_Event, frozen=True):
     duration_ms: Count | None = None
     output_bytes: Count = 0
     output_sha256: str | None = None
+    output_offset: Count | None = None
+    """Where its output begins in `output.log`; what nobody told the end of may stand before it."""
     error: Failure = Failure()
 
 
@@ -252,6 +256,8 @@ class TurnCancelled(_Event, frozen=True):
     duration_ms: Count | None = None
     output_bytes: Count = 0
     output_sha256: str | None = None
+    output_offset: Count | None = None
+    """Where its output begins in `output.log`; what nobody told the end of may stand before it."""
     receipt: Receipt | None = None
 
 

@@ -250,7 +250,8 @@ class StepDriving(Driving):
             del self._step_turns[spec.id]
         async with self._closing:
             # The parts of the run's output stand in it in the order in which their turns ended.
-            await asyncio.to_thread(_append, path, self._folder / "output.log")
+            offset = await asyncio.to_thread(_append, path, self._folder / "output.log")
+            end = msgspec.structs.replace(end, output_offset=offset)
             await self._close(spec, number, attempt, end, given)
 
     async def _close(self, spec: StepSpec, number: int, attempt: int, end: TurnEnd, given: dict[str, str]) -> None:
@@ -423,12 +424,14 @@ def _with_step(event: Event | Unknown, step: str) -> Event | Unknown:
     return event
 
 
-def _append(part: Path, whole: Path) -> None:
-    """A turn's output at the end of its run's."""
+def _append(part: Path, whole: Path) -> int:
+    """A turn's output at the end of its run's; the answer is where it begins there."""
     with part.open("rb") as source, open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as target:
+        offset = os.fstat(target.fileno()).st_size
         while chunk := source.read(1024 * 1024):
             target.write(chunk)
     part.unlink()
+    return offset
 
 
 def _now_us() -> int:

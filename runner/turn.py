@@ -47,6 +47,7 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int
     output_bytes: int
     output_sha256: str
+    output_offset: int = 0
     timed_out: bool = False
     output_error: str = ""
     """Why its output could not be kept, where it could not."""
@@ -124,6 +125,7 @@ class Turn:
             duration_ms=duration_ms,
             output_bytes=self._output.file.size_bytes,
             output_sha256=self._output.file.sha256,
+            output_offset=self._output.file.began_at,
             output_error=self._output.file.error,
             timed_out=self._timed_out,
             heard=self._heard.heard(),

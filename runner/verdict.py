@@ -45,6 +45,7 @@ def turn_ended(run: Run, end: TurnEnd, *, cut_short: bool) -> TurnCompleted | Tu
         "duration_ms": end.duration_ms,
         "output_bytes": end.output_bytes,
         "output_sha256": end.output_sha256,
+        "output_offset": end.output_offset,
         "agent_session_id": end.heard.session_id,
     }
     if cut_short or run.status in ("cancelling", "stopping"):

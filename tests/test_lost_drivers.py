@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.attachments import Attachments
 from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.leases import Leases, monotonic_us
+from eventstore.reading import open_reader
 from eventstore.writing import LOCK_FILE
 from runfold.commands import Cancel, LoseClaim
 from runfold.ending import RECOVERIES_MAX
-from runfold.events import TurnStarted
+from runfold.events import TurnCompleted, TurnStarted
 from runfold.state import Run
 from runner import machine
 from runner.claims import Claims
@@ -49,6 +51,33 @@ async def test_after_a_killed_server_nothing_is_left_and_the_next_one_ends_or_re
     assert gone
     assert (run.status, run.reason_code) == (status, "WORKER_LOST" if on_lost == "fail" else "EXIT_ZERO")
     assert [event.turn for event in started if isinstance(event, TurnStarted)] == list(range(1, turns + 1))
+
+
+async def test_the_output_of_a_run_whose_driver_was_killed_in_a_turn_is_proved_after_the_next(tmp_path: Path) -> None:
+    toml = escaping(tmp_path, "resume").replace("test -e again && exit 0", "test -e again && echo second && exit 0")
+    run_id = await queue(tmp_path, toml)
+
+    async with working(tmp_path, toml, workers=0) as watching:
+        with served(tmp_path) as server:
+            await handles_of_escapee(watching, run_id)
+            server.kill()
+        with served(tmp_path):
+            run = await watching.wait_rest(run_id)
+            (ended,) = [r.event() for r in await watching.events(run_id) if r.type == "turn_completed"]
+    data = tmp_path / "data"
+    reader = open_reader(data)
+    found = list(Attachments(reader, data).faults(upto=2**62))
+    output = data / "runs" / run_id / "output.log"
+    output.write_bytes(output.read_bytes().replace(b"second", b"Second"))
+    altered = list(Attachments(reader, data).faults(upto=2**62))
+    reader.close()
+
+    assert run.status == "completed"
+    assert isinstance(ended, TurnCompleted)
+    assert ended.output_bytes == len("second\n")
+    assert ended.output_offset
+    assert found == []
+    assert [fault.kind for fault in altered] == ["output"]
 
 
 async def test_a_server_that_is_told_to_stop_hands_its_run_over_and_exits_0(tmp_path: Path) -> None:
