@@ -86,4 +86,6 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
         click.echo(f"{len(done.runs)} runs, {done.size_bytes:,} bytes archived in {settings.data / done.archive}")
     for run_id in done.skipped:
         talk(f"note: {run_id} changed meanwhile and was left as it is")
+    if not done.is_gone:
+        talk("note: somebody reads the log, so its journal still holds what went, until that reader goes on")
     next_command(f"runfold import {settings.data / done.archive}  (brings it back)")

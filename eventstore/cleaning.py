@@ -60,13 +60,17 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
-    """What went. `skipped`: runs that changed while they were archived, or were cleaned by somebody else."""
+    """What went. `skipped`: runs that changed while they were archived, or were cleaned by somebody else.
+
+    `is_gone`: neither the log's file nor its journal holds a byte of it.
+    """
 
     archive: str
     runs: tuple[str, ...]
     skipped: tuple[str, ...]
     events: int
     size_bytes: int
+    is_gone: bool = True
 
 
 def candidates(data: Path, *, before_us: int, whole: bool) -> list[Candidate]:
@@ -103,6 +107,8 @@ def clean(
                     (work.trim if whole else work.empty)()
                     done.append(candidate)
             reach("clean.one_done")
+        # The pages are overwritten in the file; in the journal the events still stand as they once came.
+        is_gone = writer.scrub()
     finally:
         writer.close()
     gone = {candidate.run_id for candidate in done}
@@ -112,6 +118,7 @@ def clean(
         skipped=tuple(candidate.run_id for candidate in chosen if candidate.run_id not in gone),
         events=sum(candidate.events for candidate in done),
         size_bytes=sum(candidate.size_bytes for candidate in done),
+        is_gone=is_gone,
     )
 
 

@@ -104,6 +104,11 @@ class Writer:
             self.connection.execute("VACUUM")
             return self._checkpoint() and not _holds(self._data / LOG_FILE, texts)
 
+    def scrub(self) -> bool:
+        """Whether what was taken is out of the journal too; a reader who stands still keeps it there for a while."""
+        with self._locked():
+            return self._checkpoint()
+
     def _checkpoint(self) -> bool:
         is_busy: int = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         return not is_busy

@@ -1,6 +1,8 @@
 """What goes of old runs is archived and proved first; what stays lists every run, proves itself, survives a crash."""
 
+import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -104,6 +106,31 @@ async def test_a_cleaned_run_is_listed_with_all_that_it_came_to(data: Path) -> N
     rebuild(data)
     assert listed(data) == after
     assert find(data) == []
+
+
+def holding(data: Path, text: bytes) -> list[str]:
+    """The log's file and its journal, where a text can be read in them."""
+    return sorted(path.name for path in data.glob("log.db*") if text in path.read_bytes())
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["emptied", "trimmed"])
+async def test_what_was_cleaned_can_be_read_in_no_page_and_no_journal(data: Path, whole: bool) -> None:
+    chance = random.Random(7)
+    async with opened(data, "r_open") as ledger:
+        await act(ledger, OpenReported(queued=RunQueued(driver="reported")), run_id="r_long")
+        for _ in range(60):
+            said = [f"TAKEN {'x' * chance.randrange(3_000)} TAKEN" for _ in range(3)]
+            await act(ledger, say(*said), run_id="r_long")
+            await act(ledger, say("x" * chance.randrange(3_000)), run_id="r_open")
+        await act(ledger, Complete(), run_id="r_long")
+        assert len(holding(data, b"TAKEN")) == 2
+
+        # The log is open meanwhile, as it is in a server, so its journal stays.
+        chosen = await asyncio.to_thread(candidates, data, before_us=EVER, whole=whole)
+        done = await asyncio.to_thread(clean, data, chosen, whole=whole, actor="user:a")
+
+        assert done.is_gone
+        assert holding(data, b"TAKEN") == []
 
 
 async def test_cleaning_again_finds_nothing_and_an_import_brings_all_of_it_back(data: Path) -> None:
