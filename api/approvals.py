@@ -1,5 +1,6 @@
 """Questions to people over HTTP: listed, and answered exactly once."""
 
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import msgspec
@@ -7,11 +8,13 @@ from aiohttp import web
 
 from api.acting import command_id_of
 from api.answers import view_response
+from api.frames import pending_frame
 from api.guard import SCOPE
 from api.reading import Limit, ViewQuery, query_views
 from api.routes import BODY, QUERY, Route
-from api.service import SERVICE, known_run
+from api.service import SERVICE, Service, known_run
 from projections.approvals import (
+    LIMIT_MAX,
     ApprovalFilter,
     ApprovalItem,
     ApprovalList,
@@ -20,7 +23,7 @@ from projections.approvals import (
     list_approvals,
 )
 from runfold.commands import Command, Deny, Grant
-from runfold.errors import NotFound
+from runfold.errors import NotFound, RunfoldError
 from runfold.events import Json
 from runfold.reporting import Text
 
@@ -60,6 +63,16 @@ async def get_approvals(request: web.Request) -> web.Response:
     )
     found, freshness = await query_views(service, query.min_position, list_approvals, wanted)
     return view_response(found, freshness)
+
+
+async def pending_frames(service: Service, *, tenant: str, run_id: str | None, upto: int) -> bytes:
+    """The open questions that were asked up to a position: whoever reads on from there has not been told of them."""
+    wanted = ApprovalFilter(tenant=tenant, run_id=run_id, status=("pending",), limit=LIMIT_MAX, before=upto + 1)
+    # A stream is the log's, and does not end because a view is late.
+    with suppress(RunfoldError):
+        found, _ = await service.views.query(list_approvals, wanted)
+        return b"".join(pending_frame(item) for item in reversed(found.items))
+    return b""
 
 
 async def post_answer(request: web.Request) -> web.Response:

@@ -48,5 +48,10 @@ def reset_frame(value: Any) -> bytes:
     return b"event: reset\ndata: " + one_line(msgspec.json.encode(value)) + b"\n\n"
 
 
+def pending_frame(value: Any) -> bytes:
+    """A question that is still open, for who connects after it was asked; it moves nobody's place in the log."""
+    return b"event: pending\ndata: " + one_line(msgspec.json.encode(value)) + b"\n\n"
+
+
 def keepalive(position: int) -> bytes:
     return b":keepalive %d\n\n" % position

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from api.approvals import pending_frames
 from api.cursors import Cursor, check_cursor, parse_cursor
 from api.following import MEDIA_TYPE, Follower, Source
 from api.frames import DONE, Form, reset_frame
@@ -85,6 +86,7 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
         return await follower.say(opening)
     framing = Framing(types=query.type, classes=query.classes, named=query.named == "1", marks=_RESTING_TYPES)
     source = _source(service, query, framing, stream=run_id)
+    opening += await _questions(service, framing, cursor, tenant=tenant, run_id=run_id)
     return await follower.follow(source, cursor.position, service.live, opening=opening, ending=ending)
 
 
@@ -109,7 +111,15 @@ async def get_all_stream(request: web.Request) -> web.StreamResponse:
 
     framing = Framing(tenant=tenant, types=query.type, classes=query.classes, named=query.named == "1")
     source = _source(service, query, framing, workflows=query.workflow)
+    opening += await _questions(service, framing, cursor, tenant=tenant, run_id=None)
     return await follower.follow(source, cursor.position, service.live, opening=opening)
+
+
+async def _questions(service: Service, framing: Framing, cursor: Cursor, *, tenant: str, run_id: str | None) -> bytes:
+    """Who begins at the beginning is told of every question anyway."""
+    if cursor.position == 0 or not framing.takes(run_id or "", tenant, "approval_requested"):
+        return b""
+    return await pending_frames(service, tenant=tenant, run_id=run_id, upto=cursor.position)
 
 
 def _source(
