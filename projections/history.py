@@ -143,7 +143,7 @@ class HistoryFold:
 
 VIEW = View(
     name="history",
-    revision=3,
+    revision=4,
     tables=("history", "history_runs"),
     ddl=_DDL,
     make_fold=HistoryFold,

@@ -156,7 +156,7 @@ def _reads(type_name: str) -> bool:
 
 VIEW = View(
     name="runs",
-    revision=6,
+    revision=7,
     tables=("runs",),
     ddl=_DDL,
     make_fold=RunsFold,

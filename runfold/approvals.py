@@ -25,7 +25,7 @@ from runfold.events import (
     RunStopped,
 )
 from runfold.evolve import evolve
-from runfold.limits import amount, check_room, limits_of, words
+from runfold.limits import amount, check_room, limits_of, more_turns, words
 from runfold.reasons import sentence
 from runfold.state import Approval, LimitHit, Run
 
@@ -134,7 +134,8 @@ def grant(run: Run, command: Grant, now_us: int) -> tuple[Event, ...]:
     if not _waits_for(run, command.approval_id) and not in_time:
         return (granted,)
     check_room(run, limits)
-    resumed = RunResumed(reason=command.comment or "approved", driver=command.driver, limits=limits)
+    turns = more_turns(run, limits)
+    resumed = RunResumed(reason=command.comment or "approved", driver=command.driver, limits=limits, max_turns=turns)
     return (granted, resumed)
 
 

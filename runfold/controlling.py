@@ -17,7 +17,7 @@ from runfold.events import (
     RunResumed,
 )
 from runfold.limiting import ask_and_pause
-from runfold.limits import check_room
+from runfold.limits import check_room, more_turns
 from runfold.state import Run
 
 
@@ -65,12 +65,13 @@ def resume(run: Run, command: Resume) -> tuple[Event, ...]:
         _refuse(run, "resumed: nobody allowed its start", hint=f"`runfold retry {run.run_id}` asks again")
     answered = _answer(run, command)
     check_room(run, command.limits)
+    more = more_turns(run, command.limits)
     if command.driver is not None and (command.driver in ("queue", "here")) != run.is_driven:
         _refuse(run, f"driven by `{command.driver}`", hint=f"its driver is `{run.driver}`")
     if run.worker:
         # Its worker is still there and goes on; another driver would be a second one.
-        return (*answered, RunResumed(reason=command.reason, limits=command.limits))
-    resumed = RunResumed(reason=command.reason, driver=command.driver, limits=command.limits)
+        return (*answered, RunResumed(reason=command.reason, limits=command.limits, max_turns=more))
+    resumed = RunResumed(reason=command.reason, driver=command.driver, limits=command.limits, max_turns=more)
     if command.driver == "here" and command.worker:
         return (*answered, resumed, RunClaimed(worker=command.worker, host=command.host, claim=run.claim + 1))
     return (*answered, resumed)

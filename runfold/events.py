@@ -170,6 +170,8 @@ class RunResumed(_Event, frozen=True):
     reason: str = ""
     driver: Driver | None = None
     limits: dict[str, Json] = {}
+    max_turns: Count | None = None
+    """More turns than were ordered, for a run that had used them."""
 
 
 class CancelRequested(_Event, frozen=True):

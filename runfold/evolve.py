@@ -84,6 +84,7 @@ from runfold.events import (
     Unknown,
     ViewEventSkipped,
 )
+from runfold.limits import with_new
 from runfold.reasons import sentence
 from runfold.state import Approval, LimitHit, OpenStep, OpenTurn, Repeats, Run, Status
 from runfold.step_states import StepEvent, count_turn, evolve_step
@@ -288,7 +289,8 @@ def _asked(run: Run, event: _Asked) -> Run:
             driver = event.driver or run.driver
             changes: dict[str, Any] = {
                 "driver": driver,
-                "limits": {**run.limits, **event.limits},
+                "limits": with_new(run.limits, event.limits),
+                "max_turns": run.max_turns if event.max_turns is None else event.max_turns,
                 "waiting_on": None,
                 "completed_at_us": None,
                 "hit": None,

@@ -86,6 +86,17 @@ def parse_limits(limits: Mapping[str, Json], *, scope: str = "run") -> tuple[Lim
     return tuple(_parse(name, value, scope) for name, value in limits.items() if not _is_price_rule(name, value))
 
 
+def with_new(limits: Mapping[str, Json], new: Mapping[str, Json]) -> dict[str, Json]:
+    """The limits with others in their place, whichever of its names each was given by."""
+    named = {_canonical(name) for name in new}
+    return {**{name: value for name, value in limits.items() if _canonical(name) not in named}, **new}
+
+
+def _canonical(name: str) -> str:
+    scope, colon, kind = name.rpartition(":")
+    return f"{scope}{colon}{_ALIASES.get(kind, kind)}"
+
+
 def limits_of(run: Run) -> tuple[Limit, ...]:
     """The run's own limits; what an older log holds and nobody can read is no limit."""
     return _readable(run.limits, "run")
@@ -142,8 +153,9 @@ def check_room(run: Run, limits: Mapping[str, Json]) -> None:
     it = _in_the_way(run, limits)
     if it is not None:
         name = it.limit.limit
+        is_or_are = "are" if name in ("tokens", "turns", "attempts") else "is"
         raise NotAllowed(
-            f"run `{run.run_id}` cannot go on: its {name.replace('_', ' ')} is used up"
+            f"run `{run.run_id}` cannot go on: its {name.replace('_', ' ')} {is_or_are} used up"
             f" ({words(name, it.actual, it.limit.threshold)})",
             hint=f"`{resume_command(run)}` gives it more",
             run_id=run.run_id,
@@ -159,10 +171,34 @@ def resume_command(run: Run) -> str:
 
 def _in_the_way(run: Run, limits: Mapping[str, Json]) -> Measured | None:
     """The first limit that would stop the run at once, with these in place of its own."""
-    ahead = replace(run, limits={**run.limits, **limits}, fails_in_row=0, repeats=Repeats(), active_since_us=None,
+    ahead = replace(run, limits=with_new(run.limits, limits), fails_in_row=0, repeats=Repeats(), active_since_us=None,
                     units=replace(run.units, fails_in_row=0))  # fmt: skip
-    broken = (it for it in measure(ahead, now_us=0) if it.is_broken and not it.reason)
-    return next((it for it in broken if it.limit.on_exceed != "warn"), None)
+    broken = [it for it in measure(ahead, now_us=0) if it.is_broken and not it.reason and it.limit.on_exceed != "warn"]
+    return broken[0] if broken else _turns_in_the_way(ahead)
+
+
+def has_used_its_turns(run: Run) -> bool:
+    """Whether the next turn is what stopped the run, or made it ask."""
+    return run.stop_condition == "turns" or (run.hit is not None and (run.hit.limit, run.hit.scope) == ("turns", "run"))
+
+
+def more_turns(run: Run, limits: Mapping[str, Json]) -> int | None:
+    """How many turns a run that had used those it was ordered gets in all; None where nobody gives it more."""
+    if not has_used_its_turns(run):
+        return None
+    given = next((it for it in parse_limits(limits) if it.limit == "turns" and it.scope == "run"), None)
+    return None if given is None or given.threshold <= run.max_turns else int(given.threshold)
+
+
+def _turns_in_the_way(run: Run) -> Measured | None:
+    """A turn too many is not started, so the run has not passed its limit of turns, and still cannot go on."""
+    if not has_used_its_turns(run):
+        return None
+    own = next((it for it in limits_of(run) if it.limit == "turns" and it.scope == "run"), None)
+    limit = own or Limit(limit="turns", threshold=run.max_turns)
+    if run.turns < limit.threshold or limit.on_exceed == "warn":
+        return None
+    return Measured(limit=limit, actual=run.turns, is_broken=True)
 
 
 def _more(measured: Measured) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from runfold.budgets import BudgetRule, parse_budgets
 from runfold.errors import BadRequest, InvalidSetting
 from runfold.events import Json
-from runfold.limits import parse_limits
+from runfold.limits import parse_limits, with_new
 from runfold.toml_lines import line_of
 
 
@@ -21,7 +21,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     budgets: tuple[BudgetRule, ...] = ()
 
     def limits_of(self, workflow: str | None) -> dict[str, Json]:
-        return {**self.limits, **self.workflows.get(workflow or "", {})}
+        return with_new(self.limits, self.workflows.get(workflow or "", {}))
 
 
 def parse_policy(text: str, *, file: str = "the file") -> Policy:

@@ -16,7 +16,7 @@ from runfold.errors import BadRequest, InvalidSetting, NotFound
 from runfold.estimates import Estimate, Figure
 from runfold.events import Json, RunQueued, StepSpec
 from runfold.graph import check_graph
-from runfold.limits import parse_limits
+from runfold.limits import parse_limits, with_new
 from runfold.toml_lines import line_of
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -188,7 +188,7 @@ def order_of(workflow: Workflow, asked: Asked, *, folder: str, estimate: Estimat
         prompt=prompt,
         format=workflow.format,
         model=model,
-        limits={**workflow.limits, **asked.limits},
+        limits=with_new(workflow.limits, asked.limits),
         max_turns=max_turns,
         completion=None if rules.is_empty else msgspec.to_builtins(rules),
         grace_seconds=workflow.grace_seconds,

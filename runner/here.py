@@ -19,6 +19,7 @@ from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
 from runfold.errors import RunfoldError
 from runfold.events import CostEstimated, Json, RunQueued
+from runfold.limits import with_new
 from runfold.redact import redact, secrets_of
 from runfold.state import Run, new_run
 from runner import machine, terminal
@@ -151,7 +152,7 @@ async def resume_here(
     limits = dict(limits or {})
     check_price(
         launch.argv,
-        {**run.limits, **limits},
+        with_new(run.limits, limits),
         format_name=launch.format,
         model=launch.model,
         steps=run.steps,

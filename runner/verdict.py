@@ -27,12 +27,13 @@ def judge(launch: Launch, run: Run, end: TurnEnd, claim: int, *, failed_turns: i
         return Fail(claim=claim, reason_code=error.code, error=error)
     if completion is not None:
         return Complete(claim=claim, reason_code="COMPLETION_DETECTED", exit_code=code, completion=completion)
-    if run.turns < launch.max_turns:
+    # A run that had used its turns may have been given more when it was resumed.
+    most = max(launch.max_turns, run.max_turns)
+    if run.turns < most:
         return None
     if launch.completion.is_empty:
         return Complete(claim=claim, reason_code="EXIT_ZERO", exit_code=code)
-    most, made = launch.max_turns, run.turns
-    return Stop(claim=claim, reason_code="MAX_TURNS_REACHED", condition="turns", threshold=most, actual=made)
+    return Stop(claim=claim, reason_code="MAX_TURNS_REACHED", condition="turns", threshold=most, actual=run.turns)
 
 
 def turn_ended(run: Run, end: TurnEnd, *, cut_short: bool) -> TurnCompleted | TurnFailed | TurnCancelled:
