@@ -20,6 +20,7 @@ from runfold.envelope import time_text
 from runfold.errors import Unauthorized, Unavailable
 from runfold.tokens import Role
 
+BEHIND_SECONDS_MAX = 15.0  # A new leader is there in 4 to 9 s.
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -48,12 +49,14 @@ class LastProof(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True):
     """`degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
 
-    `verified` is null before the first proof.
+    `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
+    answered; what is read meanwhile is as it was then, and nothing can be appended.
     """
 
     status: str
     views: list[ViewTrouble]
     verified: LastProof | None = None
+    log_behind_seconds: float = 0.0
 
 
 class LoginQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,8 +96,9 @@ async def get_readyz(request: web.Request) -> web.Response:
         for trouble in troubles_of(checkpoints)
     ]
     proof = _last_proof(await asyncio.to_thread(read_verified, service.data))
-    is_sound = not views and (proof is None or proof.ok)
-    return json_response(Readiness("ready" if is_sound else "degraded", views, proof))
+    behind_seconds = round(service.log.behind_seconds, 1)
+    is_sound = not views and (proof is None or proof.ok) and behind_seconds <= BEHIND_SECONDS_MAX
+    return json_response(Readiness("ready" if is_sound else "degraded", views, proof, behind_seconds))
 
 
 def _last_proof(verified: Verified | None) -> LastProof | None:

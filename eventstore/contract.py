@@ -61,6 +61,11 @@ class EventLog(Protocol):
     presence: Presence | None = None
     """Where several machines share the log; None where all who drive runs can be asked here."""
 
+    @property
+    def behind_seconds(self) -> float:
+        """For how long this machine may have read what is no longer the newest; 0 where the log is here."""
+        return 0.0
+
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
         """Append all or nothing after the stream's last event at position `expected` (0: a new stream).
 

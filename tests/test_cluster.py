@@ -103,6 +103,29 @@ async def test_the_run_of_a_machine_that_fell_silent_goes_on_elsewhere_and_the_o
     assert await lose_silent(there, presence, [claimed.run]) == []
 
 
+@pytest.mark.slow
+async def test_without_its_servers_a_log_is_read_as_it_was_and_says_for_how_long(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "cluster")
+    try:
+        async with AsyncExitStack() as stack:
+            log = await Machines(cluster, tmp_path, stack).add()
+            appended = await log.append("r_a", numbered(0, 3), expected=0)
+            await log.bounds()
+            assert log.behind_seconds == 0
+            for node in cluster.nodes:
+                node.kill()
+
+            assert await all_events(log) == list(appended.events)
+            assert log.behind_seconds > 0
+            for node in cluster.nodes:
+                node.start()
+            added = await log.append("r_a", numbered(3, 1), expected=appended.last)
+
+            assert await all_events(log, after=appended.last) == list(added.events)
+    finally:
+        cluster.stop()
+
+
 class Writing:
     """Writers that send until they are answered, and followers that see all of it."""
 

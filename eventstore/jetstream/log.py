@@ -33,6 +33,7 @@ from runfold.envelope import Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
 
 PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
+FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
 HEARTBEAT_SECONDS = 1.0  # Two missed, and the stream is followed anew.
 ARRIVED_MAX = 500
 SILENCE_SECONDS = 3.0  # So long without what was promised, and the stream is followed anew.
@@ -54,6 +55,7 @@ class JetStreamLog(SqliteLog):
         self.presence = JetStreamPresence(cluster)
         self._publisher = Publisher(cluster)
         self._first, self._wanted = 1, position
+        self._is_current, self._current_at, self._silent_until = False, time.monotonic(), 0.0
         self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
 
     @classmethod
@@ -90,22 +92,27 @@ class JetStreamLog(SqliteLog):
             raise
         return cls(cluster, made[0], position, writes, reads)
 
+    @property
+    def behind_seconds(self) -> float:
+        """How long ago the mirror was last known to be where the stream's leader was, if it is not now."""
+        return 0.0 if self._is_current else time.monotonic() - self._current_at
+
     async def bounds(self) -> Bounds:
-        await self._catch_up()
+        await self._freshen()
         return await super().bounds()
 
     async def last(self, stream: str) -> Recorded | None:
-        await self._catch_up()
+        await self._freshen()
         return await super().last(stream)
 
     async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
-        await self._catch_up()
+        await self._freshen()
         return await super().find(stream, ids=ids, commands=commands)
 
     async def read(
         self, *, after: int = 0, stream: str | None = None, upto: int | None = None
     ) -> AsyncGenerator[Page, None]:
-        await self._catch_up()
+        await self._freshen()
         async with aclosing(super().read(after=after, stream=stream, upto=upto)) as pages:
             async for page in pages:
                 yield page
@@ -153,8 +160,25 @@ class JetStreamLog(SqliteLog):
             spans = [(requests[number].stream, last, len(planned[number].messages)) for number, last in granted.items()]
             outcomes.update(zip(granted, await self._read(_answers, spans), strict=True))
 
+    async def _freshen(self) -> None:
+        """Catch up before a read; where the leader is not reached in time, the mirror is read as it is.
+
+        Who decides on what is old is refused by the stream, so only the reader's own view is late. Raises LogFailed.
+        """
+        if self._failure:
+            raise LogFailed(self._failure, hint="see `runfold doctor`")
+        if self._closing or time.monotonic() < self._silent_until:
+            return
+        try:
+            async with asyncio.timeout(FRESH_SECONDS):
+                await self._catch_up()
+        except (TimeoutError, Unavailable):
+            self._is_current = False
+            self._silent_until = time.monotonic() + FRESH_SECONDS
+
     async def _catch_up(self) -> None:
         """Wait until the mirror is where the stream's leader is now. Raises Unavailable, LogFailed."""
+        asked_at = time.monotonic()
         state = (await self._ask(lambda: stream_state(self.cluster))).state
         if state.first_seq > self._first:
             self._first = state.first_seq
@@ -162,6 +186,7 @@ class JetStreamLog(SqliteLog):
         if not state.messages:
             await self._pass_over(state.last_seq)
         await self._reach(state.last_seq)
+        self._is_current, self._current_at = True, max(self._current_at, asked_at)
 
     async def _reach(self, position: int) -> None:
         """Wait until the mirror holds the stream up to a position. Raises Unavailable, LogFailed."""

@@ -1493,9 +1493,12 @@ export interface components {
          * Readiness
          * @description `degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
          *
-         *         `verified` is null before the first proof.
+         *         `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
+         *         answered; what is read meanwhile is as it was then, and nothing can be appended.
          */
         Readiness: {
+            /** @default 0 */
+            log_behind_seconds?: number;
             status: string;
             /** @default null */
             verified?: components["schemas"]["LastProof"] | null;
