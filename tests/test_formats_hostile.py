@@ -1,6 +1,9 @@
 """No output whatever makes a parser fail, report what a child may not say, or count below zero."""
 
 import json
+import os
+import tempfile
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +15,9 @@ from eventstore.contract import EVENT_BYTES_MAX
 from runfold.events import Event, TokenUsage, Unknown, decode_data, encode_data, event_type
 from runfold.observing import CHILD_TYPES
 from runner.formats.choosing import FORMATS, parser_of, recognise
+from runner.formats.values import object_of
+from runner.listener import Listener
+from runner.output import Output
 
 RECORDINGS = Path(__file__).parent / "recordings"
 OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if not path.name.endswith(".events.jsonl"))
@@ -79,6 +85,82 @@ def test_shuffled_lines_are_survived(path: Path, data: st.DataObject) -> None:
     lines = path.read_text().splitlines()
 
     check(path.parent.name, data.draw(st.permutations(lines)))
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """The content after some accidents: bytes lost, changed, doubled or put in; values of other types; no line ends."""
+    for _ in range(draw(st.integers(1, 4))):
+        lines = content.split(b"\n")
+        at = draw(st.integers(0, max(len(content) - 1, 0)))
+        number = draw(st.integers(0, len(lines) - 1))
+        match draw(st.sampled_from(["lose", "change", "double", "put in", "join", "another value", "huge"])):
+            case "lose":
+                content = content[:at] + content[at + draw(st.integers(1, 400)) :]
+            case "change":
+                content = content[:at] + draw(st.binary(min_size=1, max_size=8)) + content[at + 4 :]
+            case "double":
+                lines.insert(draw(st.integers(0, len(lines))), lines[number])
+                content = b"\n".join(lines)
+            case "put in":
+                lines.insert(number, draw(st.binary(max_size=200)))
+                content = b"\n".join(lines)
+            case "join":
+                content = content[:at] + content[at:].replace(b"\n", b"", 3)
+            case "another value":
+                lines[number] = _with_another_value(draw, lines[number])
+                content = b"\n".join(lines)
+            case _:
+                content = content[:at] + b"9" * draw(st.sampled_from([20, 400, 70_000])) + content[at:]
+    return content
+
+
+def _with_another_value(draw: st.DrawFn, line: bytes) -> bytes:
+    """One value somewhere in the line's JSON is another."""
+    try:
+        value = here = object_of(json.loads(line))
+    except ValueError:
+        return line
+    while here:
+        name = draw(st.sampled_from(sorted(here)))
+        inner = object_of(here[name])
+        if not inner or draw(st.booleans()):
+            here[name] = draw(JSON)
+            break
+        here = inner
+    return json.dumps(value).encode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("path", OURS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_damaged_recording_is_kept_whole_and_told_as_far_as_it_goes(
+    path: Path, named: bool, data: st.DataObject
+) -> None:
+    content = data.draw(damaged(path.read_bytes()))
+    listener = Listener(format_name=path.parent.name if named else None)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Output(Path(folder) / "output.log", (), listener)
+        source, feed = os.pipe()
+        pumping = threading.Thread(target=output.pump, args=(source, None, "stdout"))
+        pumping.start()
+        with open(feed, "wb") as writer:
+            writer.write(content)
+        pumping.join()
+        output.finish()
+        events: list[Event | Unknown] = []
+        while output.has_telemetry:
+            events += output.take(sampling=False)
+        output.close()
+        kept = (Path(folder) / "output.log").read_bytes()
+
+    assert kept == content
+    for event in events:
+        assert event_type(event) in ALLOWED
+        assert len(encode_data(event)) <= EVENT_BYTES_MAX
+        assert decode_data(event_type(event), encode_data(event)) == event
 
 
 @pytest.mark.slow
