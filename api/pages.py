@@ -50,13 +50,15 @@ class Readiness(msgspec.Struct, frozen=True):
     """`degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
 
     `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
-    answered; what is read meanwhile is as it was then, and nothing can be appended.
+    answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
+    log itself as one, that this server found altered when it read them and does not serve.
     """
 
     status: str
     views: list[ViewTrouble]
     verified: LastProof | None = None
     log_behind_seconds: float = 0.0
+    damaged: int = 0
 
 
 class LoginQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,9 +98,9 @@ async def get_readyz(request: web.Request) -> web.Response:
         for trouble in troubles_of(checkpoints)
     ]
     proof = _last_proof(await asyncio.to_thread(read_verified, service.data))
-    behind_seconds = round(service.log.behind_seconds, 1)
-    is_sound = not views and (proof is None or proof.ok) and behind_seconds <= BEHIND_SECONDS_MAX
-    return json_response(Readiness("ready" if is_sound else "degraded", views, proof, behind_seconds))
+    behind_seconds, damaged = round(service.log.behind_seconds, 1), service.log.damaged
+    is_sound = not views and (proof is None or proof.ok) and behind_seconds <= BEHIND_SECONDS_MAX and not damaged
+    return json_response(Readiness("ready" if is_sound else "degraded", views, proof, behind_seconds, damaged))
 
 
 def _last_proof(verified: Verified | None) -> LastProof | None:

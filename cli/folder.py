@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
+from eventstore.checking import open_checked
 from eventstore.mirrored import mirrored_log
 from eventstore.reading import bounds, data_version, open_reader, read_page
 from projections.run_list import RunFilter, RunList, list_runs
@@ -56,7 +57,7 @@ class FolderRuns:
     def get_run_at(self, run_id: str, at: str) -> Snapshot:
         from projections.past import parse_at, run_at
 
-        connection = open_reader(self._settings.data)
+        connection = open_checked(self._settings.data)
         try:
             run, position = run_at(connection, run_id, parse_at(at))
         finally:
@@ -96,7 +97,7 @@ class FolderRuns:
         from projections.audit import VIEW
         from projections.causes import causation, read_chain
 
-        connection = open_reader(self._settings.data)
+        connection = open_checked(self._settings.data)
         try:
             chain = read_chain(connection, run_id, event)
         finally:
@@ -110,7 +111,7 @@ class FolderRuns:
 
     def events(self, run: Snapshot, *, after: int, types: tuple[str, ...], limit: int | None) -> EventPage:
         found: list[Recorded] = []
-        connection = open_reader(self._settings.data)
+        connection = open_checked(self._settings.data)
         try:
             while True:
                 page = read_page(connection, after=after, stream=run.id)
@@ -140,7 +141,7 @@ class FolderRuns:
 
         moments = [At() if moment is None else parse_at(moment) for moment in (at, other_at)]
         sides = Side(a, moments[0].holds), Side(b, moments[1].holds)
-        connection = open_reader(self._settings.data)
+        connection = open_checked(self._settings.data)
         try:
             for side in sides:
                 after = 0
@@ -172,7 +173,7 @@ class FolderRuns:
         return run
 
     def follow(self, run_id: str, *, after: int) -> Iterator[Recorded]:
-        connection = open_reader(self._settings.data)
+        connection = open_checked(self._settings.data)
         try:
             check = True
             seen: object = None

@@ -76,6 +76,11 @@ class EventLog(Protocol):
 
     async def bounds(self) -> Bounds: ...
 
+    @property
+    def damaged(self) -> int:
+        """How many runs, and the log itself as one, this process has found altered when it read them."""
+        return 0
+
     async def last(self, stream: str) -> Recorded | None: ...
 
     def read(self, *, after: int = 0, stream: str | None = None, upto: int | None = None) -> AsyncGenerator[Page, None]:

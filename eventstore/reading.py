@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.sqlite3_module import sqlite3
@@ -25,14 +25,31 @@ FACT_COLUMNS = ", ".join(Fact.__struct_fields__)
 Row: TypeAlias = tuple[Any, ...]
 
 
-def open_reader(data: Path) -> sqlite3.Connection:
+class Checking(Protocol):
+    """What looks at events before they are given to a reader, see `eventstore.checking`. Raises Damaged."""
+
+    def check(self, connection: sqlite3.Connection, positions: Sequence[int]) -> None: ...
+
+    def check_whole(self, connection: sqlite3.Connection, positions: Sequence[int], after: int, end: int) -> None: ...
+
+    def check_end(self, connection: sqlite3.Connection, stream: str, version: int, end: int) -> None: ...
+
+
+class Reader(sqlite3.Connection):
+    """A connection whose events are checked, where there is something that checks them."""
+
+    checks: Checking | None = None
+
+
+def open_reader(data: Path, checks: Checking | None = None) -> sqlite3.Connection:
     """A connection that can only read the log of a data folder. Raises NotFound, BadRequest, Unavailable."""
     path = data / LOG_FILE
     if not path.exists():
         raise NotFound(
             f"no log in `{data}`", hint="`runfold run -- COMMAND` starts one; or name its folder with --data"
         )
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, factory=Reader)
+    connection.checks = checks
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -90,10 +107,37 @@ def read_page(
     end = end_of(connection, after=after, stream=stream, upto=upto, kept=kept)
     found = rows_after(connection, after=after, stream=stream, end=end, limit=limit)
     rows = found.fetchall() if size_bytes is None else _rows_upto(found, size_bytes)
-    events = tuple(recorded_of(row) for row in rows)
-    is_cut = len(events) == limit or found.fetchone() is not None
+    is_cut = len(rows) == limit or found.fetchone() is not None
     found.close()
-    return Page(events=events, scanned_to=events[-1].position if events and is_cut else end)
+    scanned_to = rows[-1][0] if rows and is_cut else end
+    positions = [row[0] for row in rows]
+    check_page(connection, positions, rows[-1][2] if rows else None, after=after, stream=stream, upto=scanned_to)
+    return Page(events=tuple(recorded_of(row) for row in rows), scanned_to=scanned_to)
+
+
+def _checks_of(connection: sqlite3.Connection) -> Checking | None:
+    return connection.checks if isinstance(connection, Reader) else None
+
+
+def check_page(
+    connection: sqlite3.Connection,
+    positions: Sequence[int],
+    last_version: int | None,
+    *,
+    after: int,
+    stream: str | None,
+    upto: int,
+) -> None:
+    """See that a page, read up to a position, has what was appended, all of it, and nothing else. Raises Damaged."""
+    checks = _checks_of(connection)
+    if checks is None:
+        return
+    checks.check(connection, positions)
+    if stream is None:
+        checks.check_whole(connection, positions, after, upto)
+    elif not positions or positions[-1] != upto:
+        version = version_at(connection, stream, after) if last_version is None else last_version
+        checks.check_end(connection, stream, version, upto)
 
 
 def read_facts(
@@ -109,7 +153,12 @@ def read_facts(
     end = end_of(connection, after=after, stream=stream, upto=upto, kept=kept)
     rows = rows_after(connection, after=after, stream=stream, end=end, limit=limit, columns=FACT_COLUMNS).fetchall()
     facts = [Fact(*row) for row in rows]
-    return facts, facts[-1].position if len(facts) == limit else end
+    scanned_to = facts[-1].position if len(facts) == limit else end
+    if _checks_of(connection) is not None:
+        positions = [fact.position for fact in facts]
+        last_version = facts[-1].version if facts else None
+        check_page(connection, positions, last_version, after=after, stream=stream, upto=scanned_to)
+    return facts, scanned_to
 
 
 def hash_at(connection: sqlite3.Connection, position: int) -> bytes | None:
@@ -208,10 +257,21 @@ def bounds(connection: sqlite3.Connection) -> Bounds:
 
 
 def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
+    head = connection.execute("SELECT position, version FROM heads WHERE run_id = ?", (stream,)).fetchone()
+    if head is None:
+        return None
     row = connection.execute(
-        f"SELECT {COLUMNS} FROM events WHERE position = (SELECT position FROM heads WHERE run_id = ?)",  # noqa: S608
-        (stream,),
+        f"SELECT {COLUMNS} FROM events WHERE position = ? AND run_id = ?",  # noqa: S608
+        (head[0], stream),
     ).fetchone()
+    check_page(
+        connection,
+        [] if row is None else [row[0]],
+        0 if row is None else row[2],
+        after=head[0],
+        stream=stream,
+        upto=head[0] + 1,
+    )
     return None if row is None else recorded_of(row)
 
 
@@ -228,6 +288,9 @@ def find(
             query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND {column} IN ({marks})"  # noqa: S608
             for row in connection.execute(query, (stream, *(uuid_bytes(text) for text in names))).fetchall():
                 found[row[0]] = row
+    checks = _checks_of(connection)
+    if checks is not None:
+        checks.check(connection, sorted(found))
     return tuple(recorded_of(found[position]) for position in sorted(found))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from eventstore.framing import Framed, Framing, lead_of, one_line
-from eventstore.reading import Row, end_of, rows_after, uuid_text
+from eventstore.reading import Row, check_page, end_of, read_page, rows_after, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import actor_json, time_text
 from runfold.events import event_class
@@ -22,6 +22,7 @@ COLUMNS = (
 )
 """What many events have in common is one text, so it is fetched and looked up as one."""
 _SECOND_US = 1_000_000
+OF_ANOTHER_KIND = (AttributeError, TypeError, ValueError, msgspec.DecodeError)
 _END = b"}\n\n"
 _decode = msgspec.json.Decoder(tuple[str, int, str, str, str, str]).decode
 _encode = msgspec.json.Encoder().encode
@@ -45,18 +46,27 @@ def read_framed(connection: sqlite3.Connection, *, after: int, framing: Framing,
     """The next frames after a position, no more once they fill FRAMES_BYTES. Raises Trimmed, Diverged."""
     end = end_of(connection, after=after, stream=stream)
     rows = rows_after(connection, after=after, stream=stream, end=end, limit=PAGE_ROWS, columns=COLUMNS)
-    page = _spliced(rows, framing, end)
-    rows.close()
+    try:
+        page, positions = _spliced(rows, framing, end)
+    except OF_ANOTHER_KIND:
+        # Only an altered file holds values of other kinds, and who reads it event by event is told.
+        read_page(connection, after=after, stream=stream, limit=PAGE_ROWS)
+        raise
+    finally:
+        rows.close()
+    last_version = page.version if positions else None
+    check_page(connection, positions, last_version, after=after, stream=stream, upto=page.scanned_to)
     return page
 
 
-def _spliced(rows: Iterable[Row], framing: Framing, end: int) -> Framed:
-    """The frames of the wanted among the rows, until they fill a page; `end`: how far the rows go."""
+def _spliced(rows: Iterable[Row], framing: Framing, end: int) -> tuple[Framed, list[int]]:
+    """The frames of the wanted among the rows, until they fill a page, and where all stand; `end`: how far they go."""
     kinds: _Written[str, _Kind] = _Written(lambda common: _kind(common, framing))
     times: _Written[int, str] = _Times()
     ids: _Written[bytes | None, str] = _Written(_id)
     parts: list[bytes] = []
-    left_bytes, left_rows, scanned_to, highest, is_marked = FRAMES_BYTES, PAGE_ROWS, end, 0, False
+    positions: list[int] = []
+    left_bytes, highest, is_marked, is_full = FRAMES_BYTES, 0, False, False
     for position, version, at_us, recorded_at_us, identity, cause, command, sent, digest, data, common in rows:
         is_wanted, is_mark, after_cursor, run_id, after_id, after_times, correlation = kinds[common]
         if is_wanted:
@@ -74,18 +84,16 @@ def _spliced(rows: Iterable[Row], framing: Framing, end: int) -> Framed:
                 data = one_line(data)
             left_bytes -= len(head) + len(data) + len(_END)
             if left_bytes < 0 and parts:
+                is_full = True
                 break
             parts += (head, data, _END)
-        left_rows -= 1
-        scanned_to = position
+        positions.append(position)
         if is_mark:
             is_marked = True
         if version > highest:
             highest = version
-    else:
-        if left_rows:
-            scanned_to = end
-    return Framed(content=b"".join(parts), scanned_to=scanned_to, version=highest, is_marked=is_marked)
+    scanned_to = positions[-1] if is_full or len(positions) == PAGE_ROWS else end
+    return Framed(content=b"".join(parts), scanned_to=scanned_to, version=highest, is_marked=is_marked), positions
 
 
 class _Written(dict[_Key, _Text]):

@@ -12,6 +12,7 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.appending import Request, prepare
+from eventstore.checking import Checks, checks_of, open_checked
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, EventLog, Page
 from eventstore.framing import Framed, Framing
 from eventstore.splicing import read_framed
@@ -37,7 +38,14 @@ _Waiting: TypeAlias = tuple[Request, asyncio.Future[_Outcome]]
 class SqliteLog(EventLog):
     """One writer task with its own connection and thread; readers on read-only connections, in pages."""
 
-    def __init__(self, writer: Writer, writes: aiosqlite.Connection, reads: aiosqlite.Connection) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        writes: aiosqlite.Connection,
+        reads: aiosqlite.Connection,
+        checks: Checks | None = None,
+    ) -> None:
+        self._checks = checks
         self._writer = writer
         self._writes = writes
         self._reads = reads
@@ -63,12 +71,12 @@ class SqliteLog(EventLog):
 
         writes = await connected(connect)
         try:
-            reads = await connected(lambda: reading.open_reader(data))
+            reads = await connected(lambda: open_checked(data))
         except BaseException:
             await hop(writes, made[0].abandon)
             await writes.close()
             raise
-        return cls(made[0], writes, reads)
+        return cls(made[0], writes, reads, checks_of(data))
 
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
         request = prepare(stream, events, expected)
@@ -86,6 +94,10 @@ class SqliteLog(EventLog):
 
     async def bounds(self) -> Bounds:
         return await self._read(reading.bounds)
+
+    @property
+    def damaged(self) -> int:
+        return 0 if self._checks is None else len(self._checks.damaged)
 
     async def last(self, stream: str) -> Recorded | None:
         return await self._read(reading.last, stream)
@@ -204,10 +216,18 @@ class SqliteLog(EventLog):
             while self._waiting:
                 group = self._take()
                 outcomes = await self._commit([request for request, _ in group])
+                self._trust(outcomes)
                 for (_, future), outcome in zip(group, outcomes, strict=True):
                     if not future.done():
                         future.set_result(outcome)
                 self._wake()
+
+    def _trust(self, outcomes: Sequence[_Outcome]) -> None:
+        if self._checks is None:
+            return
+        for outcome in outcomes:
+            if isinstance(outcome, Appended) and not outcome.duplicate:
+                self._checks.trust(outcome.first, outcome.last)
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []

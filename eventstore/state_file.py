@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from eventstore.checking import open_checked
 from eventstore.faults import Fault
-from eventstore.reading import LOG_FILE, bounds, open_reader, read_page
+from eventstore.reading import LOG_FILE, bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
 from runfold.errors import RunfoldError
@@ -156,7 +157,7 @@ def mend_states(data: Path) -> list[str]:
     if not (data / LOG_FILE).exists():
         return []
     mended: list[str] = []
-    with closing(open_reader(data)) as connection, _locked(data, ""):
+    with closing(open_checked(data)) as connection, _locked(data, ""):
         place = bounds(connection)
         looked = read_looked(data)
         if looked is None or looked.log_id != place.log_id or looked.upto > place.last:
@@ -227,7 +228,7 @@ def _moved(connection: sqlite3.Connection, after: int, upto: int) -> list[tuple[
 
 def _folded(data: Path, run_id: str, connection: sqlite3.Connection | None = None, *, upto: int | None = None) -> Told:
     if connection is None:
-        with closing(open_reader(data)) as opened:
+        with closing(open_checked(data)) as opened:
             return _folded(data, run_id, opened, upto=upto)
     told, after = Told(new_run(run_id)), 0
     while (page := read_page(connection, after=after, stream=run_id, upto=upto)).events:

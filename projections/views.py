@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.checking import open_checked
 from eventstore.contract import PAGE_EVENTS
-from eventstore.reading import LOG_FILE, hash_at, open_reader, read_facts
+from eventstore.reading import LOG_FILE, hash_at, read_facts
 from eventstore.sqlite3_module import sqlite3
 from projections.checkpoints import (
     CHECKPOINT_COLUMNS,
@@ -35,7 +36,7 @@ from projections.rewritten import pages_before, rewritten_runs
 from projections.skips import Skips
 from projections.view import Fold, Parked, View, fold_page
 from runfold.envelope import Fact
-from runfold.errors import Contended, NotFound
+from runfold.errors import Contended, Damaged, NotFound
 
 OPEN_WAIT_SECONDS = 10.0
 ERROR_CHARS_MAX = 500
@@ -139,7 +140,7 @@ class Views:
         with locked(self._data, FOLD_LOCK_FILE, wait_seconds) as is_held:
             # Whether it was us or the process that we waited for: what counts is where the views stand now.
             if is_held:
-                with suppress(_DiskFull):
+                with suppress(_DiskFull, Damaged):
                     self.catch_up(log, target)
             return self._freshness(log, target)
 
@@ -325,7 +326,8 @@ class Views:
             identity = (found.st_dev, found.st_ino)
             if identity != self._log_identity:
                 self._close_log()
-                self._log, self._log_identity = open_reader(self._data), identity
+                self._log = open_checked(self._data, has_to_be_quick=self._is_building)
+                self._log_identity = identity
                 self._skips = Skips(self._log)
         except (FileNotFoundError, NotFound):
             self._close_log()

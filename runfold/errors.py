@@ -21,6 +21,7 @@ RunfoldError
 ├── Misdirected           421  misdirected
 ├── KeyReused             422  idempotency_key_reused
 ├── LogFailed             500  log_failed
+├── Damaged               500  damaged
 └── Unavailable           503  unavailable       (try again after `retry_after_seconds`)
     └── Contended         503  contended
 """
@@ -143,6 +144,12 @@ class LogFailed(RunfoldError):
     """The log cannot promise durability any more; writing has stopped."""
 
     code, status = "log_failed", 500
+
+
+class Damaged(RunfoldError):
+    """What the log's file holds is not what was appended to it."""
+
+    code, status = "damaged", 500
 
 
 class Unavailable(RunfoldError):

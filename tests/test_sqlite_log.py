@@ -17,7 +17,7 @@ import pytest
 from eventstore.appending import append_group, prepare
 from eventstore.chain import data_digest
 from eventstore.reading import open_reader
-from eventstore.sqlite import SqliteLog, _hop
+from eventstore.sqlite import SqliteLog, hop
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import Proof
 from runfold.errors import BadRequest, LogFailed, NotFound, RunfoldError, Unavailable
@@ -350,11 +350,11 @@ async def test_a_begin_that_fails_for_another_reason_than_waiting_stops_the_writ
     log = await SqliteLog.open(tmp_path)
     first = await log.append("r_a", [new_event()], expected=0)
     connection = log._writer.connection
-    await _hop(log._writes, lambda: connection.set_progress_handler(lambda: 1, 1))
+    await hop(log._writes, lambda: connection.set_progress_handler(lambda: 1, 1))
 
     with pytest.raises(LogFailed, match="the log stopped writing: OperationalError"):
         await log.append("r_a", [new_event()], expected=first.last)
-    await _hop(log._writes, lambda: connection.set_progress_handler(None, 1))
+    await hop(log._writes, lambda: connection.set_progress_handler(None, 1))
     with pytest.raises(LogFailed, match="the log stopped writing: OperationalError"):
         await log.append("r_a", [new_event()], expected=first.last)
 
@@ -367,7 +367,7 @@ async def test_a_begin_that_fails_for_another_reason_than_waiting_stops_the_writ
 
 async def test_a_log_that_another_program_holds_is_unavailable_for_as_long_as_it_does(tmp_path: Path) -> None:
     log = await SqliteLog.open(tmp_path)
-    await _hop(log._writes, lambda: log._writer.connection.execute("PRAGMA busy_timeout = 1"))
+    await hop(log._writes, lambda: log._writer.connection.execute("PRAGMA busy_timeout = 1"))
     with closing(stranger(tmp_path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable, match="held by another program"):
@@ -390,7 +390,7 @@ async def test_a_commit_that_fails_is_never_acknowledged_and_stops_the_writes(tm
             "CREATE TABLE children (a REFERENCES parents DEFERRABLE INITIALLY DEFERRED);"
             "CREATE TRIGGER fails AFTER INSERT ON events BEGIN INSERT INTO children VALUES (NEW.position); END"
         )
-    await _hop(log._writes, lambda: log._writer.connection.execute("PRAGMA foreign_keys = ON"))
+    await hop(log._writes, lambda: log._writer.connection.execute("PRAGMA foreign_keys = ON"))
 
     outcomes = await asyncio.gather(
         *(log.append(f"r_{number}", [new_event()], expected=0) for number in range(5)), return_exceptions=True

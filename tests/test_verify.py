@@ -8,14 +8,17 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventstore import blobs
 from eventstore.attachments import Attachments
 from eventstore.faults import Fault
+from eventstore.framing import Framing
 from eventstore.ledger import Ledger
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
@@ -25,11 +28,14 @@ from projections.drift import Drift
 from projections.views import Views
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.envelope import NewEvent, run_id_of
+from runfold.errors import Damaged, RunfoldError
 from runfold.events import ArtifactStored, FileWritten, Message, RunQueued, TurnCompleted, encode_data
+from tests.served import serving
 
 RUNS = 6
 BATCHES = 4
 TAMPERINGS = 200
+FRESH = {"stale": False, "views_position": 0}
 Tamper = Callable[[Path, random.Random], str]
 
 
@@ -239,22 +245,90 @@ def test_a_sound_folder_has_no_fault(data: Path) -> None:
     assert find(data) == []
 
 
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server tells of a log: by run, None where it refuses; `streamed` as far as it goes."""
+
+    events: dict[str, Any]
+    snapshots: dict[str, Any]
+    past: dict[str, Any]
+    streamed: dict[str | None, bytes]
+    is_ready: bool
+
+
+async def say(data: Path, run_ids: list[str]) -> Said | None:
+    """Everything that a server just started on the folder says; None where it refuses to start."""
+    try:
+        async with serving(data) as served:
+
+            async def answer(path: str) -> Any:
+                response = await served.ask("GET", path)
+                return await response.json() if response.status == 200 else None
+
+            streamed: dict[str | None, bytes] = {}
+            for stream in (None, *run_ids):
+                after, parts = 0, [b""]
+                with suppress(RunfoldError):
+                    while (
+                        page := await served.log.framed(after=after, framing=Framing(), stream=stream)
+                    ).scanned_to > after:
+                        after = page.scanned_to
+                        parts.append(page.content)
+                streamed[stream] = b"".join(parts)
+            return Said(
+                streamed=streamed,
+                events={run_id: await answer(f"/api/runs/{run_id}/events?limit=200") for run_id in run_ids},
+                snapshots={run_id: await answer(f"/api/runs/{run_id}") for run_id in run_ids},
+                past={run_id: await answer(f"/api/runs/{run_id}?at=2100-01-01") for run_id in run_ids},
+                is_ready=(await answer("/readyz"))["status"] == "ready",
+            )
+    except (RunfoldError, sqlite3.DatabaseError):
+        return None
+
+
+def wrong(said: Said | None, true: Said, *, is_view: bool) -> list[str]:
+    """What was told that is not so."""
+    if said is None:
+        return []
+    asked = [("events", said.events, true.events), ("past", said.past, true.past)]
+    if not is_view:
+        asked.append(("snapshot", said.snapshots, true.snapshots))
+    found = [
+        f"{name} of {run_id}"
+        for name, told, known in asked
+        for run_id, answer in told.items()
+        # What is shown as it was before the alteration says that it is stale.
+        if answer is not None and {**answer, **FRESH} != {**known[run_id], **FRESH}
+    ]
+    return found + [f"stream of {name}" for name, it in said.streamed.items() if not true.streamed[name].startswith(it)]
+
+
 @pytest.mark.slow
-def test_each_of_two_hundred_random_tamperings_is_found(data: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+async def test_each_of_two_hundred_random_tamperings_is_found_and_nothing_wrong_is_served(
+    data: Path, tmp_path: Path
+) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
+    run_ids = [run_id_of(uuid.uuid5(uuid.NAMESPACE_URL, str(number))) for number in range(RUNS)]
+    true = await say(data, run_ids)
     missed: list[str] = []
+    served: list[str] = []
 
+    assert true is not None
+    assert true.is_ready
     for number in range(TAMPERINGS):
-        copy = tmp_path / "copy"
+        copy = tmp_path / f"copy {number}"
         shutil.copytree(data, copy)
-        what = TAMPERS[number % len(TAMPERS)](copy, chance)
+        tamper = TAMPERS[number % len(TAMPERS)]
+        what = tamper(copy, chance)
+        served += [f"{what}: {it}" for it in wrong(await say(copy, run_ids), true, is_view=tamper is tamper_view)]
         if not find(copy):
             missed.append(what)
         shutil.rmtree(copy)
 
     assert missed == [], f"seed {seed}"
+    assert served == [], f"seed {seed}"
 
 
 @pytest.mark.slow
@@ -282,6 +356,40 @@ def test_a_flipped_bit_of_the_file_is_found_wherever_it_changes_what_is_read(dat
         shutil.rmtree(copy)
 
     assert unnoticed == [], f"seed {seed}"
+
+
+async def test_a_damaged_run_is_refused_and_told_and_the_others_go_on(data: Path) -> None:
+    tamper_of_one = edit(data)
+    damaged, other = (row[0] for row in tamper_of_one.execute("SELECT run_id FROM events WHERE position IN (9, 1)"))
+    tamper_of_one.execute("UPDATE events SET actor = 'user:mallory' WHERE run_id = ? AND version = 2", (damaged,))
+    leave(tamper_of_one)
+
+    async with serving(data) as served:
+        refused = await served.ask("GET", f"/api/runs/{damaged}/events")
+        problem = await refused.json()
+        written = await served.report(damaged, {"type": "message", "data": {"text": "more"}})
+        stream = await served.ask("GET", f"/api/runs/{damaged}/stream")
+        others = [await served.ask("GET", f"/api/runs/{other}/{path}") for path in ("events", "history")]
+        more = await served.report(other, {"type": "message", "data": {"text": "more"}})
+        ready = await (await served.ask("GET", "/readyz")).json()
+
+    assert (refused.status, problem["code"], problem["run_id"]) == (500, "damaged", damaged)
+    assert "does not match its hash" in problem["detail"]
+    assert "runfold verify" in problem["hint"]
+    assert (written.status, stream.status) == (500, 500)
+    assert [answer.status for answer in (*others, more)] == [200, 200, 200]
+    assert (ready["status"], ready["damaged"]) == ("degraded", 1)
+
+
+async def test_a_log_that_was_cut_is_not_opened_and_its_folder_stays_as_it_is(data: Path) -> None:
+    tamper_truncate(data, random.Random(3))
+    before = (data / "log.db").read_bytes()
+
+    with pytest.raises(Damaged, match="an anchor beside it was made at") as error:
+        await SqliteLog.open(data)
+
+    assert "restore a backup" in error.value.hint
+    assert (data / "log.db").read_bytes() == before
 
 
 def test_an_edited_event_is_named_with_its_run_and_position(data: Path) -> None:

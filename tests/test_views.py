@@ -25,7 +25,7 @@ from projections.runs import find_run_ids, get_run, newest_run_id
 from projections.service import ViewService
 from projections.view import Decoded, View, decode_run
 from projections.views import Views
-from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded, time_text
+from runfold.envelope import SYSTEM_STREAM, Fact, NewEvent, Recorded, time_text
 from runfold.errors import BadRequest
 from runfold.events import (
     Anchor,
@@ -194,6 +194,7 @@ async def test_a_restored_older_log_discards_the_views(tmp_path: Path) -> None:
     await write_random(log, random.Random(1), appends=20)
     await log.close()
     shutil.copy(tmp_path / "log.db", tmp_path / "older.db")
+    shutil.copy(tmp_path / "anchors.jsonl", tmp_path / "older.jsonl")
     log = await SqliteLog.open(tmp_path)
     await write_random(log, random.Random(2), appends=20)
     await log.close()
@@ -204,6 +205,7 @@ async def test_a_restored_older_log_discards_the_views(tmp_path: Path) -> None:
     for name in ("log.db-wal", "log.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     os.replace(tmp_path / "older.db", tmp_path / "log.db")
+    os.replace(tmp_path / "older.jsonl", tmp_path / "anchors.jsonl")
     freshness = views.refresh()
 
     assert rows(views) == refolded(recorded_events(tmp_path)) != before
@@ -234,7 +236,8 @@ async def test_another_history_at_the_same_position_is_noticed(tmp_path: Path) -
 
     for file in data.glob("log.db*"):
         file.unlink()
-    shutil.copy(tmp_path / "fork" / "log.db", data / "log.db")
+    for name in ("log.db", "anchors.jsonl"):
+        shutil.copy(tmp_path / "fork" / name, data / name)
     views = Views.open(data)
     views.refresh()
 
@@ -314,7 +317,7 @@ async def test_a_folder_that_cannot_be_written_is_read_and_says_stale_when_behin
 class FailingFold:
     """Refuses one event for ever."""
 
-    def apply(self, connection: Any, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: Any, recorded: Fact, event: Decoded) -> None:
         if recorded.position == 3:
             raise ValueError("cannot take it")
 

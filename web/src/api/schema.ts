@@ -1494,9 +1494,12 @@ export interface components {
          * @description `degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
          *
          *         `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
-         *         answered; what is read meanwhile is as it was then, and nothing can be appended.
+         *         answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
+         *         log itself as one, that this server found altered when it read them and does not serve.
          */
         Readiness: {
+            /** @default 0 */
+            damaged?: number;
             /** @default 0 */
             log_behind_seconds?: number;
             status: string;
