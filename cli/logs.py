@@ -18,10 +18,10 @@ from runfold.errors import NotFound
 def logs(context: click.Context, *, run_text: str, follow: bool, tail: int | None) -> None:
     """Print what a run's command wrote, both streams in order."""
     with open_runs(settings_of(context)) as runs:
-        _print(runs, find_run(runs, run_text).id, follow=follow, tail=tail)
+        print_output(runs, find_run(runs, run_text).id, follow=follow, tail=tail)
 
 
-def _print(runs: Runs, run_id: str, *, follow: bool, tail: int | None) -> None:
+def print_output(runs: Runs, run_id: str, *, follow: bool, tail: int | None) -> None:
     offset: int | None = None
     while True:
         # Asked before the copy, so that what was written up to the end is printed too.

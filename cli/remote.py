@@ -224,6 +224,10 @@ class RemoteRuns:
         """A path of the server that logs a browser in, once."""
         return str(msgspec.json.decode(self._post("/session/code", {}), type=dict[str, Any])["path"])
 
+    def launch(self, path: str, body: dict[str, Any]) -> Snapshot:
+        """Ask the server to start one of its workflows."""
+        return msgspec.json.decode(self._post(path, body), type=Snapshot)
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -309,6 +313,11 @@ def open_remote(settings: Settings) -> Generator[RemoteRuns, None, None]:
         yield runs
     finally:
         runs.close()
+
+
+def token_of(settings: Settings) -> str:
+    """The token that goes with RUNFOLD_URL."""
+    return _token(settings, urlsplit(settings.url).hostname or "")
 
 
 def _token(settings: Settings, host: str) -> str:

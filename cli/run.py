@@ -16,7 +16,6 @@ from cli.main import Usage
 from cli.reading import settings_of
 from cli.screen import next_command, talk
 from cli.settings import Settings
-from runfold.errors import NotAllowed
 from runfold.estimates import cost_estimated
 from runfold.events import CostEstimated, RunQueued
 from runfold.limits import parse_pairs
@@ -50,13 +49,10 @@ def run(context: click.Context, /, *, workflow: str | None, command: tuple[str, 
         said = "both a workflow and a command are given" if command else "there is no command to run"
         raise Usage(said, hint="`runfold run -- COMMAND…` or `runfold run --workflow NAME`")
     settings = settings_of(context)
-    if settings.url:
-        raise NotAllowed(
-            "`runfold run` records in a data folder, and RUNFOLD_URL names a server",
-            hint="unset RUNFOLD_URL to record here; over HTTP a program reports with `POST /api/runs/external`",
-        )
-    prepare_folder(settings.data)
     asked = _asked(options)
+    if settings.url:
+        context.exit(_run_away(settings, workflow, command, asked, options))
+    prepare_folder(settings.data)
     if options["detach"]:
         _detach(settings, workflow, asked)
         return
@@ -69,6 +65,21 @@ def run(context: click.Context, /, *, workflow: str | None, command: tuple[str, 
         return
     code = asyncio.run(_run(settings, order, estimated, quiet=quiet, tty=not options["no_tty"]))
     context.exit(code)
+
+
+def _run_away(
+    settings: Settings, workflow: str | None, command: tuple[str, ...], asked: Asked, options: dict[str, Any]
+) -> int:
+    from cli.away import drive_and_report, start_there
+
+    if workflow is not None:
+        return start_there(settings, workflow, asked, detach=options["detach"])
+    if options["detach"]:
+        _detach(settings, None, asked)
+        return 0
+    order = _order_of_command(command, asked, options)
+    tell = _teller()
+    return drive_and_report(settings, order, quiet=options["quiet"], tty=not options["no_tty"], tell=tell)
 
 
 def _asked(options: dict[str, Any]) -> Asked:

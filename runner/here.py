@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -33,6 +34,12 @@ from runner.turn import TurnEnd
 GRACE_SECONDS = 5.0
 FIRST_CLAIM = 1
 EXIT_LIMIT, EXIT_TIMED_OUT, EXIT_NOT_RUNNABLE, EXIT_NOT_FOUND = 75, 124, 126, 127
+
+
+class Interrupted(Protocol):
+    def interrupt(self, what: str) -> None: ...
+
+    def resize(self) -> None: ...
 
 
 async def run_here(
@@ -112,7 +119,7 @@ async def drive_here(
             waits=terminal.is_terminal(0),
             left=left,
         )
-        with _signals(driving):
+        with signals_to(driving):
             # The lease comes first: a claim is never without one.
             await claims.take(run_id, tenant, FIRST_CLAIM)
             opened = await driving.execute(
@@ -174,7 +181,7 @@ async def resume_here(
             resumes=run.started,
             left=left,
         )
-        with _signals(driving):
+        with signals_to(driving):
             await claims.take(run.run_id, run.tenant, claim)
             command: Command = Resume(
                 reason=reason, driver="here", limits=limits, worker=claims.worker, host=machine.host()
@@ -210,7 +217,8 @@ async def _drive(driving: Driving, *, after: int, quiet: bool, asks: str | None 
 
 
 @contextlib.contextmanager
-def _signals(driving: Driving) -> Generator[None, None, None]:
+def signals_to(driving: Interrupted) -> Generator[None, None, None]:
+    """Ctrl-C, its relatives and a new size of the terminal are the driver's to act on while the block runs."""
     loop = asyncio.get_running_loop()
     ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     held = [number for number in ending if signal.getsignal(number) != signal.SIG_IGN]
@@ -231,10 +239,10 @@ def _exit_code(run: Run, driving: Driving) -> int:
         return 128 + signal.Signals[driving.interrupted]
     if run.status in ("stopped", "paused", "pausing", "queued"):
         return EXIT_LIMIT
-    return _code_of(driving.last) or (0 if run.status == "completed" else 1)
+    return code_of(driving.last) or (0 if run.status == "completed" else 1)
 
 
-def _code_of(end: TurnEnd | None) -> int:
+def code_of(end: TurnEnd | None) -> int:
     """What a shell would say of the last turn."""
     if end is None:
         return 0

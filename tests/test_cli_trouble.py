@@ -139,9 +139,10 @@ def test_a_parked_view_degrades_readiness_and_tells_strangers_nothing_of_the_eve
     assert "secret words" not in json.dumps(told)
 
 
-def test_run_refuses_to_record_here_while_a_server_is_named(tmp_path: Path) -> None:
-    done = runfold(tmp_path / "data", "run", "--", "true", RUNFOLD_URL="http://127.0.0.1:9")
+def test_run_starts_nothing_where_the_server_that_is_named_does_not_answer(tmp_path: Path) -> None:
+    done = runfold(tmp_path / "data", "run", "--", "touch", str(tmp_path / "made"), RUNFOLD_URL="http://127.0.0.1:9")
 
     assert done.returncode == 1
-    assert "\n\nhint: unset RUNFOLD_URL to record here" in done.stderr
+    assert "error: the server at http://127.0.0.1:9 does not answer" in done.stderr
+    assert not (tmp_path / "made").exists()
     assert not (tmp_path / "data").exists()
