@@ -17,7 +17,7 @@ from api.service import SERVICE
 from eventstore.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
 from projections.run_list import RunList, list_runs
-from projections.stats import OUTCOMES, Queue, RunStats, all_time, queue, run_stats
+from projections.stats import Queue, RunStats, queue, run_stats
 from projections.usage import DAY_US, CostFilter, CostList, Group, costs
 from runfold.envelope import time_us
 from runfold.errors import BadRequest
@@ -33,9 +33,10 @@ class StatsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class CostsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`since` and `until` are days of UTC such as 2026-01-31, both included."""
+    """`since` and `until` are days of UTC such as 2026-01-31, both included; `then` parts each group once more."""
 
     by: Group = "model"
+    then: Group | None = None
     run_id: str | None = None
     workflow: str | None = None
     since: str | None = None
@@ -128,6 +129,7 @@ async def _costs(request: web.Request, tenant: str | None) -> web.Response:
     wanted = CostFilter(
         tenant=tenant,
         by=query.by,
+        then=query.then,
         run_id=query.run_id,
         workflow=query.workflow,
         since_day=_day("since", query.since),
@@ -137,46 +139,6 @@ async def _costs(request: web.Request, tenant: str | None) -> web.Response:
     )
     found, freshness = await query_views(request.app[SERVICE], query.min_position, costs, wanted)
     return view_response(found, freshness)
-
-
-async def get_metrics(request: web.Request) -> web.Response:
-    """In the text format of Prometheus."""
-    service = request.app[SERVICE]
-    sums, freshness = await service.views.query(all_time)
-    waiting, _ = await service.views.query(queue, tenant=None)
-    checkpoints, _ = await service.views.query(read_checkpoints)
-    head = (await service.log.bounds()).last
-    lines = [
-        "# HELP runfold_runs_created_total Runs that were opened.",
-        "# TYPE runfold_runs_created_total counter",
-        f"runfold_runs_created_total {sums.get('created', 0)}",
-        "# HELP runfold_runs_rested Runs by how they came to rest; a resumed run leaves its old place.",
-        "# TYPE runfold_runs_rested gauge",
-        *(f'runfold_runs_rested{{status="{name}"}} {sums.get(name, 0)}' for name in OUTCOMES),
-        "# HELP runfold_runs_active Runs that do not rest, by status.",
-        "# TYPE runfold_runs_active gauge",
-        *(f'runfold_runs_active{{status="{name}"}} {count}' for name, count in waiting.active.items()),
-        "# HELP runfold_queue_depth Runs that wait for a worker.",
-        "# TYPE runfold_queue_depth gauge",
-        f"runfold_queue_depth {waiting.depth}",
-        "# HELP runfold_queue_oldest_seconds How long the first of them has waited.",
-        "# TYPE runfold_queue_oldest_seconds gauge",
-        f"runfold_queue_oldest_seconds {_age_seconds(waiting.oldest_at):.3f}",
-        "# HELP runfold_log_position The position of the last event.",
-        "# TYPE runfold_log_position counter",
-        f"runfold_log_position {head}",
-        "# HELP runfold_view_position How far a view has read the log.",
-        "# TYPE runfold_view_position gauge",
-        *(f'runfold_view_position{{view="{name}"}} {place.position}' for name, place in sorted(checkpoints.items())),
-        "# HELP runfold_views_parked Views that stand before an event that they cannot take.",
-        "# TYPE runfold_views_parked gauge",
-        f"runfold_views_parked {len(freshness.parked)}",
-    ]
-    return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")
-
-
-def _age_seconds(text: str | None) -> float:
-    return 0.0 if text is None else max(0.0, time.time() - time_us(text) / 1_000_000)
 
 
 def _day(name: str, text: str | None) -> int | None:
@@ -256,14 +218,5 @@ ROUTES: tuple[Route, ...] = (
         summary="When the log, its blobs and the views were last proved, and what was found",
         needs="root",
         answer=ProofAnswer,
-    ),
-    Route(
-        method="GET",
-        path="/metrics",
-        operation="get_metrics",
-        handler=get_metrics,
-        summary="Counters for Prometheus",
-        needs="root",
-        media_type="text/plain",
     ),
 )

@@ -76,6 +76,7 @@ class Follower:
         or the stream is old.
         """
         self.position = position
+        live.clients += 1
         try:
             await self._open(opening)
             while not self._closing.is_set() and time.monotonic() < self._ends_at and self._is_granted():
@@ -101,6 +102,8 @@ class Follower:
             # The head of the answer is out; whoever comes back is told by its status.
             _log.warning("a stream ended early: %s", error)
             self._abort()
+        finally:
+            live.clients -= 1
         return self._response
 
     async def say(self, content: bytes) -> web.StreamResponse:

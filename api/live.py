@@ -38,6 +38,8 @@ class Live:
     def __init__(self, look_seconds: float) -> None:
         self._look_seconds = look_seconds
         self._groups: dict[Any, Group] = {}
+        self.clients = 0
+        """How many streams are open, waiting here or reading for themselves."""
 
     def group(self, what: Any, after: int, pages: Pages) -> "Group":
         """The group of those who want this; the first to come finds it at his own place."""

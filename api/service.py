@@ -1,6 +1,7 @@
 """What the handlers share: the log, the ledger, the views, and the keys under which an application keeps them."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ class Service:
     live: Live
     registry: Callable[[], Registry] = Registry
     left: Left = no_budgets
+    started_us: int = field(default_factory=lambda: time.time_ns() // 1_000)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down, so that streams end at once."""
 

@@ -136,6 +136,10 @@ class Leases:
         rows = self._connection.execute("SELECT * FROM leases WHERE host = ? ORDER BY run_id", (host,)).fetchall()
         return [Lease(**dict(zip(Lease.__struct_fields__, row, strict=True))) for row in rows]
 
+    def every(self) -> list[Lease]:
+        rows = self._connection.execute("SELECT * FROM leases ORDER BY run_id").fetchall()
+        return [Lease(**dict(zip(Lease.__struct_fields__, row, strict=True))) for row in rows]
+
     def expired(self, host: str, boot_id: str, *, now_monotonic_us: int | None = None) -> list[Lease]:
         """Leases of this host that ran out, or were taken before it booted."""
         now = self._monotonic_us() if now_monotonic_us is None else now_monotonic_us

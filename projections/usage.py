@@ -68,9 +68,13 @@ _KEYS = {
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """`cost_usd` is null where no price is known; `unpriced` counts the reports that it leaves out."""
+    """`cost_usd` is null where no price is known; `unpriced` counts the reports that it leaves out.
+
+    `then` is the key of the group within the group, where one was asked for.
+    """
 
     key: str | None
+    then: str | None = None
     runs: int
     input_tokens: int
     cache_read_tokens: int
@@ -95,6 +99,7 @@ class CostFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str | None
     by: str = "model"
+    then: str | None = None
     run_id: str | None = None
     workflow: str | None = None
     since_day: int | None = None
@@ -115,16 +120,17 @@ def costs(connection: sqlite3.Connection, wanted: CostFilter) -> CostList:
     """Tokens and cost, added up by one of GROUPS."""
     asked = (wanted.tenant, wanted.run_id, wanted.workflow, wanted.since_day, wanted.until_day)
     key = _KEYS[wanted.by]
-    order = "1 DESC" if wanted.by == "day" else "8 DESC, 3 + 6 DESC, 1"
+    then = "NULL" if wanted.then is None else _KEYS[wanted.then]
+    order = "1 DESC, 9 DESC, 2" if wanted.by == "day" else "9 DESC, 4 + 7 DESC, 1, 2"
     groups: int = connection.execute(
-        f"SELECT count(*) FROM (SELECT 1 {_FROM} GROUP BY {key})",  # noqa: S608
+        f"SELECT count(*) FROM (SELECT 1 {_FROM} GROUP BY {key}, {then})",  # noqa: S608
         asked,
     ).fetchone()[0]
     rows = connection.execute(
-        f"SELECT {key}, {_SUMS} {_FROM} GROUP BY 1 ORDER BY {order} LIMIT ?6 OFFSET ?7",
+        f"SELECT {key}, {then}, {_SUMS} {_FROM} GROUP BY 1, 2 ORDER BY {order} LIMIT ?6 OFFSET ?7",
         (*asked, wanted.limit, wanted.offset),
     ).fetchall()
-    everything = connection.execute(f"SELECT NULL, {_SUMS} {_FROM}", asked).fetchone()
+    everything = connection.execute(f"SELECT NULL, NULL, {_SUMS} {_FROM}", asked).fetchone()
     following = wanted.offset + len(rows)
     return CostList(
         items=[_cost(row) for row in rows],
@@ -135,9 +141,10 @@ def costs(connection: sqlite3.Connection, wanted: CostFilter) -> CostList:
 
 
 def _cost(row: tuple[Any, ...]) -> Cost:
-    key, runs, tokens_in, cache_read, cache_write, tokens_out, reasoning, cost_micros, priced, unpriced = row
+    key, then, runs, tokens_in, cache_read, cache_write, tokens_out, reasoning, cost_micros, priced, unpriced = row
     return Cost(
         key=key,
+        then=then,
         runs=runs,
         input_tokens=tokens_in,
         cache_read_tokens=cache_read,

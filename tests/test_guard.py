@@ -67,6 +67,8 @@ GUARDED = {
     ("GET", "/api/admin/runs/stats"): "root",
     ("GET", "/api/admin/queue"): "root",
     ("GET", "/api/admin/views"): "root",
+    ("GET", "/api/admin/server"): "root",
+    ("GET", "/api/admin/tenants"): "root",
     ("GET", "/api/admin/verified"): "root",
     ("GET", "/metrics"): "root",
     ("GET", "/api/audit/counts"): "viewer",

@@ -72,6 +72,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/server": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Sizes, workers, leases and listeners */
+        get: operations["get_server"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/tenants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The tenants with their runs by status and their cost */
+        get: operations["list_tenants"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/verified": {
         parameters: {
             query?: never;
@@ -1156,6 +1190,8 @@ export interface components {
         /**
          * Cost
          * @description `cost_usd` is null where no price is known; `unpriced` counts the reports that it leaves out.
+         *
+         *         `then` is the key of the group within the group, where one was asked for.
          */
         Cost: {
             cache_read_tokens: number;
@@ -1166,6 +1202,8 @@ export interface components {
             output_tokens: number;
             reasoning_tokens: number;
             runs: number;
+            /** @default null */
+            then?: string | null;
             unpriced: number;
         };
         /**
@@ -1391,6 +1429,20 @@ export interface components {
             workflow: string;
         };
         /**
+         * LeaseItem
+         * @description A worker's right to drive a run, which ends by itself unless it is renewed.
+         */
+        LeaseItem: {
+            claim: number;
+            expires_at: string;
+            host: string;
+            is_expired: boolean;
+            pid: number;
+            run_id: string;
+            tenant: string;
+            worker: string;
+        };
+        /**
          * LimitSpent
          * @description A limit and how much of it is used; time in seconds, cost in dollars, rates as shares.
          */
@@ -1413,6 +1465,18 @@ export interface components {
             /** @default [] */
             retries?: string[];
             retry_of: string | null;
+        };
+        /**
+         * LogFigures
+         * @description Sizes are in bytes, null where the log is no file of this folder; `position` is that of the last event.
+         */
+        LogFigures: {
+            first: number;
+            position: number;
+            size_bytes: number | null;
+            views_bytes: number | null;
+            views_lag: number;
+            views_parked: string[];
         };
         /**
          * NewToken
@@ -1608,6 +1672,17 @@ export interface components {
             duration_ms_p95: number | null;
             failure_rate: number | null;
             since: string;
+        };
+        /** ServerFigures */
+        ServerFigures: {
+            leases: components["schemas"]["LeaseItem"][];
+            leases_total: number;
+            log: components["schemas"]["LogFigures"];
+            started_at: string;
+            stream_clients: number;
+            tokens_live: number;
+            version: string;
+            workers: components["schemas"]["WorkerItem"][];
         };
         /**
          * SessionAnswer
@@ -1937,6 +2012,26 @@ export interface components {
             /** @default  */
             reason?: string;
         };
+        /**
+         * Tenant
+         * @description `cost_usd` adds up what is known; null where nothing is.
+         */
+        Tenant: {
+            by_status: {
+                [key: string]: number;
+            };
+            cost_usd: number | null;
+            last_created_at: string;
+            runs: number;
+            tenant: string;
+        };
+        /** TenantList */
+        TenantList: {
+            items: components["schemas"]["Tenant"][];
+            /** @default null */
+            next_cursor?: string | null;
+            total: number;
+        };
         /** Tests */
         Tests: {
             /** @default 0 */
@@ -2069,6 +2164,12 @@ export interface components {
             a: string;
             b: string;
         };
+        /** WorkerItem */
+        WorkerItem: {
+            host: string;
+            name: string;
+            runs: number;
+        };
         /**
          * WorkflowItem
          * @description A registered workflow as it may be asked for.
@@ -2110,6 +2211,7 @@ export interface operations {
                 min_position?: number;
                 run_id?: string | null;
                 since?: string | null;
+                then?: ("day" | "model" | "provider" | "run" | "step" | "tenant" | "workflow") | null;
                 until?: string | null;
                 workflow?: string | null;
             };
@@ -2231,6 +2333,68 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RunStats"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_server: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sizes, workers, leases and listeners */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerFigures"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_tenants: {
+        parameters: {
+            query?: {
+                limit?: number;
+                min_position?: number;
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The tenants with their runs by status and their cost */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantList"];
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2436,6 +2600,7 @@ export interface operations {
                 min_position?: number;
                 run_id?: string | null;
                 since?: string | null;
+                then?: ("day" | "model" | "provider" | "run" | "step" | "tenant" | "workflow") | null;
                 until?: string | null;
                 workflow?: string | null;
             };
