@@ -39,7 +39,11 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 def ask_for_more(run: Run, hit: LimitHit, now_us: int) -> ApprovalRequested:
     """The question of a limit that asks: as much again on top of what is used."""
-    more = hit.actual + hit.threshold
+    more: float | None = hit.actual + hit.threshold
+    go_on = f"Go on up to {amount(hit.limit, hit.actual + hit.threshold)}?"
+    if hit.scope in ("workflow", "tenant", "day"):
+        # A budget is everybody's: one run's answer lets that run go on, and gives nobody more.
+        more, go_on = None, "Let this run go on all the same?"
     whose = "" if hit.scope == "run" else f" of the {hit.scope.replace(':', ' ', 1)}"
     used = words(hit.limit, hit.actual, hit.threshold)
     content: dict[str, Json] = {"run_id": run.run_id, "kind": "limit", "limit": hit.limit, "scope": hit.scope,
@@ -47,8 +51,8 @@ def ask_for_more(run: Run, hit: LimitHit, now_us: int) -> ApprovalRequested:
     return ApprovalRequested(
         approval_id=next_id(run),
         kind="limit",
-        summary=f"{hit.limit.replace('_', ' ')}{whose}: {used} is used. Go on up to {amount(hit.limit, more)}?",
-        amount_micros=round(more * 1_000_000) if hit.limit == "cost" else None,
+        summary=f"{hit.limit.replace('_', ' ')}{whose}: {used} is used. {go_on}",
+        amount_micros=round(more * 1_000_000) if hit.limit == "cost" and more is not None else None,
         digest=digest_of(content),
         expires_at=time_text(now_us + APPROVAL_SECONDS * 1_000_000),
     )

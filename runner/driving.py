@@ -30,6 +30,7 @@ from runfold.commands import (
     StartTurn,
     Stop,
 )
+from runfold.decide import decide
 from runfold.errors import AlreadyFinal, BadRequest, Fenced, NotAllowed, Refused, TooLarge, Unavailable
 from runfold.events import (
     Event,
@@ -42,7 +43,6 @@ from runfold.events import (
     Unknown,
     event_type,
 )
-from runfold.limits import has_step_limits
 from runfold.state import Run
 from runner import machine
 from runner.claims import Claims, background
@@ -217,9 +217,12 @@ class Driving:
         """Time passes, and answers are overdue, also while nothing is reported."""
         with contextlib.suppress(Refused, Unavailable):
             run = await self._ledger.state(self.run_id)
-            budgets = () if run.is_resting else await self._left(run)
-            if not run.is_resting and (budgets or run.limits or has_step_limits(run) or run.open_approvals):
-                await self.execute(CheckLimits(budgets=budgets))
+            if run.is_resting:
+                return
+            command = CheckLimits(budgets=await self._left(run) if run.status in ("running", "pausing") else ())
+            # Decided here first: most looks change nothing, and the log is not asked for them.
+            if decide(run, command, time.time_ns() // 1000):
+                await self.execute(command)
 
     async def _stop_when_due(self) -> None:
         """Stop the turn's processes where they are; between turns the run pauses by itself."""

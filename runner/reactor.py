@@ -11,7 +11,7 @@ import structlog
 
 from eventstore.ledger import Ledger
 from projections.spending import Left, no_budgets
-from runfold.commands import CheckLimits
+from runfold.commands import Budget, CheckLimits
 from runfold.decide import decide
 from runfold.errors import NotFound, Refused
 from runfold.state import Run
@@ -36,10 +36,15 @@ class Reactor:
     async def look(self, active: Iterable[Run]) -> list[Run]:
         """Tell, warn, ask or stop where it is due among the runs that do not rest; those runs as they now are."""
         changed: list[Run] = []
+        known: dict[tuple[str, str | None], tuple[Budget, ...]] = {}
         for run in active:
             if run.driver == "imported" or run.is_resting:
                 continue
-            command = await self._due(run)
+            whose = run.tenant, run.workflow
+            # What waits spends nothing; it is told when it starts something.
+            if run.status in _SPENDING and whose not in known:
+                known[whose] = await self._left(run)
+            command = self._due(run, known.get(whose, ()) if run.status in _SPENDING else ())
             if command is None:
                 continue
             try:
@@ -51,9 +56,7 @@ class Reactor:
                 logger.info("limits kept", run_id=run.run_id, status=executed.run.status)
         return changed
 
-    async def _due(self, run: Run) -> CheckLimits | None:
+    def _due(self, run: Run, budgets: tuple[Budget, ...]) -> CheckLimits | None:
         """Decided here first, on what the views know: most runs need nothing, and the ledger is not asked for them."""
-        # What waits spends nothing; it is told when it starts something.
-        budgets = await self._left(run) if run.status in _SPENDING else ()
         command = CheckLimits(budgets=budgets)
         return command if decide(run, command, self._now_us()) else None

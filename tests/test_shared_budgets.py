@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
@@ -89,6 +90,22 @@ def test_a_budget_nearly_used_up_is_told_once_a_run_and_money_without_a_price_st
     run = after(c.Observe(events=(unpriced,), claim=1), run=run)
     (told,) = when(run, c.CheckLimits(budgets=(near,)))
     assert (told.reason, told.scope, told.on_exceed) == ("price_unknown", "day", "stop")
+
+
+def test_a_budget_that_asks_lets_one_run_go_on_and_gives_nobody_more() -> None:
+    used_up = c.Budget(limit="cost", scope="day", threshold=10, actual=12, on_exceed="ask")
+    run = after(here(), c.StartTurn(claim=1, started=e.TurnStarted(turn=1), budgets=(used_up,)))
+    asked = run.approvals["a1"]
+
+    granted = after(c.Grant(approval_id="a1", digest=asked.digest), c.Claim(worker="w"), c.Start(claim=2), run=run)
+    further = c.StartTurn(claim=2, started=e.TurnStarted(turn=1), budgets=(replace(used_up, actual=15),))
+
+    assert (run.status, run.waiting_on, run.worker) == ("paused", "approval:a1", "")
+    assert (asked.summary, asked.amount_micros) == (
+        "cost of the day: $12.00 of $10.00 is used. Let this run go on all the same?", None
+    )  # fmt: skip
+    assert granted.limits == {}
+    assert names(granted, further) == ["turn_started"]
 
 
 class Scene:
