@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import click
-import msgspec
 
 import runfold
 from cli.file_systems import NETWORK, file_system_of
 from cli.folder import check_log
+from cli.log_servers import Finding, log_servers
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, duration
 from cli.server_lock import running_server
 from cli.settings import ENVIRONMENT, Settings
+from eventstore.jetstream.address import without_password
 from eventstore.leases import wall_us
 from eventstore.reading import LOG_FILE
 from eventstore.sqlite3_module import SQLITE_VERSION, is_affected, sqlite3
@@ -26,24 +27,17 @@ from runfold.envelope import time_us
 from runfold.errors import RunfoldError
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """`level` is `ok`, `note` or `problem`."""
-
-    name: str
-    level: str
-    text: str
-
-
 @click.command()
+@click.option("--monitor", "monitors", multiple=True, help="http://host:8222 of a server of a replicated log.")
 @json_option
 @click.pass_context
-def doctor(context: click.Context, *, as_json: bool) -> None:
+def doctor(context: click.Context, *, monitors: tuple[str, ...], as_json: bool) -> None:
     """Show settings, platform and what is wrong with them; exit 1 where something is."""
     settings = settings_of(context)
     rows = [(name, _shown(settings, name), settings.sources[name]) for name in ENVIRONMENT]
     findings = [_version(), _python(), _sqlite(), _platform(), _data_folder(settings.data)]
     findings += _file_system(settings.data)
-    findings += [*_log(settings.data), _server(settings.data)]
+    findings += [*log_servers(settings, monitors), *_log(settings.data), _server(settings.data)]
     problems = any(finding.level == "problem" for finding in findings)
     if as_json:
         listed = [{"name": name, "value": value, "source": source} for name, value, source in rows]
@@ -60,6 +54,8 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
 
 def _shown(settings: Settings, name: str) -> str:
     value = str(getattr(settings, name))
+    if name == "log":
+        return without_password(value)
     return "(set)" if name == "token" and value else value
 
 

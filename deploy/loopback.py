@@ -24,7 +24,7 @@ def server_binary() -> str | None:
 class Node:
     """One server, as its own process with its own folder."""
 
-    def __init__(self, name: str, folder: Path, ports: tuple[int, int, int], routes: list[int]) -> None:
+    def __init__(self, name: str, folder: Path, ports: tuple[int, int, int], routes: list[int], sync: str) -> None:
         self.name = name
         self.client_port, cluster_port, self.monitor_port = ports
         folder.mkdir(parents=True)
@@ -34,8 +34,8 @@ class Node:
         self._file.write_text(
             f"server_name: {name}\nhost: 127.0.0.1\nport: {self.client_port}\n"
             f'http: "127.0.0.1:{self.monitor_port}"\n'
-            f'jetstream {{ store_dir: "{folder}/js", max_file: 4GB, sync_interval: always }}\n'
-            f"cluster {{ name: test, host: 127.0.0.1, port: {cluster_port}, routes: [{urls}] }}\n"
+            f'jetstream {{ store_dir: "{folder}/js", max_file: 4GB, sync_interval: {sync} }}\n'
+            + (f"cluster {{ name: test, host: 127.0.0.1, port: {cluster_port}, routes: [{urls}] }}\n" if routes else "")
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,10 +62,10 @@ class Node:
 class Cluster:
     """Started and ready when it is made; `stop` ends every server."""
 
-    def __init__(self, folder: Path, size: int = 3) -> None:
+    def __init__(self, folder: Path, size: int = 3, *, sync: str = "always") -> None:
         ports = [(_free_port(), _free_port(), _free_port()) for _ in range(size)]
         self.nodes = [
-            Node(f"n{n + 1}", folder / f"n{n + 1}", ports[n], [other[1] for other in ports if other != ports[n]])
+            Node(f"n{n + 1}", folder / f"n{n + 1}", ports[n], [other[1] for other in ports if other != ports[n]], sync)
             for n in range(size)
         ]
         for node in self.nodes:
@@ -82,7 +82,9 @@ class Cluster:
     def _is_ready(self) -> bool:
         try:
             healthy = all(node.ask("/healthz").get("status") == "ok" for node in self.nodes)
-            return healthy and bool(self.nodes[0].ask("/jsz").get("meta_cluster", {}).get("leader"))
+            return healthy and (
+                len(self.nodes) == 1 or bool(self.nodes[0].ask("/jsz").get("meta_cluster", {}).get("leader"))
+            )
         except (OSError, ValueError):
             return False
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.log_servers import _durability
+from deploy.loopback import Cluster
 from eventstore.jetstream.address import Address, parse_address, without_password
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import subject_of
@@ -96,6 +98,34 @@ def test_a_server_takes_runs_in_and_a_worker_on_another_machine_drives_them(tmp_
         types = [event["type"] for event in read(one, "events", queued.stdout.strip())["items"]]
         assert types.count("run_claimed") == types.count("run_completed") == 1
     assert "driven" in (two / "runs" / queued.stdout.strip() / "output.log").read_text()
+
+
+@pytest.mark.slow
+def test_doctor_says_who_keeps_the_log_and_what_they_lack(tmp_path: Path, url: str) -> None:
+    shown = url.replace("nats://", "nats://u:hunter2@")
+    monitors = [f"http://127.0.0.1:{node.monitor_port}" for node in shared_cluster().nodes]
+    asked = [word for monitor in monitors for word in ("--monitor", monitor)]
+
+    healthy = runfold(tmp_path, "--log", shown, "doctor", *asked)
+    unknown = runfold(tmp_path, "--log", shown, "doctor", "--monitor", "http://127.0.0.1:1")
+
+    assert healthy.returncode == 0, healthy.stdout
+    assert "3 copies of the log" in healthy.stdout
+    assert healthy.stdout.count("acknowledges what is on its disk") == 3
+    assert unknown.returncode == 1
+    assert "http://127.0.0.1:1 does not say how it keeps the log" in unknown.stdout
+    assert "hunter2" not in healthy.stdout + healthy.stderr + unknown.stdout
+
+
+def test_doctor_names_a_server_that_acknowledges_what_is_not_on_its_disk(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, size=1, sync="2m")
+    try:
+        (found,) = _durability([f"http://127.0.0.1:{cluster.nodes[0].monitor_port}"])
+    finally:
+        cluster.stop()
+
+    assert found.level == "problem"
+    assert "sync_interval: always" in found.text
 
 
 @pytest.mark.slow

@@ -34,6 +34,24 @@ class Cluster(msgspec.Struct, frozen=True):
     log_id: str
 
 
+class Follower(msgspec.Struct, frozen=True):
+    """A copy of the log beside the leader's; `lag` in appends, where it is not `is_current`."""
+
+    name: str
+    is_up: bool
+    is_current: bool
+    lag: int
+
+
+class Copies(msgspec.Struct, frozen=True):
+    """Who keeps the log: how many copies are asked for, and where they are; `leader` is empty while there is none."""
+
+    name: str
+    count: int
+    leader: str
+    followers: tuple[Follower, ...]
+
+
 async def connect(address: Address, *, replicas: int = REPLICAS, patience_seconds: float = CONNECT_SECONDS) -> Cluster:
     """Connect and make the stream where it is absent. Raises Unavailable, BadRequest."""
     client = Client()
@@ -64,6 +82,24 @@ async def connect(address: Address, *, replicas: int = REPLICAS, patience_second
 async def stream_state(cluster: Cluster) -> StreamInfo:
     """The stream as its leader knows it now. Raises nats.errors.Error."""
     return await cluster.jetstream.stream_info(cluster.name)
+
+
+async def copies(address: Address, *, patience_seconds: float = CONNECT_SECONDS) -> Copies:
+    """Who keeps the log at an address, now. Raises Unavailable, BadRequest."""
+    cluster = await connect(address, patience_seconds=patience_seconds)
+    try:
+        held = await stream_state(cluster)
+    except (NatsError, TimeoutError) as error:
+        raise Unavailable(f"the log `{cluster.name}` has no leader now: {type(error).__name__}") from error
+    finally:
+        await cluster.client.close()
+    kept = held.cluster
+    followers = tuple(
+        Follower(replica.name or "", not replica.offline, bool(replica.current), replica.lag or 0)
+        for replica in ((kept.replicas if kept is not None else None) or [])
+    )
+    leader = (kept.leader if kept is not None else None) or ""
+    return Copies(cluster.name, held.config.num_replicas or 1, leader, followers)
 
 
 def _check_version(client: Client) -> None:
