@@ -29,13 +29,28 @@ class WatchedLogs:
         return found
 
     def _tail(self, name: str, added: int) -> str:
+        longest = max((len(secret.encode()) for secret in self._secrets), default=0)
+        shown = min(added, TAIL_BYTES)
         try:
             with (self._folder / name).open("rb") as file:
-                file.seek(-min(added, TAIL_BYTES), os.SEEK_END)
-                content = file.read(TAIL_BYTES)
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - shown - longest))
+                content = file.read(shown + longest)
         except OSError:
             return ""
-        return redact(content.decode("utf-8", "replace"), self._secrets)
+        start = self._after_secret(content, max(0, len(content) - shown))
+        # The rest of a character whose beginning is cut off reads as garbage.
+        while start < len(content) and content[start] & 0xC0 == 0x80:
+            start += 1
+        return redact(content[start:].decode("utf-8", "replace"), self._secrets)
+
+    def _after_secret(self, content: bytes, start: int) -> int:
+        """Where to begin, so that no secret is cut in two and its end shown."""
+        for secret in map(str.encode, self._secrets):
+            at = content.find(secret, max(0, start - len(secret) + 1), start + len(secret))
+            if 0 <= at < start:
+                start = at + len(secret)
+        return start
 
 
 def _size(path: Path) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ from runner.formats.usage import counted_of
 
 RECORDINGS = Path(__file__).parent / "recordings"
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
-OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if not path.name.endswith(".events.jsonl"))
+OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if "." not in path.stem)
 
 
 def recording(name: str) -> Path:
@@ -290,7 +291,12 @@ def test_a_counter_that_falls_back_is_counted_neither_twice_nor_below_zero() -> 
 
 
 def assistant(message_id: str, tokens: int, model: str = "m", **more: object) -> dict[str, object]:
-    message = {"id": message_id, "model": model, "content": [], "usage": {"input_tokens": tokens, "output_tokens": 1}}
+    message: dict[str, Any] = {
+        "id": message_id,
+        "model": model,
+        "content": [],
+        "usage": {"input_tokens": tokens, "output_tokens": 1},
+    }
     return {"type": "assistant", "message": message, **more}
 
 

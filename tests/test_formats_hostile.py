@@ -20,7 +20,7 @@ from runner.listener import Listener
 from runner.output import Output
 
 RECORDINGS = Path(__file__).parent / "recordings"
-OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if not path.name.endswith(".events.jsonl"))
+OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if "." not in path.stem)
 NAMES = [known.name for known in FORMATS]
 LINES = [line for path in OURS for line in path.read_text().splitlines()]
 WORDS = sorted({word for line in LINES for word in line.split('"')[1::2] if word.isascii() and len(word) < 40})

@@ -1,9 +1,11 @@
 """Events as items of the Responses API: the same facts, one for one, and none left out."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from runfold import events as e
@@ -13,7 +15,7 @@ from runner.formats.choosing import parser_of, recognise
 from tests.served import note, serving
 
 RECORDINGS = Path(__file__).parent / "recordings"
-OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if not path.name.endswith(".events.jsonl"))
+OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if "." not in path.stem)
 
 
 def recorded(event: e.Event | e.Unknown, version: int = 1, data: bytes | None = None) -> Recorded:
@@ -25,9 +27,31 @@ def recorded(event: e.Event | e.Unknown, version: int = 1, data: bytes | None = 
 
 
 def item(event: e.Event | e.Unknown) -> dict[str, Any]:
-    found = json.loads(item_json(recorded(event)))
+    found: dict[str, Any] = json.loads(item_json(recorded(event)))
     assert (found.pop("id"), found.pop("sequence_number")) == ("id-1", 1)
     return found
+
+
+def items_of(path: Path) -> list[bytes]:
+    """A whole run around a recording, as items."""
+    lines = path.read_text().splitlines()
+    parser = parser_of(recognise(lines))
+    told = [*(event for line in lines for event in parser.line(line)), *parser.end()]
+    opened: list[e.Event] = [e.RunQueued(driver="here", title="a run"), e.RunStarted(worker="w", pid=1)]
+    turned = e.TurnStarted(turn=1), *told, e.TurnCompleted(turn=1, exit_code=0)
+    ended = e.RunCompleted(reason_code="EXIT_ZERO", exit_code=0)
+    return [item_json(recorded(event, version)) for version, event in enumerate((*opened, *turned, ended), 1)]
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recording_becomes_exactly_the_items_that_are_kept_beside_it(path: Path) -> None:
+    golden = path.with_suffix(".items.jsonl")
+
+    content = b"".join(item + b"\n" for item in items_of(path))
+
+    if os.environ.get("RUNFOLD_GOLDEN") == "write":
+        golden.write_bytes(content)
+    assert content == golden.read_bytes()
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -83,7 +107,7 @@ def test_a_failed_response_says_why() -> None:
 
 def test_what_has_no_form_there_is_passed_on_whole() -> None:
     assert item(e.UnitsPlanned(total=3)) == {"type": "runfold.event", "event": "units_planned", "data": {"total": 3}}
-    unknown = e.Unknown(type="brand_new", data=e.msgspec.Raw(b'{"a":1}'))
+    unknown = e.Unknown(type="brand_new", data=msgspec.Raw(b'{"a":1}'))
     assert item(unknown) == {"type": "runfold.event", "event": "brand_new", "data": {"a": 1}}
 
 
