@@ -16,7 +16,7 @@ from api.run_queries import number_cursor
 from api.service import SERVICE
 from eventstore.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
-from projections.run_list import RunList, list_runs
+from projections.run_list import RunList, list_shown
 from projections.stats import Queue, RunStats, queue, run_stats
 from projections.usage import DAY_US, CostFilter, CostList, Group, costs
 from runfold.envelope import time_us
@@ -71,7 +71,7 @@ class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
 async def get_all_runs(request: web.Request) -> web.Response:
     query: RunsQuery = request[QUERY]
     wanted = run_filter(query, tenant=None)
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_runs, wanted)
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_shown, wanted)
     return view_response(found, freshness)
 
 

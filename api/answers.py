@@ -21,7 +21,7 @@ def view_response(value: Any, freshness: Freshness, *, headers: Mapping[str, str
     headers = {**(headers or {}), "Runfold-Position": str(freshness.position)}
     if freshness.stale:
         headers["Runfold-Stale"] = "true"
-        value = {**msgspec.to_builtins(value), "stale": True, "views_position": freshness.position}
+        value = {**msgspec.json.decode(_encode(value)), "stale": True, "views_position": freshness.position}
     return json_response(value, headers=headers)
 
 

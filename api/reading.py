@@ -17,7 +17,7 @@ from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
 from projections.history import Transition, run_history
 from projections.past import parse_at, state_at
-from projections.run_list import RunFilter, RunList, list_runs
+from projections.run_list import RunFilter, RunList, list_shown
 from projections.runs import get_run
 from projections.views import Freshness
 from runfold.envelope import Recorded, envelope_json
@@ -82,7 +82,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 async def get_runs(request: web.Request) -> web.Response:
     query: RunsQuery = request[QUERY]
     wanted = run_filter(query, tenant=request[SCOPE].tenant)
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_runs, wanted)
+    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_shown, wanted)
     return view_response(found, freshness)
 
 
@@ -143,7 +143,7 @@ async def query_views(
     **kwargs: P.kwargs,
 ) -> tuple[T, Freshness]:
     """Ask the views, from `min_position` on; where the log does not get there in time the answer is stale."""
-    if min_position > (await service.log.bounds()).last:
+    if min_position and min_position > (await service.log.bounds()).last:
         await _wait_for(service.log, min_position)
     found, freshness = await service.views.query(fn, *args, **kwargs)
     if freshness.position < min_position:

@@ -20,7 +20,20 @@ from bench.scoreboard import Figure, number
 from eventstore.sqlite3_module import sqlite3
 
 # Those of one minute or less; `python -m bench.kill9` and `python -m bench.big_log` take longer and are run by hand.
-BENCHES = ("append", "ledger", "post", "sse", "fairness", "cli", "rebuild", "steps", "domain")
+BENCHES = (
+    "append",
+    "ledger",
+    "post",
+    "sse",
+    "fairness",
+    "cli",
+    "rebuild",
+    "busy",
+    "listing",
+    "growth",
+    "steps",
+    "domain",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# What was measured
 

@@ -10,91 +10,33 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from eventstore.chain import data_digest, link
-from eventstore.reading import open_reader, read_page, uuid_bytes
+from bench.filling import fill, run_name
+from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
-from eventstore.sqlite3_module import sqlite3
 from projections.rebuilding import rebuild
 from projections.run_list import RunFilter, list_runs
 from projections.views import Views
-from runfold.envelope import derived_id
+from runfold.events import Event, Message, RunQueued, RunStarted
 
 RUN_EVENTS = 2_000
 DATA_BYTES = 2_000
 REPEATS = 9
-NAMESPACE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
-OPENING = (("run_queued", b'{"driver":"reported"}'), ("run_started", b"{}"))
 
 
-def fill(data: Path, size_bytes: int) -> int:
-    """Rows as an append writes them, but thousands a transaction; the number of events."""
-    connection = sqlite3.connect(data / "log.db", isolation_level=None)
-    connection.execute("PRAGMA synchronous = OFF")
-    position = run = 0
+def messages(data: Path, size_bytes: int) -> Iterator[tuple[str, Event]]:
+    """Runs of long messages until the log's file has that size."""
+    run = 0
     while os.path.getsize(data / "log.db") + _size(data / "log.db-wal") < size_bytes:
-        run_id, previous = f"r_{run:026d}", b""
-        rows: list[tuple[object, ...]] = []
-        for version in range(1, RUN_EVENTS + 1):
-            position += 1
-            name, content = OPENING[version - 1] if version <= len(OPENING) else ("message", _message(position))
-            identity, salt = uuid_bytes(derived_id(NAMESPACE, str(position))), position.to_bytes(16, "big")
-            previous = link(
-                previous,
-                tenant="default",
-                run_id=run_id,
-                version=version,
-                identity=identity,
-                type_name=name,
-                schema=1,
-                at_us=position,
-                actor="system",
-                cause=None,
-                command=None,
-                sent=None,
-                correlation="",
-                digest=data_digest(salt, content),
-            )
-            rows.append(
-                (
-                    position,
-                    run_id,
-                    version,
-                    identity,
-                    name,
-                    1,
-                    position,
-                    position,
-                    "default",
-                    "system",
-                    None,
-                    None,
-                    None,
-                    "",
-                    previous,
-                    content,
-                    salt,
-                )
-            )
-        connection.execute("BEGIN")
-        connection.executemany(
-            "INSERT INTO events (position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor,"
-            " cause, command, sent, correlation, hash, data, salt) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            rows,
-        )
-        connection.execute("INSERT INTO heads VALUES (?, ?, ?, ?)", (run_id, position, RUN_EVENTS, previous))
-        connection.execute("UPDATE head SET position = ?, recorded_at_us = ?", (position, position))
-        connection.execute("COMMIT")
+        run_id = run_name(run)
+        yield run_id, RunQueued(driver="reported")
+        yield run_id, RunStarted()
+        for number in range(RUN_EVENTS - 2):
+            text = hashlib.sha256(f"{run} {number}".encode()).hexdigest() * (DATA_BYTES // 64)
+            yield run_id, Message(text=text)
         run += 1
-    connection.close()
-    return position
-
-
-def _message(position: int) -> bytes:
-    text = hashlib.sha256(str(position).encode()).hexdigest() * (DATA_BYTES // 64)
-    return b'{"text":"%s"}' % text.encode()
 
 
 def _size(path: Path) -> int:
@@ -126,7 +68,7 @@ def _listed(data: Path) -> None:
 
 def _read(data: Path) -> None:
     connection = open_reader(data)
-    assert read_page(connection, stream=f"r_{0:026d}").events
+    assert read_page(connection, stream=run_name(0)).events
     connection.close()
 
 
@@ -137,7 +79,7 @@ def main() -> None:
             data = Path(folder)
             asyncio.run(_opened(data))
             started = time.perf_counter()
-            events = fill(data, wanted + _size(data / "log.db"))
+            events = fill(data, messages(data, wanted + _size(data / "log.db")))
             print(f"{_size(data / 'log.db') / 1e9:.3f} GB, {events:,} events, in {time.perf_counter() - started:.0f} s")
             started = time.perf_counter()
             rebuild(data)

@@ -1,8 +1,8 @@
 """A client in a process of its own, on bare sockets, so that what it costs is not taken from the server it measures.
 
 `python -m bench.load post PORT PATH TOKEN CONNECTIONS REQUESTS` sends the body on its standard input again and again,
-`{n}` in the path replaced by the connection's number; `... take PORT PATH TOKEN CLIENTS BYTES` reads streams until
-each client has had so many bytes. Both print one JSON line.
+`{n}` in the path replaced by the connection's number; without a body it gets the path.
+`... take PORT PATH TOKEN CLIENTS BYTES` reads streams until each client has had so many bytes. Both print JSON.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ async def post(port: int, path: str, token: str, connections: int, requests: int
     async def send(number: int) -> None:
         reader, writer = await asyncio.open_connection(HOST, port)
         request = (
-            f"POST {path.replace('{n}', str(number))} HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
+            f"{'POST' if body else 'GET'} {path.replace('{n}', str(number))} HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
             f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body
         for _ in range(requests // connections):

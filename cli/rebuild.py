@@ -1,5 +1,6 @@
 """`runfold rebuild`: fold the views anew from the log, beside the served ones, which serve until it is done."""
 
+import os
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from projections.rebuilding import rebuild
 
 SHOW_SECONDS = 0.1  # Often enough to look alive; drawing costs more than folding a page.
 BAR_CHARACTERS = 24
+NICENESS = 10  # Nobody waits for it; those who append and read come first.
 
 
 @click.command(name="rebuild")
@@ -30,6 +32,7 @@ def rebuild_views(context: click.Context, *, only: tuple[str, ...], as_json: boo
     settings = settings_of(context)
     need_folder(settings, "rebuild")
     open_reader(settings.data).close()  # Raises where there is no log.
+    os.nice(NICENESS)
     started = time.monotonic()
     try:
         rebuilt = rebuild(settings.data, only=only, on_progress=_progress(started) if is_talking() else None)

@@ -6,10 +6,9 @@ from typing import Any, get_args
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import decode_run
 from runfold.envelope import A_MOMENT, moment_us
 from runfold.errors import BadRequest
-from runfold.snapshot import Snapshot, snapshot
+from runfold.snapshot import Snapshot
 from runfold.state import Status
 
 LIMIT_MAX = 200
@@ -23,6 +22,9 @@ _SORT_KEYS = {
     "duration": "COALESCE(duration_us, -1)",
     "cost": "COALESCE(cost_micros, -1)",
 }
+
+
+_decode_shown = msgspec.json.Decoder(Snapshot).decode
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,15 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
     by_status: dict[str, int]
 
 
+class ShownRuns(msgspec.Struct, frozen=True, kw_only=True):
+    """A RunList whose items are the JSON that the fold has made."""
+
+    items: list[msgspec.Raw]
+    total: int
+    next_cursor: str | None
+    by_status: dict[str, int]
+
+
 class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     sort: str
     order: str
@@ -63,10 +74,21 @@ class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunList:
     """One page of the runs that match. Raises BadRequest, naming the parameter and what is allowed."""
+    found = list_shown(connection, wanted)
+    return RunList(
+        items=[_decode_shown(item) for item in found.items],
+        total=found.total,
+        next_cursor=found.next_cursor,
+        by_status=found.by_status,
+    )
+
+
+def list_shown(connection: sqlite3.Connection, wanted: RunFilter) -> ShownRuns:
+    """The same, ready to be sent: nothing of a run is decoded."""
     _check(wanted)
     key = _SORT_KEYS[wanted.sort]
     where, parameters = _where(wanted)
-    by_status = _by_status(connection, where, parameters)
+    by_status = _by_status(connection, wanted, where, parameters)
     if wanted.status:
         where += f" AND status IN ({', '.join('?' * len(wanted.status))})"
         parameters += wanted.status
@@ -74,37 +96,37 @@ def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunList:
         cursor = _decode_cursor(wanted.cursor, wanted)
         where += f" AND ({key}, run_id) {'>' if wanted.order == 'asc' else '<'} (?, ?)"
         parameters += [cursor.value, cursor.run_id]
-    # Every piece of this text is one of ours; what the caller gave is in the parameters. The folds are read of those
-    # alone that are shown.
+    # Every piece of this text is one of ours; what the caller gave is in the parameters. What is shown of a run is read
+    # of those alone that are on the page.
     rows = connection.execute(
-        f"SELECT {key}, run_id FROM runs INDEXED BY runs_listed WHERE {where}"  # noqa: S608
+        f"SELECT {key}, run_id, rowid FROM runs INDEXED BY runs_listed WHERE {where}"  # noqa: S608
         f" ORDER BY {key} {wanted.order}, run_id {wanted.order} LIMIT ? OFFSET ?",
         [*parameters, wanted.limit + 1, wanted.offset],
     ).fetchall()
     page = rows[: wanted.limit]
     next_cursor = None
     if len(rows) > wanted.limit:
-        value, run_id = page[-1]
+        value, run_id, _ = page[-1]
         next_cursor = _encode_cursor(_Cursor(wanted.sort, wanted.order, value, run_id))
-    return RunList(
-        items=[_shown(connection, run_id) for _, run_id in page],
+    marks = ", ".join("?" * len(page))
+    shown = dict(
+        connection.execute(f"SELECT rowid, shown FROM runs WHERE rowid IN ({marks})", [row[2] for row in page])  # noqa: S608
+    )
+    return ShownRuns(
+        items=[msgspec.Raw(shown[row[2]]) for row in page],
         total=sum(count for status, count in by_status.items() if not wanted.status or status in wanted.status),
         next_cursor=next_cursor,
         by_status={status: count for status, count in by_status.items() if status},
     )
 
 
-def _by_status(connection: sqlite3.Connection, where: str, parameters: list[Any]) -> dict[str, int]:
-    rows = connection.execute(
-        f"SELECT status, count(*) FROM runs INDEXED BY runs_listed WHERE {where} GROUP BY status ORDER BY status",  # noqa: S608
-        parameters,
-    )
-    return dict(rows.fetchall())
-
-
-def _shown(connection: sqlite3.Connection, run_id: str) -> Snapshot:
-    body, position = connection.execute("SELECT body, position FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-    return snapshot(decode_run(body), position=position)
+def _by_status(connection: sqlite3.Connection, wanted: RunFilter, where: str, parameters: list[Any]) -> dict[str, int]:
+    is_counted = not (wanted.q or wanted.workflow == "" or wanted.created_after or wanted.created_before)
+    if not is_counted or wanted.label is not None:
+        counted = f"SELECT status, count(*) FROM runs INDEXED BY runs_listed WHERE {where}"  # noqa: S608
+    else:
+        counted = f"SELECT status, sum(runs) FROM run_counts WHERE {where}"  # noqa: S608
+    return dict(connection.execute(f"{counted} GROUP BY status ORDER BY status", parameters).fetchall())
 
 
 def _check(wanted: RunFilter) -> None:

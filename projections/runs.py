@@ -14,8 +14,13 @@ from runfold.snapshot import Snapshot, snapshot
 from runfold.state import Run, new_run
 
 RETRIES_SHOWN_MAX = 50
+_COUNT_ONE = """INSERT INTO run_counts VALUES ({0}.tenant, COALESCE({0}.workflow, ''), {0}.status, 1)
+    ON CONFLICT DO UPDATE SET runs = runs + 1;"""
+_THESE = "WHERE tenant = {0}.tenant AND workflow = COALESCE({0}.workflow, '') AND status = {0}.status"
+_COUNT_ONE_LESS = f"UPDATE run_counts SET runs = runs - 1 {_THESE}; DELETE FROM run_counts {_THESE} AND runs = 0;"  # noqa: S608
 _DDL = (
-    """CREATE TABLE runs (
+    # With the fields of a snapshot, so that rows of another shape are known as of another making.
+    f"""CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
         tenant TEXT NOT NULL,
         status TEXT NOT NULL, -- Empty before the first event that gives one.
@@ -30,8 +35,22 @@ _DDL = (
         version INTEGER NOT NULL,
         position INTEGER NOT NULL, -- Of the run's last event.
         retry_of TEXT,
-        body BLOB NOT NULL -- The folded run as JSON.
+        body BLOB NOT NULL, -- The folded run as JSON.
+        shown BLOB NOT NULL -- Its snapshot as JSON, ready for a list: {", ".join(Snapshot.__struct_fields__)}.
     ) STRICT""",
+    # Kept by the triggers, so that no list has to count a hundred thousand runs.
+    """CREATE TABLE run_counts (
+        tenant TEXT NOT NULL,
+        workflow TEXT NOT NULL, -- Empty where a run has none.
+        status TEXT NOT NULL,
+        runs INTEGER NOT NULL,
+        PRIMARY KEY (tenant, workflow, status)
+    ) STRICT, WITHOUT ROWID""",
+    f"CREATE TRIGGER runs_come AFTER INSERT ON runs BEGIN {_COUNT_ONE.format('NEW')} END",
+    f"CREATE TRIGGER runs_go AFTER DELETE ON runs BEGIN {_COUNT_ONE_LESS.format('OLD')} END",
+    f"""CREATE TRIGGER runs_change AFTER UPDATE ON runs
+        WHEN (OLD.tenant, OLD.workflow, OLD.status) IS NOT (NEW.tenant, NEW.workflow, NEW.status)
+        BEGIN {_COUNT_ONE_LESS.format("OLD")} {_COUNT_ONE.format("NEW")} END""",
     "CREATE INDEX runs_created ON runs (created_at_us, run_id)",
     # All that a list filters, counts and sorts by, so that none of the folds beside it are read for that.
     """CREATE INDEX runs_listed ON runs (tenant, created_at_us, run_id, status, workflow, duration_us, cost_micros,
@@ -91,6 +110,22 @@ def active_runs(connection: sqlite3.Connection) -> list[Run]:
     return [decode_run(body) for (body,) in rows]
 
 
+_COLUMNS = (
+    "run_id, tenant, status, workflow, title, created_at_us, started_at_us, completed_at_us, duration_us, cost_micros,"
+    " labels, version, position, retry_of, body, shown"
+)
+# Not REPLACE, which takes the row out and puts it in again, unseen by the triggers.
+_PUT = (
+    f"INSERT INTO runs ({_COLUMNS}) VALUES ({', '.join('?' * (_COLUMNS.count(',') + 1))}) ON CONFLICT DO UPDATE SET "  # noqa: S608
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
+)
+_encode = msgspec.json.Encoder().encode
+
+
+def _drop(connection: sqlite3.Connection, run_id: str) -> None:
+    connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+
+
 class RunsFold:
     def __init__(self) -> None:
         # Imported by who folds: most commands read rows that another process has written.
@@ -120,7 +155,7 @@ class RunsFold:
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
-            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _PUT,
             [
                 (
                     run.run_id,
@@ -138,6 +173,7 @@ class RunsFold:
                     position,
                     run.retry_of,
                     encode_run(run),
+                    _encode(snapshot(run, position=position)),
                 )
                 for run, position in self._runs.changed()
             ],
@@ -156,10 +192,11 @@ def _reads(type_name: str) -> bool:
 
 VIEW = View(
     name="runs",
-    revision=7,
-    tables=("runs",),
+    revision=8,
+    tables=("runs", "run_counts"),
     ddl=_DDL,
     make_fold=RunsFold,
     reads=_reads,
     system=True,
+    drop=_drop,
 )

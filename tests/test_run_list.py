@@ -1,5 +1,6 @@
 """The list of runs: counted by status, cut by days, with progress in each row, and read from one index."""
 
+import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from eventstore.sqlite import SqliteLog
 from projections.run_list import RunFilter, list_runs
+from projections.runs import VIEW as RUNS
 from projections.views import Views
 from runfold.envelope import moment_us, time_text
 from runfold.errors import BadRequest
@@ -27,6 +29,7 @@ from runfold.events import (
 from runfold.evolve import evolve
 from runfold.progress import Progress, progress
 from runfold.state import new_run
+from tests.histories import write_histories
 from tests.test_views import append
 
 NEW_YEAR_US = moment_us("2026-01-01")
@@ -102,7 +105,7 @@ def test_a_list_is_filtered_counted_and_sorted_without_reading_the_folds(
     list_runs(views.connection, wanted)
     views.connection.set_trace_callback(None)
 
-    listing = [text for text in asked if "FROM runs" in text]
+    listing = [text for text in asked if "FROM runs INDEXED" in text]
     plans = [views.connection.execute(f"EXPLAIN QUERY PLAN {text}").fetchall() for text in listing]
 
     assert len(listing) == 2
@@ -131,3 +134,30 @@ def test_progress_counts_units_where_they_are_planned_and_else_the_steps_of_the_
         UnitApproved(unit="1"),
         UnitFailed(unit="2"),
     ) == Progress(piece="frame", done=1, failed=1, total=8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_counts_that_are_kept_are_those_of_the_rows_also_after_a_run_is_taken_out(
+    tmp_path: Path, seed: int
+) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await write_histories(log, random.Random(seed), appends=60)
+    await log.close()
+    views = Views.open(tmp_path, page_events=7)
+    views.refresh()
+
+    def counted() -> dict[tuple[str, ...], int]:
+        rows = views.connection.execute("SELECT tenant, workflow, status, runs FROM run_counts").fetchall()
+        return {tuple(row[:3]): row[3] for row in rows}
+
+    def found() -> dict[tuple[str, ...], int]:
+        query = "SELECT tenant, COALESCE(workflow, ''), status, count(*) FROM runs GROUP BY 1, 2, 3"
+        return {tuple(row[:3]): row[3] for row in views.connection.execute(query).fetchall()}
+
+    before = counted()
+    assert before == found()
+    (run_id,) = views.connection.execute("SELECT run_id FROM runs LIMIT 1").fetchone()
+    RUNS.drop_run(views.connection, run_id)
+
+    assert counted() == found() != before
+    views.close()

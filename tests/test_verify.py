@@ -423,11 +423,13 @@ def test_a_swapped_row_of_a_view_is_named(data: Path) -> None:
     connection.execute("UPDATE runs SET status = 'cancelled' WHERE run_id = ?", (run_id,))
     connection.close()
 
-    (fault,) = find(data)
+    fault, *of_counts = find(data)
 
     assert fault.kind == "view"
     assert fault.run_id == run_id
     assert "differs from its history in status" in fault.message
+    assert of_counts
+    assert all("`run_counts`" in other.message for other in of_counts)
 
 
 def test_a_guard_that_was_taken_away_is_told(data: Path) -> None:
