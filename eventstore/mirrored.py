@@ -51,3 +51,8 @@ def refuse_mirror(data: Path) -> None:
             f"`{data}` mirrors the replicated log {mirrored.address}, and only that log is written",
             hint="choose another folder with --data for a log of its own",
         )
+
+
+def end_mirror(data: Path) -> None:
+    """The folder's log is its own from now on: what was mirrored, and what is written here."""
+    (data / MIRROR_FILE).unlink(missing_ok=True)

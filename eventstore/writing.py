@@ -44,7 +44,7 @@ class Writer:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                with self._locked():
+                with self.locked():
                     self.connection = _open(data / LOG_FILE)
                     settle(data, self.connection)
             except BaseException:
@@ -57,8 +57,10 @@ class Writer:
             ) from error
 
     def append(self, requests: Sequence[Request]) -> list[Appended | RunfoldError]:
-        """Append for all callers; returns after the commit is durable. Raises sqlite3.Error, OSError."""
-        with self._locked():
+        """Append for all callers; returns after the commit is durable. Raises sqlite3.Error, OSError, BadRequest."""
+        with self.locked():
+            # The log may have moved to other machines since this process opened it.
+            refuse_mirror(self._data)
             outcomes, anchor = append_group(self.connection, requests, self._now_us())
             self._publish(anchor)
         return outcomes
@@ -71,7 +73,7 @@ class Writer:
         its failpoints.
         """
         self.connection.execute("PRAGMA secure_delete = ON")
-        with self._locked():
+        with self.locked():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
@@ -97,7 +99,7 @@ class Writer:
 
     def forget(self, texts: Sequence[bytes]) -> bool:
         """Whether the log's file holds none of these bytes, in no freed page and no journal either."""
-        with self._locked():
+        with self.locked():
             if self._checkpoint() and not _holds(self._data / LOG_FILE, texts):
                 return True
             # Pages that were split before may have left a copy; only a file written anew has none.
@@ -106,7 +108,7 @@ class Writer:
 
     def scrub(self) -> bool:
         """Whether what was taken is out of the journal too; a reader who stands still keeps it there for a while."""
-        with self._locked():
+        with self.locked():
             return self._checkpoint()
 
     def _checkpoint(self) -> bool:
@@ -116,7 +118,7 @@ class Writer:
     def close(self) -> None:
         """Seal what is not yet sealed, checkpoint, and let go of the file."""
         try:
-            with self._locked():
+            with self.locked():
                 with suppress(sqlite3.Error):
                     self.connection.execute("BEGIN IMMEDIATE")
                     position = self.connection.execute("SELECT position FROM head").fetchone()[0]
@@ -135,7 +137,7 @@ class Writer:
             os.close(self._lock)
 
     @contextmanager
-    def _locked(self) -> Generator[None]:
+    def locked(self) -> Generator[None]:
         # SQLite's own busy handler is not fair between processes; a blocking lock is, and it covers checkpoints too.
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 
 import msgspec
 from nats.aio.client import Client
@@ -52,7 +53,13 @@ class Copies(msgspec.Struct, frozen=True):
     followers: tuple[Follower, ...]
 
 
-async def connect(address: Address, *, replicas: int = REPLICAS, patience_seconds: float = CONNECT_SECONDS) -> Cluster:
+async def connect(
+    address: Address,
+    *,
+    replicas: int = REPLICAS,
+    patience_seconds: float = CONNECT_SECONDS,
+    new_log_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+) -> Cluster:
     """Connect and make the stream where it is absent. Raises Unavailable, BadRequest."""
     client = Client()
     try:
@@ -66,7 +73,9 @@ async def connect(address: Address, *, replicas: int = REPLICAS, patience_second
             )
             _check_version(client)
             jetstream = JetStreamContext(client, timeout=REQUEST_SECONDS)
-            return Cluster(client, jetstream, address.name, await _log_id(jetstream, address.name, replicas))
+            return Cluster(
+                client, jetstream, address.name, await _log_id(jetstream, address.name, replicas, new_log_id)
+            )
     except (TimeoutError, OSError, NoServersError, NatsError) as error:
         await client.close()
         servers = ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in address.servers)
@@ -112,7 +121,7 @@ def _check_version(client: Client) -> None:
         )
 
 
-async def _log_id(jetstream: JetStreamContext, name: str, replicas: int) -> str:
+async def _log_id(jetstream: JetStreamContext, name: str, replicas: int, new_log_id: Callable[[], str]) -> str:
     """The id of the log; whoever makes the stream gives it one."""
     config = StreamConfig(
         name=name,
@@ -122,7 +131,7 @@ async def _log_id(jetstream: JetStreamContext, name: str, replicas: int) -> str:
         num_replicas=replicas,
         discard=DiscardPolicy.NEW,
         allow_atomic=True,
-        metadata={LOG_ID: str(uuid.uuid4())},
+        metadata={LOG_ID: new_log_id()},
     )
     ends = time.monotonic() + CONNECT_SECONDS
     while True:

@@ -12,7 +12,8 @@ FORMAT = 1
 class Message(msgspec.Struct, frozen=True, array_like=True):
     """An event without its position, which is the message's own sequence; `rest`: events of its append still to come.
 
-    Ids are 16 bytes, times UTC microseconds, `hash` the run's chain up to here.
+    Ids are 16 bytes, times UTC microseconds, `hash` the run's chain up to here. `digest` is there where the event was
+    redacted before its log was copied: then `salt` is gone, and `data` is what was left.
     """
 
     format: int
@@ -31,8 +32,9 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     sent: bytes | None
     correlation: str
     hash: bytes
-    data: bytes
-    salt: bytes
+    data: bytes | None
+    salt: bytes | None
+    digest: bytes | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

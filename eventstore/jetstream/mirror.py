@@ -6,6 +6,7 @@ log. Several processes of a machine may fill one mirror, for each takes only wha
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -14,6 +15,8 @@ from eventstore.chain import data_digest, link
 from eventstore.contract import Appended
 from eventstore.jetstream.messages import FORMAT, Message
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
+from eventstore.reading import COLUMNS
+from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.errors import BadRequest, Conflict, LogFailed, RunfoldError
 
@@ -43,7 +46,7 @@ class Mirror(Writer):
         try:
             # What a power cut takes from a copy comes again from the stream.
             self.connection.execute("PRAGMA synchronous = NORMAL")
-            with self._locked():
+            with self.locked():
                 self._adopt(data, mirrored)
         except BaseException:
             self.abandon()
@@ -89,7 +92,7 @@ class Mirror(Writer):
 
     def take(self, arrived: Sequence[Arrived]) -> int:
         """Add what the stream holds after the mirror's head; the new head. Raises LogFailed where a chain is broken."""
-        with self._locked():
+        with self.locked():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 position, recorded_at_us = self.connection.execute(
@@ -100,6 +103,9 @@ class Mirror(Writer):
                 self._look_up_heads(group, fresh)
                 for each in fresh:
                     _add(group, each)
+                redacted = [each for each in fresh if each.message.digest is not None]
+                if redacted:
+                    _put_redacted(self.connection, group, redacted)
                 anchor = store(self.connection, group, since=position) if fresh else None
                 self.connection.execute("COMMIT")
             except BaseException:
@@ -111,12 +117,12 @@ class Mirror(Writer):
 
     def pass_over(self, position: int) -> None:
         """Nothing is left in the stream up to this position."""
-        with self._locked():
+        with self.locked():
             self.connection.execute("UPDATE head SET position = max(position, ?) WHERE one = 1", (position,))
 
     def trim(self, first: int) -> None:
         """The stream now starts at `first`."""
-        with self._locked():
+        with self.locked():
             self.connection.execute(
                 "UPDATE head SET trimmed_to = max(trimmed_to, ?1), position = max(position, ?1) WHERE one = 1",
                 (first - 1,),
@@ -164,7 +170,7 @@ def _add(group: Group, arrived: Arrived) -> None:
         command=message.command,
         sent=message.sent,
         correlation=message.correlation,
-        digest=data_digest(message.salt, message.data),
+        digest=_digest(message),
     )
     if message.version != head.version + 1 or message.hash != expected:
         raise LogFailed(
@@ -182,3 +188,19 @@ def _add(group: Group, arrived: Arrived) -> None:
     )
     group.position = position
     group.heads[message.run_id] = Head(position, message.version, message.hash)
+
+
+def _digest(message: Message) -> bytes:
+    if message.digest is not None:
+        return message.digest
+    return data_digest(message.salt or b"", message.data or b"")
+
+
+def _put_redacted(connection: sqlite3.Connection, group: Group, arrived: Sequence[Arrived]) -> None:
+    """The rows of events that were redacted before their log was copied; they have a digest in place of a salt."""
+    rows = {each.position: each.message.digest for each in arrived}
+    columns = f"{COLUMNS}, digest"
+    query = f"INSERT INTO events ({columns}) VALUES ({', '.join('?' * (COLUMNS.count(',') + 2))})"  # noqa: S608
+    for row in [row for row in group.rows if row[0] in rows]:
+        connection.execute(query, (*row, rows[cast("int", row[0])]))
+        group.rows.remove(row)
