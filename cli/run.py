@@ -199,7 +199,7 @@ def _open_by_hand(settings: Settings, order: RunQueued, estimated: CostEstimated
     click.echo(run_id)
     talk("its steps have no command: it is driven by hand, or by a program")
     first = next(step.id for step in order.steps if not step.needs)
-    next_command(f"runfold step start {run_id} {first}")
+    next_command(f"runfold approve {run_id}" if order.approval else f"runfold step start {run_id} {first}")
 
 
 async def _queue(settings: Settings, order: RunQueued, estimated: CostEstimated | None) -> str:

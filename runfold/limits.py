@@ -169,6 +169,14 @@ def resume_command(run: Run) -> str:
     return f"runfold resume {run.run_id}{more}"
 
 
+def how_to_go_on(run: Run) -> str:
+    """What to type before anything can start in a run that rests or waits."""
+    kind, _, name = (run.waiting_on or "").partition(":")
+    if kind == "approval":
+        return f"`runfold approve {run.run_id} {name}` or `runfold deny` first"
+    return f"`{resume_command(run)}` first"
+
+
 def _in_the_way(run: Run, limits: Mapping[str, Json]) -> Measured | None:
     """The first limit that would stop the run at once, with these in place of its own."""
     ahead = replace(run, limits=with_new(run.limits, limits), fails_in_row=0, repeats=Repeats(), active_since_us=None,

@@ -27,6 +27,7 @@ from runfold.events import (
     event_type,
 )
 from runfold.evolve import CONTEXT_KEYS_MAX, evolve
+from runfold.limits import how_to_go_on
 from runfold.state import Run
 from runfold.step_states import StepEvent
 from runfold.steps import check_step, check_step_event, follow
@@ -98,7 +99,7 @@ def _check_start(run: Run, event: Event | Unknown) -> None:
     if starts and run.status in ("queued", "paused", "stopped"):
         raise NotAllowed(
             f"run `{run.run_id}` is {run.status}: `{event_type(event)}` has to wait",
-            hint=f"`runfold resume {run.run_id}` first",
+            hint=how_to_go_on(run),
             run_id=run.run_id,
         )
 

@@ -23,6 +23,7 @@ from runfold.events import (
     StepStarted,
 )
 from runfold.graph import downstream, find_step, upstream
+from runfold.limits import how_to_go_on
 from runfold.state import Run
 from runfold.step_states import PENDING, STEPS_KNOWN_MAX, StepEvent, StepState
 
@@ -193,7 +194,7 @@ def _check_start(run: Run, step: str, state: StepState) -> None:
 def _check_may_start(run: Run, step: str) -> None:
     waited_for = run.status == "paused" and run.waiting_on == f"step:{step}"
     if run.status != "running" and not waited_for:
-        starts = "start it first" if run.status == "queued" else f"`runfold resume {run.run_id}` first"
+        starts = "start it first" if run.status == "queued" else how_to_go_on(run)
         raise NotAllowed(
             f"run `{run.run_id}` is {run.status}: step `{step}` cannot start", hint=starts, run_id=run.run_id
         )

@@ -121,8 +121,9 @@ def test_a_start_that_is_denied_or_not_answered_stops_the_run_for_good() -> None
 def test_a_run_driven_by_hand_that_asks_starts_no_step_before_the_answer() -> None:
     run = after(c.OpenReported(queued=asking(steps=(e.StepSpec(id="a"),))))
 
-    with pytest.raises(NotAllowed, match="paused"):
+    with pytest.raises(NotAllowed, match="paused") as refused:
         when(run, c.StartStep(step="a"))
+    assert "`runfold approve r_x a1`" in refused.value.hint
     granted = after(c.Grant(approval_id="a1"), run=run)
     assert names(granted, c.StartStep(step="a")) == ["step_started"]
 

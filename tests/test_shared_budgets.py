@@ -20,8 +20,9 @@ from runfold.errors import InvalidSetting
 from runfold.state import Run
 from runner.reactor import Reactor
 from tests.given import after, here, names, when
+from tests.leaving import served
 from tests.served import serving
-from tests.working import working
+from tests.working import Working, working
 
 DAY_US = 86_400 * 1_000_000
 SPENDS = '{"runfold": {"type": "token_usage", "model": "m", "input_tokens": 100, "cost_micros": 600000}}'
@@ -217,10 +218,10 @@ async def test_a_step_over_http_is_told_that_the_budget_is_used_up_and_the_same_
         asked.append(run.run_id)
         return (c.Budget(limit="cost", scope="day", threshold=10, actual=10 + len(asked)),)
 
-    async with serving(tmp_path, left=left) as served:
-        run_id = await served.open_run(steps=[{"id": "a"}])
+    async with serving(tmp_path, left=left) as server:
+        run_id = await server.open_run(steps=[{"id": "a"}])
         path, key = f"/api/runs/{run_id}/steps/a", {"Idempotency-Key": "k"}
-        answers = [await served.ask("POST", path, json={"action": "start"}, headers=key) for _ in range(2)]
+        answers = [await server.ask("POST", path, json={"action": "start"}, headers=key) for _ in range(2)]
         first, second = [await it.json() for it in answers]
 
     assert (first["status"], first["reason_code"], first["changed"]) == ("stopped", "COST_LIMIT_EXCEEDED", [])
@@ -258,3 +259,27 @@ async def test_a_driver_ends_its_own_run_when_others_have_spent_the_day(tmp_path
     assert (run.status, run.stop_condition, run.cost_micros) == ("stopped", "day cost", None)
     # Half a second until the next look; the rest is for a machine that has much else to do.
     assert exceeded.recorded_at_us - usages[-1].recorded_at_us < 20_000_000
+
+
+@pytest.mark.slow
+async def test_a_killed_server_leaves_nothing_behind_that_the_next_one_has_to_remember(tmp_path: Path) -> None:
+    (tmp_path / "runfold.toml").write_text(TOML)
+
+    async def opened_run(nobody: Working, **queued: Any) -> str:
+        run_id = run_id_of(uuid.uuid4())
+        await nobody.execute(run_id, c.OpenReported(queued=e.RunQueued(driver="reported", **queued)))
+        return run_id
+
+    async with working(tmp_path, TOML, workers=0) as nobody:
+        with served(tmp_path) as server:
+            quiet, silent = await opened_run(nobody), await opened_run(nobody, limits={"time": "1s"})
+            server.kill()
+            server.wait(30)
+        usage = e.TokenUsage(input_tokens=10, cost_micros=1_200_000)
+        await nobody.execute(loud := await opened_run(nobody), c.Observe(events=(usage,)))
+        with served(tmp_path):
+            runs = [await nobody.wait_rest(run_id) for run_id in (quiet, silent, loud)]
+
+    assert [run.status for run in runs] == ["stopped"] * 3
+    assert [runs[0].stop_condition, runs[2].stop_condition] == ["day cost", "day cost"]
+    assert runs[1].stop_condition in ("time", "day cost")
