@@ -54,6 +54,7 @@ def redact(
     for sha256 in done.still_named:
         talk(f"note: blob {sha256} is named by another run too, and stays until it is redacted there")
     if not done.is_gone:
-        talk("note: somebody reads the log, so its file still holds the old pages; stop the reader, then redact again")
+        talk("note: the log's file still holds the text: another run says it too, or somebody reads an old page of it")
+        talk("next: redact it there, or stop the reader, then redact again")
         context.exit(1)
     next_command("runfold verify")

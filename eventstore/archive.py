@@ -115,6 +115,8 @@ def write_archive(data: Path, path: Path, run_ids: Sequence[str], *, now_us: int
         for run_id in run_ids:
             runs.append(_write_events(connection, run_id, events, digest, blobs))
         log_id = connection.execute("SELECT log_id FROM head").fetchone()[0]
+        # What follows may take as long as the disk wants, and the log's journal must not wait for it.
+        connection.execute("COMMIT")
         members = _members(data, run_ids, blobs)
         manifest = Manifest(
             format=FORMAT,

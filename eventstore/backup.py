@@ -14,13 +14,15 @@ from eventstore.faults import Fault
 from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import Proof, anchors_beside
-from eventstore.writing import ANCHORS_FILE
-from runfold.errors import BadRequest, NotFound, Refused
+from eventstore.writing import ANCHORS_FILE, SCHEMA
+from runfold.errors import BadRequest, Contended, NotFound, Refused
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 FOLDERS = ("blobs", "runs")  # The views are made anew, and the token is a secret of its machine.
 READ_BYTES = 1024 * 1024
+BATCH_EVENTS = 5_000  # Copied in some tens of milliseconds, in which the journal cannot be emptied.
+TRIES = 5
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,16 +49,17 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
             raise BadRequest(f"`{folder}` holds a backup already", hint="name a new folder for each backup")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / LOG_FILE
-        with closing(sqlite3.connect(path)) as copy:
-
-            def progress(_status: int, remaining: int, total: int) -> None:
-                if on_progress is not None:
-                    on_progress(total - remaining, total)
-
-            # In one go: a copy in steps would begin anew after each append.
-            source.backup(copy, pages=-1, progress=progress)
-            copy.execute("PRAGMA journal_mode = DELETE")
-            manifest = _read_manifest(copy)
+        for _ in range(TRIES):
+            _remove(path)
+            manifest = _copy_log(source, data / LOG_FILE, path, on_progress)
+            if manifest is not None:
+                break
+        else:
+            _remove(path)
+            raise Contended(
+                "the log was redacted or trimmed again and again while it was copied",
+                hint="back it up when that is done",
+            )
         _sync(path)
     # Anchors of events that came after the copy say nothing of it.
     anchors = [anchor for anchor in anchors_beside(data)[0] if anchor.position <= manifest.head]
@@ -73,6 +76,60 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
     temporary.replace(folder / MANIFEST_FILE)
     _sync(folder)
     return manifest
+
+
+def _copy_log(
+    source: sqlite3.Connection, original: Path, path: Path, on_progress: Callable[[int, int], None] | None
+) -> Manifest | None:
+    """The log as it was at its head, a batch of events at a time; None where earlier events were changed meanwhile.
+
+    Each batch is a read of its own: a copy in one would hold the log's journal for as long as the copy's disk takes,
+    and SQLite's own copy in steps would begin anew after each append.
+    """
+    log_id, head, trimmed_to = source.execute("SELECT log_id, position, trimmed_to FROM head").fetchone()
+    with closing(sqlite3.connect(path.absolute().as_uri(), uri=True, isolation_level=None)) as copy:
+        copy.execute("PRAGMA synchronous = OFF")
+        copy.execute("PRAGMA journal_mode = OFF")
+        copy.executescript(SCHEMA.read_text(encoding="utf-8"))
+        copy.execute("ATTACH DATABASE ? AS live", (f"{original.absolute().as_uri()}?mode=ro",))
+        after = 0
+        while after < head:
+            # How far a batch goes is asked first, as trimmed positions are skipped.
+            row = copy.execute(
+                "SELECT max(position) FROM (SELECT position FROM live.events WHERE position > ? AND position <= ?"
+                " ORDER BY position LIMIT ?)",
+                (after, head, BATCH_EVENTS),
+            ).fetchone()
+            upto = head if row[0] is None else row[0]
+            copy.execute(
+                "INSERT INTO main.events SELECT * FROM live.events WHERE position > ? AND position <= ?", (after, upto)
+            )
+            after = upto
+            if on_progress is not None:
+                on_progress(after, head)
+        copy.execute("INSERT INTO main.anchors SELECT * FROM live.anchors WHERE position <= ?", (head,))
+        copy.execute(
+            "INSERT INTO main.heads SELECT run_id, position, max(version), hash FROM main.events GROUP BY run_id"
+        )
+        # Of a run that is trimmed only its head is left.
+        copy.execute(
+            "INSERT OR IGNORE INTO main.heads SELECT * FROM live.heads WHERE position <= ?", (min(trimmed_to, head),)
+        )
+        rewritten = copy.execute(
+            "SELECT EXISTS (SELECT 1 FROM live.events"
+            " WHERE position > ? AND type IN ('event_redacted', 'run_archived'))"
+            " OR (SELECT trimmed_to FROM live.head) <> ?",
+            (head, trimmed_to),
+        ).fetchone()[0]
+        recorded_at_us = copy.execute("SELECT max(recorded_at_us) FROM main.events").fetchone()[0] or 0
+        copy.execute("INSERT INTO main.head VALUES (1, ?, ?, ?, ?)", (log_id, head, recorded_at_us, trimmed_to))
+        copy.execute("DETACH DATABASE live")
+        return None if rewritten else _read_manifest(copy)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def check_backup(folder: Path) -> tuple[Manifest, list[Fault]]:

@@ -36,11 +36,13 @@ FOLDER = "archives"
 REST_BYTES = 4 * 1024  # What a `run_archived` says beside its summary.
 KEPT_FILES = frozenset({"state.json"})
 DAY_US = 86_400_000_000
+EVER_US = 2**62
 _OLD_FINAL = (
     "SELECT h.run_id, h.version, last.recorded_at_us FROM heads h JOIN events last ON last.position = h.position"
     " WHERE last.recorded_at_us < ? AND h.run_id <> ? AND EXISTS (SELECT 1 FROM events e WHERE e.run_id = h.run_id"
-    " AND e.type IN ('run_completed', 'run_failed', 'run_cancelled')) ORDER BY h.position"
+    " AND e.type IN ('run_completed', 'run_failed', 'run_cancelled')) ORDER BY h.position LIMIT ?"
 )
+RUNS_MAX = 100_000  # Cleaned at once, into one archive; the next clean takes the next.
 _KEPT_TYPES = sorted(name for name, kind in EVENT_CLASSES.items() if kind not in ("activity", "output"))
 
 
@@ -76,7 +78,7 @@ class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
 def candidates(data: Path, *, before_us: int, whole: bool) -> list[Candidate]:
     """Final runs whose last event the log took before a time, the oldest first."""
     with closing(open_reader(data)) as connection:
-        rows = connection.execute(_OLD_FINAL, (before_us, SYSTEM_STREAM)).fetchall()
+        rows = connection.execute(_OLD_FINAL, (before_us, SYSTEM_STREAM, RUNS_MAX)).fetchall()
         found = [_candidate(connection, data, *row, whole=whole) for row in rows]
     return [candidate for candidate in found if whole or candidate.size_bytes]
 
@@ -120,6 +122,13 @@ def clean(
         size_bytes=sum(candidate.size_bytes for candidate in done),
         is_gone=is_gone,
     )
+
+
+def trim(data: Path, run_ids: Sequence[str], *, actor: str) -> tuple[str, ...]:
+    """Archive and take these runs as a whole, where they are final; the answer names those that went."""
+    wanted = set(run_ids)
+    chosen = [found for found in candidates(data, before_us=EVER_US, whole=True) if found.run_id in wanted]
+    return clean(data, chosen, whole=True, actor=actor).runs if chosen else ()
 
 
 def _candidate(

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from eventstore.framing import Framed, Framing, framed
 from runfold.envelope import NewEvent, Recorded
+from runfold.errors import NotAllowed
 
 APPEND_EVENTS_MAX = 500
 APPEND_BYTES_MAX = 512 * 1024
@@ -110,4 +112,34 @@ class EventLog(Protocol):
         """The stream's events with one of these ids, or made by one of these commands, in order."""
         ...
 
+    async def redact(
+        self, stream: str, *, texts: Sequence[str] = (), positions: Sequence[int] = (), reason: str = "", actor: str
+    ) -> bool:
+        """Take texts, or whole events, out of a stream for good; its positions, ids and hashes stay.
+
+        `event_redacted` at its end says so, and events sent again are known all the same. The answer is whether no byte
+        of the log holds the text any more: another stream may say it too, or a reader hold an old page.
+        Raises NotFound, NotAllowed, BadRequest; nothing was changed then.
+        """
+        raise not_rewritten()
+
+    async def archive(self, streams: Sequence[str], path: Path) -> None:
+        """Write the streams to one file that proves itself. Raises NotFound, NotAllowed, BadRequest, OSError."""
+        raise not_rewritten()
+
+    async def trim(self, streams: Sequence[str], *, actor: str) -> tuple[str, ...]:
+        """Archive whole final streams, then take them; `run_archived` on the system stream says what they came to.
+
+        The answer names those that went: one that is not final, or is gone, stays as it is. What is gone is Trimmed for
+        whoever reads it, and its name is never given again. Raises Refused where what was to go does not prove itself.
+        """
+        raise not_rewritten()
+
     async def close(self) -> None: ...
+
+
+def not_rewritten() -> NotAllowed:
+    return NotAllowed(
+        "this log is shared by several machines and is not rewritten",
+        hint="let its own retention take what is old, or export the runs and keep them elsewhere",
+    )

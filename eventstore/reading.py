@@ -86,6 +86,12 @@ def check_file(connection: sqlite3.Connection, path: Path) -> bool:
         raise BadRequest(
             f"`{path}` is of a newer runfold (format {user_version}, known {USER_VERSION})", hint="upgrade runfold"
         )
+    if user_version < USER_VERSION:
+        # There is no older format yet. Whoever raises USER_VERSION brings the old one forward here, or says how.
+        raise BadRequest(
+            f"`{path}` is of an older runfold (format {user_version}, known {USER_VERSION})",
+            hint="export its runs with the runfold that wrote it, and `runfold import` them into another data folder",
+        )
     return True
 
 

@@ -13,7 +13,7 @@ import aiosqlite
 from eventstore import reading
 from eventstore.appending import Request, prepare
 from eventstore.checking import Checks, checks_of, open_checked
-from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, EventLog, Page
+from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, EventLog, Page, not_rewritten
 from eventstore.framing import Framed, Framing
 from eventstore.splicing import read_framed
 from eventstore.sqlite3_module import sqlite3
@@ -38,6 +38,9 @@ _Waiting: TypeAlias = tuple[Request, asyncio.Future[_Outcome]]
 class SqliteLog(EventLog):
     """One writer task with its own connection and thread; readers on read-only connections, in pages."""
 
+    _folder: Path | None = None
+    """Where the log can be rewritten; None where others hold it too."""
+
     def __init__(
         self,
         writer: Writer,
@@ -58,6 +61,8 @@ class SqliteLog(EventLog):
         self._poll_task: asyncio.Task[None] | None = None
         self._closing = False
         self._failure = ""
+        self._is_full = False
+        self._now_us: Callable[[], int] = lambda: time.time_ns() // 1000
         self._write_task = asyncio.create_task(self._write(), name="log writer")
 
     @classmethod
@@ -76,7 +81,9 @@ class SqliteLog(EventLog):
             await hop(writes, made[0].abandon)
             await writes.close()
             raise
-        return cls(made[0], writes, reads, checks_of(data))
+        log = cls(made[0], writes, reads, checks_of(data))
+        log._folder, log._now_us = data, now_us
+        return log
 
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
         request = prepare(stream, events, expected)
@@ -183,6 +190,35 @@ class SqliteLog(EventLog):
                 self._looks.pop(next(iter(self._looks)))
         return await asyncio.shield(coming)
 
+    async def redact(
+        self, stream: str, *, texts: Sequence[str] = (), positions: Sequence[int] = (), reason: str = "", actor: str
+    ) -> bool:
+        if self._folder is None:
+            raise not_rewritten()
+        from eventstore.redacting import redact
+
+        done = await asyncio.to_thread(
+            redact, self._folder, stream, texts=texts, positions=positions, reason=reason, actor=actor
+        )
+        self._wake()
+        return done.is_gone
+
+    async def archive(self, streams: Sequence[str], path: Path) -> None:
+        if self._folder is None:
+            raise not_rewritten()
+        from eventstore.archive import write_archive
+
+        await asyncio.to_thread(write_archive, self._folder, path, streams, now_us=time.time_ns() // 1000)
+
+    async def trim(self, streams: Sequence[str], *, actor: str) -> tuple[str, ...]:
+        if self._folder is None:
+            raise not_rewritten()
+        from eventstore.cleaning import trim
+
+        gone = await asyncio.to_thread(trim, self._folder, streams, actor=actor)
+        self._wake()
+        return gone
+
     async def close(self) -> None:
         """Finish what was taken, then let go of the files. Appends after it are Unavailable."""
         if self._closing:
@@ -240,6 +276,8 @@ class SqliteLog(EventLog):
         return group
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[_Outcome]:
+        if self._is_full:
+            await self._reopen()
         if not self._failure:
             try:
                 return await hop(self._writes, lambda: self._writer.append(requests))
@@ -248,8 +286,30 @@ class SqliteLog(EventLog):
             except Exception as error:
                 # Whether it is on the disk is unknown now, so no further promise is made on this connection.
                 self._failure = f"{type(error).__name__}: {error}"
+                self._is_full = (
+                    self._folder is not None and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+                )
         hint = "free or repair the disk, then start runfold again; send again what was not acknowledged"
+        if self._is_full:
+            hint = "free some of the disk: the log goes on by itself; send again what was not acknowledged"
         return [LogFailed(f"the log stopped writing: {self._failure}", hint=hint) for _ in requests]
+
+    async def _reopen(self) -> None:
+        """On a new connection, which reads again what is on the disk: the old one makes no promise any more.
+
+        Only after a disk that was full, which says so before anything is lost; not after one that failed to sync.
+        """
+
+        def reopen() -> Writer:
+            assert self._folder is not None  # noqa: S101
+            self._writer.abandon()
+            return Writer(self._folder, self._now_us)
+
+        try:
+            self._writer = await hop(self._writes, reopen)
+        except (Unavailable, sqlite3.Error, OSError):
+            return  # It is as full as it was.
+        self._failure, self._is_full = "", False
 
     def _wake(self) -> None:
         self._looks.clear()

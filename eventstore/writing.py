@@ -134,7 +134,10 @@ class Writer:
         try:
             self.connection.close()
         finally:
-            os.close(self._lock)
+            # Asked twice, it must not close what somebody else has opened under that number since.
+            lock, self._lock = self._lock, -1
+            if lock >= 0:
+                os.close(lock)
 
     @contextmanager
     def locked(self) -> Generator[None]:

@@ -10,6 +10,7 @@ from projections.view import Decoded, RunCache, View, encode_run
 from runfold.envelope import SYSTEM_STREAM, Fact, time_text
 from runfold.events import EVENT_CLASSES, RunArchived
 
+TRANSITIONS_MAX = 10_000  # More than anybody reads; the events have them all.
 _DDL = (
     """CREATE TABLE history (
         position INTEGER PRIMARY KEY,
@@ -47,8 +48,8 @@ def run_history(connection: sqlite3.Connection, run_id: str, *, tenant: str | No
     """The run's transitions, the oldest first; empty where the run is unknown or of another tenant."""
     rows = connection.execute(
         """SELECT from_status, to_status, reason_code, actor, at_us, lead(at_us) OVER (ORDER BY position), position
-        FROM history WHERE run_id = ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY position""",
-        (run_id, tenant),
+        FROM history WHERE run_id = ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY position LIMIT ?3""",
+        (run_id, tenant, TRANSITIONS_MAX),
     ).fetchall()
     return [
         Transition(

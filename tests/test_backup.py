@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from eventstore.backup import MANIFEST_FILE, backup, check_backup, restore
+from eventstore.cleaning import candidates, clean
 from eventstore.ledger import Ledger
 from eventstore.reading import open_reader, read_page
+from eventstore.redacting import redact
 from eventstore.sqlite import SqliteLog
 from eventstore.verifying import Proof
 from runfold.commands import Observe
@@ -84,6 +86,41 @@ async def test_a_backup_under_load_holds_every_event_acknowledged_before_it(data
 def read_first_run(data: Path) -> str:
     with closing(open_reader(data)) as log:
         return read_page(log, limit=1).events[0].run_id
+
+
+async def test_what_is_redacted_while_it_is_copied_is_not_in_the_copy(tmp_path: Path) -> None:
+    from tests.test_redacting import SECRET, files_with, record
+
+    await record(tmp_path / "data")
+    said: list[int] = []
+
+    def progress(done: int, _total: int) -> None:
+        if not said:
+            redact(tmp_path / "data", "r_a", texts=[SECRET], actor="user:a")
+        said.append(done)
+
+    manifest = backup(tmp_path / "data", tmp_path / "copy", on_progress=progress)
+
+    assert manifest.head == len(events(tmp_path / "data"))
+    assert check_backup(tmp_path / "copy")[1] == []
+    assert files_with(tmp_path / "copy", SECRET) == []
+
+
+async def test_a_trimmed_run_is_in_the_copy_as_its_summary(data: Path, tmp_path: Path) -> None:
+    clean(data, candidates(data, before_us=2**62, whole=True), whole=True, actor="user:a")
+
+    backup(data, tmp_path / "copy")
+    restore(tmp_path / "copy", tmp_path / "again")
+
+    with closing(open_reader(tmp_path / "again")) as log:
+        assert list(Proof(log).faults()) == []
+        assert log.execute("SELECT * FROM heads ORDER BY run_id").fetchall() == heads(data)
+        assert log.execute("SELECT * FROM head").fetchall() != []
+
+
+def heads(data: Path) -> list[object]:
+    with closing(open_reader(data)) as log:
+        return log.execute("SELECT * FROM heads ORDER BY run_id").fetchall()
 
 
 def test_a_restore_never_goes_over_a_log(data: Path, tmp_path: Path) -> None:

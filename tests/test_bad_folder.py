@@ -1,18 +1,26 @@
 """A data folder on a disk that is read-only or full, or with a broken pointer: told plainly, and left as it was."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from eventstore.reading import open_reader
+from eventstore.sqlite import SqliteLog
+from eventstore.verifying import Proof
+from runfold.errors import LogFailed
+from tests.contract.events import new_event
 from tests.terminal import read, record, runfold
 
 pytestmark = pytest.mark.slow
 
 SIZE_BYTES = 2 * 1024 * 1024
+LARGE = b'{"text":"' + b"x" * 50_000 + b'"}'
 
 
 @pytest.fixture
@@ -85,6 +93,50 @@ def test_a_full_disk_refuses_to_record_and_loses_nothing_and_goes_on_when_there_
     assert after.returncode == 0, after.stderr
     assert read(data, "ps")["total"] >= 2
     assert runfold(data, "verify").returncode == 0
+
+
+async def test_a_log_goes_on_by_itself_when_a_full_disk_has_room_again(disk: Callable[..., Path]) -> None:
+    data = disk() / "data"
+    log = await SqliteLog.open(data)
+    stored = [(await log.append("r_a", [new_event()], expected=0)).events[0]]
+    filler = data.parent / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+    failed = None
+    while failed is None:
+        try:
+            stored += (await log.append("r_a", [new_event(LARGE)], expected=stored[-1].position)).events
+        except LogFailed as error:
+            failed = error
+    with pytest.raises(LogFailed, match="stopped writing"):
+        await log.append("r_b", [new_event(LARGE)], expected=0)
+    assert await log.last("r_a") == stored[-1]
+    filler.unlink()
+    again = await log.append("r_b", [new_event(LARGE)], expected=0)
+    more = await log.append("r_a", [new_event()], expected=stored[-1].position)
+    kept = [event async for page in log.read() for event in page.events]
+    await log.close()
+
+    assert "goes on by itself" in str(failed.hint)
+    assert kept == [*stored, *again.events, *more.events]
+    with closing(open_reader(data)) as reader:
+        assert list(Proof(reader).faults()) == []
+
+
+def test_a_log_of_an_older_format_is_refused_with_what_to_do_and_left_as_it_is(tmp_path: Path) -> None:
+    record(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
+        connection.execute("PRAGMA user_version = 0")
+    before = contents(tmp_path)
+
+    for command in (["ps"], ["run", "--", "true"], ["verify"]):
+        done = runfold(tmp_path, *command)
+        assert done.returncode == 1
+        assert "is of an older runfold (format 0, known 1)" in done.stderr
+        assert "`runfold import` them into another data folder" in done.stderr
+    assert contents(tmp_path)["log.db"] == before["log.db"]
 
 
 @pytest.mark.parametrize("command", [["ps"], ["status", "@last"], ["rebuild"], ["verify"], ["doctor"]])

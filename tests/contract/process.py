@@ -74,6 +74,19 @@ class RemoteLog(EventLog):
         async for page in self._pages("tail", after=after, stream=stream):
             yield page
 
+    async def redact(
+        self, stream: str, *, texts: Sequence[str] = (), positions: Sequence[int] = (), reason: str = "", actor: str
+    ) -> bool:
+        answer: bool = await self._call("redact", stream, texts=texts, positions=positions, reason=reason, actor=actor)
+        return answer
+
+    async def archive(self, streams: Sequence[str], path: Path) -> None:
+        await self._call("archive", streams, path)
+
+    async def trim(self, streams: Sequence[str], *, actor: str) -> tuple[str, ...]:
+        answer: tuple[str, ...] = await self._call("trim", streams, actor=actor)
+        return answer
+
     async def close(self) -> None:
         if self._writer.can_write_eof() and not self._writer.is_closing():
             self._writer.write_eof()

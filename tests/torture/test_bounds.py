@@ -1,13 +1,16 @@
 """The journal stays small, whoever reads: 200 readers that stall, and other processes that stop in the middle."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
 
+from eventstore.backup import backup, check_backup
 from eventstore.sqlite import SqliteLog
 from eventstore.writing import JOURNAL_BYTES_MAX
 from runfold.envelope import NewEvent
@@ -79,6 +82,36 @@ async def test_the_journal_stays_small_with_200_stalled_readers_and_processes_th
 
     print(f"{written / 1e6:.0f} MB written, journal at most {largest / 1e6:.1f} MB")
     assert largest <= JOURNAL_BYTES_MAX
+
+
+@pytest.mark.timeout(600)
+async def test_the_journal_stays_small_beside_a_backup_that_pauses(tmp_path: Path) -> None:
+    data, journal = tmp_path / "data", tmp_path / "data" / "log.db-wal"
+    log = await SqliteLog.open(data)
+    last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=0)).last
+    pausing, going_on = threading.Event(), threading.Event()
+
+    def pause(_done: int, _total: int) -> None:
+        pausing.set()
+        going_on.wait()
+
+    largest = written = 0
+    copying = asyncio.create_task(asyncio.to_thread(backup, data, tmp_path / "copy", on_progress=pause))
+    try:
+        await asyncio.to_thread(pausing.wait)
+        while written < WRITTEN_BYTES:
+            last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=last)).last
+            written += EVENTS * EVENT_BYTES
+            largest = max(largest, os.path.getsize(journal))
+    finally:
+        going_on.set()
+        manifest = await copying
+        await log.close()
+
+    print(f"{written / 1e6:.0f} MB written, journal at most {largest / 1e6:.1f} MB")
+    assert largest <= JOURNAL_BYTES_MAX
+    assert manifest.head == EVENTS
+    assert check_backup(tmp_path / "copy")[1] == []
 
 
 @pytest.mark.timeout(600)

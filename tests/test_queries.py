@@ -1,0 +1,104 @@
+"""No query without a limit: each asks for one row, for a sum, for a page, or is listed here with what bounds it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("eventstore", "projections", "runner", "api", "cli")
+_SELECT = re.compile(r"\bSELECT\b.*\bFROM\b", re.S)
+_BOUNDED = re.compile(r"\bLIMIT\b|^\s*SELECT\s+(COALESCE\()?(count|sum|min|max|total)\(|\bSELECT 1 FROM sqlite_", re.I)
+BOUNDED_OTHERWISE = {
+    "INSERT INTO main.events SELECT * FROM live.events": "one batch of a backup, inside the database",
+    "INSERT INTO main.anchors SELECT * FROM live.anchors": "a backup, inside the database",
+    "INTO main.heads SELECT": "a backup, inside the database",
+    "hash FROM events WHERE position > ? AND position <= ?": "what one anchor seals, read row by row",
+    "FROM events WHERE run_id = ? AND id IN ({})": "the ids of one append",
+    "hash FROM heads WHERE run_id IN ({})": "the runs of one group of appends",
+    "(run_id, id) IN (VALUES {})": "the ids of one group of appends",
+    "FROM events WHERE run_id = ? AND {} IN ({})": "as many ids as an append may have",
+    "FROM heads h JOIN events e ON e.position = h.position WHERE h.run_id = ?": "by primary key",
+    "SELECT 1 FROM events WHERE run_id = ? AND id = ?": "by unique key",
+    "SELECT position, version, hash FROM heads WHERE run_id = ?": "by primary key",
+    "SELECT * FROM leases WHERE host": "the runs that this machine drives now",
+    "SELECT EXISTS (SELECT 1 FROM events WHERE run_id = ?1": "one row",
+    "data FROM events WHERE run_id = ? AND type = 'event_redacted'": "what was redacted of one run",
+    "FROM heads, head WHERE run_id = ?": "by primary key",
+    "WHERE position IN (SELECT value FROM json_each(?))": "the positions of one page",
+    "SELECT * FROM leases ORDER BY run_id": "the runs that are driven now",
+    "SELECT version, hash FROM events WHERE run_id = ?": "one run that is restored whole",
+    "SELECT run_id, max(position) FROM events": "a row for each run that moved since the last look",
+    "SELECT position, digest, previous FROM anchors WHERE position <= ?": "one for a thousand events, in a proof",
+    "FROM sqlite_schema": "our own tables",
+    "SELECT run_id, position, version, hash FROM heads": "a row a run, as the proof itself remembers of each",
+    "FROM artifacts a WHERE run_id": "part of queries that have one",
+    "(SELECT name_id FROM audit_names WHERE {})": "part of queries that have one",
+    "FROM audit WHERE run = (SELECT name_id": "the rows of one run, which are taken out",
+    "DELETE FROM audit_": "the names of one run, which are taken out",
+    "a.run IN (SELECT name_id FROM audit_names": "part of queries that have one",
+    "a.path IN (SELECT name_id FROM audit_paths": "part of queries that have one",
+    "error FROM checkpoints": "one row a view",
+    "SELECT body, position FROM history_runs WHERE run_id = ?": "by primary key",
+    "SELECT * FROM served.": "the view that is copied, inside the database",
+    "SELECT status, count(*) FROM runs": "one row a status",
+    "FROM json_each(labels)": "the labels of one run, which are bounded",
+    "SELECT body, position FROM runs WHERE run_id = ?": "by primary key",
+    "SELECT body FROM runs WHERE status NOT IN": "the runs that are at work now",
+    "FROM main.events": "a view of `runfold sql`, which ends after its rows and its time",
+    "FROM folded.": "a view of `runfold sql`, which ends after its rows and its time",
+    "SELECT name, sum(value) FROM stats": "one row an outcome",
+    "SELECT hour / 24, name, sum(value) FROM stats": "the days of a period, which is bounded",
+    "FROM spans WHERE run_id = ? AND ended_at_us IS NULL": "what is open in one run",
+}
+"""Part of a query without a limit, and what bounds it."""
+
+
+def queries(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every text of a file that selects, and whether one row is taken of what it finds."""
+    tree = ast.parse(path.read_text("utf-8"))
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not _is_part(node, parents):
+            text = node.value
+        else:
+            continue
+        if _SELECT.search(text):
+            yield " ".join(text.split()), _takes_one(node, parents)
+
+
+def _is_part(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Of a longer text, or a docstring."""
+    return isinstance(parents.get(node), ast.JoinedStr | ast.Expr)
+
+
+def _takes_one(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    while (parent := parents.get(node)) is not None and not isinstance(parent, ast.stmt):
+        if isinstance(parent, ast.Attribute) and parent.attr == "fetchone":
+            return True
+        node = parent
+    return False
+
+
+def unbounded(path: Path) -> list[str]:
+    return [text for text, takes_one in queries(path) if not takes_one and not _BOUNDED.search(text)]
+
+
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_query_has_a_limit_or_a_reason_to_have_none(path: Path) -> None:
+    found = [text for text in unbounded(path) if not any(known in text for known in BOUNDED_OTHERWISE)]
+
+    assert found == []
+
+
+def test_no_reason_is_left_of_a_query_that_is_gone() -> None:
+    every = [text for path in FILES for text in unbounded(path)]
+
+    assert [known for known in BOUNDED_OTHERWISE if not any(known in text for text in every)] == []
