@@ -60,6 +60,7 @@ class Follower:
         left_seconds = math.inf if ends_at_us is None else (ends_at_us - now_us()) / 1_000_000
         self._ends_at = self._written_at + min(streaming.max_stream_seconds * spread, left_seconds)
         self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
+        self._transport = request.transport
         self._is_chunked = False
         self.position = 0
 
@@ -115,7 +116,7 @@ class Follower:
         return self._response
 
     def give(self, content: bytes, in_chunks: bytes, now: float) -> bool:
-        transport = self._request.transport
+        transport = self._transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
             return False
         transport.write(in_chunks if self._is_chunked else content)

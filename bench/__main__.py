@@ -25,6 +25,7 @@ BENCHES = (
     "ledger",
     "post",
     "sse",
+    "fanout",
     "fairness",
     "cli",
     "rebuild",

@@ -161,9 +161,11 @@ class Checks:
             block[position % BLOCK] = 1
 
     def _check_events(self, connection: sqlite3.Connection, positions: list[int]) -> None:
+        is_dense = positions[-1] - positions[0] + 1 == len(positions)
+        where = "position BETWEEN ? AND ?" if is_dense else "position IN (SELECT value FROM json_each(?))"
         rows = connection.execute(
-            f"SELECT {EVENT_COLUMNS} FROM events WHERE position IN (SELECT value FROM json_each(?)) ORDER BY position",  # noqa: S608
-            (json.dumps(positions),),
+            f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY position",  # noqa: S608
+            (positions[0], positions[-1]) if is_dense else (json.dumps(positions),),
         )
         before: dict[str, tuple[int, bytes]] = {}
         for row in rows:
