@@ -69,6 +69,7 @@ class Listener:
         self._first_bytes = 0
         self._results = TestResults()
         self._reports_tests = False
+        self._reckoned_micros = 0
         if format_name is not None:
             self._choose(format_name)
 
@@ -165,7 +166,18 @@ class Listener:
         heard: list[Event | Unknown] = []
         for event in events:
             if isinstance(event, TokenUsage):
-                model = (self._parser.model if self._parser else None) or self._model
-                event = priced(event, model=model, provider=format_of(self._name or _PLAIN).provider)
+                event = self._priced(event)
             heard.append(event)
         return heard
+
+    def _priced(self, usage: TokenUsage) -> TokenUsage:
+        """The usage with its cost. What the agent says at the end includes what was reckoned of it before."""
+        model = (self._parser.model if self._parser else None) or self._model
+        with_price = priced(usage, model=model, provider=format_of(self._name or _PLAIN).provider)
+        if usage.cost_micros is not None:
+            known = min(self._reckoned_micros, usage.cost_micros)
+            self._reckoned_micros -= known
+            return msgspec.structs.replace(with_price, cost_micros=usage.cost_micros - known)
+        if usage.semantics == "provisional":
+            self._reckoned_micros += with_price.cost_micros or 0
+        return with_price

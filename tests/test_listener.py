@@ -1,5 +1,6 @@
 """What a program prints is heard: its agent's format, its tests' counts, its cost, and the word that ends the loop."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,32 @@ def test_a_cost_that_the_agent_says_is_kept() -> None:
     said = TokenUsage(model="gpt-5", input_tokens=1, cost_micros=7)
 
     assert priced(said, model=None, provider=None).cost_micros == 7
+
+
+@pytest.mark.parametrize(
+    ("said_dollars", "in_all_micros"),
+    # Five messages of 1,000 tokens in and 1 out are reckoned at 3,015 each.
+    [(0.05, 50_000), (0.015075, 15_075), (0.001, 15_075)],
+)
+def test_what_an_agent_says_it_cost_includes_what_was_reckoned_before(said_dollars: float, in_all_micros: int) -> None:
+    pytest.importorskip("genai_prices")
+    messages = [
+        {"id": f"m{number}", "model": "claude-sonnet-4-5", "usage": {"input_tokens": 1_000, "output_tokens": 1}}
+        for number in range(5)
+    ]
+    models = {"claude-sonnet-4-5-20250929": {"inputTokens": 5_000, "outputTokens": 500, "costUSD": said_dollars}}
+    said: list[object] = [
+        *({"type": "assistant", "message": {**message, "content": []}} for message in messages),
+        {"type": "result", "is_error": False, "modelUsage": models, "total_cost_usd": said_dollars},
+    ]
+
+    events, _ = hear("\n".join(map(json.dumps, said)), format_name="claude")
+
+    usages = [event for event in events if isinstance(event, TokenUsage)]
+    assert [usage.semantics for usage in usages] == ["provisional"] * 5 + ["delta"]
+    assert usages[0].cost_micros == 3_015
+    assert sum(usage.cost_micros or 0 for usage in usages) == in_all_micros
+    assert sum(usage.output_tokens for usage in usages) == 500
 
 
 def test_a_pattern_matches_a_line_of_plain_output() -> None:
