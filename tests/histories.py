@@ -4,6 +4,8 @@ import random
 import uuid
 from pathlib import Path
 
+import msgspec
+
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
@@ -63,46 +65,45 @@ def new_event(
 def random_event(chance: random.Random) -> Event | Unknown:
     path = f"src/{chance.choice('xyz')}{chance.choice(['.py', '[1].py', '/deep/a.txt'])}"
     step, call, turn = chance.choice("ab"), chance.choice("cde"), chance.randrange(3)
-    return chance.choice(
-        [
-            RunStarted(worker="w1"),
-            RunPaused(reason="50% done"),
-            RunResumed(),
-            CancelRequested(reason="too dear"),
-            RunCancelled(),
-            RunStopped(reason_code="USER_INTERRUPT"),
-            RunCompleted(reason_code="EXIT_ZERO"),
-            RunFailed(reason_code="EXIT_NONZERO"),
-            TurnStarted(turn=turn, step=chance.choice([None, step])),
-            TurnCompleted(turn=turn),
-            TurnFailed(turn=turn),
-            StepStarted(step=step, attempt=chance.randrange(1, 3)),
-            StepCompleted(
-                step=step,
-                cache_hit=chance.random() < 0.5,
-                cache_key="k",
-                output={"files": {path: "a" * 64}},
-            ),
-            StepFailed(step=step),
-            ToolCalled(tool="edit", call_id=call),
-            ToolReturned(call_id=call),
-            FileWritten(path=path, bytes=9),
-            FileRead(path=path),
-            Message(text=f"hello 100% {step}"),
-            SubprocessOutput(text="line"),
-            ApprovalRequested(approval_id="ap", summary="may I"),
-            ApprovalGranted(approval_id="ap"),
-            ArtifactStored(artifact_id=call, name=f"{call}.txt", sha256="0" * 64, size_bytes=turn, step=step),
-            TokenUsage(
-                model=chance.choice([None, "m1", "m2"]),
-                provider=chance.choice([None, "p"]),
-                input_tokens=chance.randrange(99),
-                output_tokens=chance.randrange(9),
-                cost_micros=chance.choice([None, chance.randrange(9_999)]),
-            ),
-            Unknown(type="from_the_future", data=b'{"who":"knows"}'),  # pyright: ignore[reportArgumentType]
-        ]
-    )
+    events: list[Event | Unknown] = [
+        RunStarted(worker="w1"),
+        RunPaused(reason="50% done"),
+        RunResumed(),
+        CancelRequested(reason="too dear"),
+        RunCancelled(),
+        RunStopped(reason_code="USER_INTERRUPT"),
+        RunCompleted(reason_code="EXIT_ZERO"),
+        RunFailed(reason_code="EXIT_NONZERO"),
+        TurnStarted(turn=turn, step=chance.choice([None, step])),
+        TurnCompleted(turn=turn, agent_session_id=f"s{turn}"),
+        TurnFailed(turn=turn),
+        StepStarted(step=step, attempt=chance.randrange(1, 3)),
+        StepCompleted(
+            step=step,
+            cache_hit=chance.random() < 0.5,
+            cache_key="k",
+            output={"files": {path: "a" * 64}},
+        ),
+        StepFailed(step=step),
+        ToolCalled(tool="edit", call_id=call),
+        ToolReturned(call_id=call),
+        FileWritten(path=path, bytes=9),
+        FileRead(path=path),
+        Message(text=f"hello 100% {step}"),
+        SubprocessOutput(text="line"),
+        ApprovalRequested(approval_id="ap", summary="may I"),
+        ApprovalGranted(approval_id="ap"),
+        ArtifactStored(artifact_id=call, name=f"{call}.txt", sha256="0" * 64, size_bytes=turn, step=step),
+        TokenUsage(
+            model=chance.choice([None, "m1", "m2"]),
+            provider=chance.choice([None, "p"]),
+            input_tokens=chance.randrange(99),
+            output_tokens=chance.randrange(9),
+            cost_micros=chance.choice([None, chance.randrange(9_999)]),
+        ),
+        Unknown(type="from_the_future", data=msgspec.Raw(b'{"who":"knows"}')),
+    ]
+    return chance.choice(events)
 
 
 async def write_histories(

@@ -34,6 +34,7 @@ from runfold.errors import LogFailed, RunfoldError, Unavailable
 
 PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
 FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
+STOP_SECONDS = 0.5
 HEARTBEAT_SECONDS = 1.0  # Two missed, and the stream is followed anew.
 ARRIVED_MAX = 500
 SILENCE_SECONDS = 3.0  # So long without what was promised, and the stream is followed anew.
@@ -297,8 +298,10 @@ class JetStreamLog(SqliteLog):
             self._wake()
 
     async def _stop(self) -> None:
-        self._mirror_task.cancel()
-        await asyncio.wait([self._mirror_task])
+        while not self._mirror_task.done():
+            # A cancellation that meets an answer on its way is swallowed by `asyncio.wait_for` of Python 3.11.
+            self._mirror_task.cancel()
+            await asyncio.wait([self._mirror_task], timeout=STOP_SECONDS)
         await self.cluster.client.close()
 
 
