@@ -3,10 +3,12 @@
 import hmac
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from api.session_file import Held, read_sessions, write_sessions
 from projections.tokens import TokenBook, digest_of, now_us
 from runfold.tokens import RANK, Role
 
@@ -36,20 +38,16 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         return any(role == needed and RANK[self.role] >= rank for role, rank in RANK.items())
 
 
-class _Held(msgspec.Struct, frozen=True):
-    digest: str
-    expires_at_us: int
-
-
 class Sessions:
-    """Sessions and codes live as long as the server, are bounded in number and time, and end with their token."""
+    """Sessions and codes are bounded in number and time, and end with their token; sessions outlive the server."""
 
-    def __init__(self, fixed: Mapping[str, Scope], book: TokenBook) -> None:
+    def __init__(self, fixed: Mapping[str, Scope], book: TokenBook, *, data: Path) -> None:
         """`fixed` are scopes by digest that no log knows, as that of the first start."""
+        self._data = data
         self._fixed = dict(fixed)
         self._book = book
-        self._sessions: dict[str, _Held] = {}
-        self._codes: dict[str, _Held] = {}
+        self._sessions = read_sessions(data)
+        self._codes: dict[str, Held] = {}
         self.on_closed: Callable[[], object] = lambda: None
 
     def scope_of_token(self, token: str) -> Scope | None:
@@ -61,10 +59,13 @@ class Sessions:
         return None if held is None else self._scope_held(held)
 
     def open_session(self, scope: Scope) -> str:
-        return _keep(self._sessions, scope, SESSION_SECONDS, SESSIONS_MAX)
+        secret = _keep(self._sessions, scope, SESSION_SECONDS, SESSIONS_MAX)
+        write_sessions(self._data, self._sessions)
+        return secret
 
     def close_session(self, session: str) -> None:
         if self._sessions.pop(digest_of(session), None) is not None:
+            write_sessions(self._data, self._sessions)
             self.on_closed()
 
     def make_code(self, scope: Scope) -> str:
@@ -75,7 +76,7 @@ class Sessions:
         held = self._codes.pop(digest_of(code), None)
         return None if held is None else self._scope_held(held)
 
-    def _scope_held(self, held: _Held) -> Scope | None:
+    def _scope_held(self, held: Held) -> Scope | None:
         scope = self._scope_of(held.digest)
         if scope is None or held.expires_at_us <= now_us():
             return None
@@ -109,9 +110,9 @@ def _lookup(known: Iterable[tuple[str, _Value]], digest: str) -> _Value | None:
     return found
 
 
-def _keep(held: dict[str, _Held], scope: Scope, seconds: int, limit: int) -> str:
+def _keep(held: dict[str, Held], scope: Scope, seconds: int, limit: int) -> str:
     secret = secrets.token_urlsafe(32)
     while len(held) >= limit:
         held.pop(next(iter(held)))
-    held[digest_of(secret)] = _Held(scope.digest, now_us() + seconds * 1_000_000)
+    held[digest_of(secret)] = Held(scope.digest, now_us() + seconds * 1_000_000)
     return secret

@@ -37,6 +37,7 @@ def pages(runs: dict[str, str]) -> dict[str, str]:
         "audit": "/audit",
         "costs": "/costs",
         "admin": "/admin",
+        "tokens": "/tokens",
     }
 
 

@@ -152,3 +152,23 @@ async def test_two_moments_of_a_run_are_compared(desk: Screen) -> None:
     await expect(desk.page.locator("[data-after]")).to_contain_text("events that are alike")
     await expect(desk.page.locator("[data-figure=turns]")).to_contain_text("+1")
     await expect(desk.page.locator("[data-step=bundle_game]")).to_contain_text("Failed")
+
+
+async def test_a_token_is_made_shown_once_and_revoked_by_an_admin(desk: Screen) -> None:
+    await desk.show("/tokens")
+    await expect(desk.page.get_by_text("No token was made yet")).to_be_visible()
+
+    await desk.page.get_by_label("Name").fill("ci")
+    await desk.page.get_by_label("Role").select_option("viewer")
+    await desk.page.get_by_role("button", name="Make a token").click()
+
+    secret = await desk.page.get_by_label("The new token").locator("code").inner_text()
+    assert (await desk.served.ask("GET", "/session", token=secret)).status == 200
+    await expect(desk.page.locator("[data-token=ci]")).to_contain_text("viewer")
+    await desk.page.reload()
+    await expect(desk.page.locator("[data-token=ci]")).to_be_visible()
+    await expect(desk.page.get_by_text(secret)).to_have_count(0)
+    await desk.page.get_by_role("button", name="Revoke ci").click()
+    await desk.page.get_by_role("alertdialog").get_by_role("button", name="Revoke the token").click()
+    await expect(desk.page.locator("[data-token=ci]")).to_contain_text("revoked")
+    assert (await desk.served.ask("GET", "/session", token=secret)).status == 401

@@ -18,6 +18,7 @@ export const router = createRouter({
     { path: "/compare", name: "compare", component: () => import("@/views/CompareView.vue"), meta: { title: "Compare" } },
     { path: "/audit", name: "audit", component: () => import("@/views/AuditView.vue"), meta: { title: "Audit" } },
     { path: "/costs", name: "costs", component: () => import("@/views/CostsView.vue"), meta: { title: "Costs" } },
+    { path: "/tokens", name: "tokens", component: () => import("@/views/TokensView.vue"), meta: { title: "Tokens" } },
     { path: "/admin", name: "admin", component: () => import("@/views/AdminView.vue"), meta: { title: "Admin" } },
     { path: "/:path(.*)*", name: "lost", component: () => import("@/views/NotFoundView.vue"), meta: { title: "Not found" } },
   ],

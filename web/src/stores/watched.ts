@@ -3,6 +3,7 @@ import { ref } from "vue";
 import type { LiveEvent } from "@/live/stream";
 import { announce } from "@/live/announcer";
 import { toast } from "@/live/toasts";
+import { nameOf } from "@/words/naming";
 import { LOOKS, isResting, type Status } from "@/words/status";
 
 const STORED = "runfold-watched";
@@ -54,7 +55,7 @@ export const useWatched = defineStore("watched", () => {
     if (title === undefined) return;
     leave(id);
     const look = LOOKS[status];
-    const said = `${title || id}: ${look.word.toLowerCase()}`;
+    const said = `${nameOf({ id, title })}: ${look.word.toLowerCase()}`;
     toast({ title: said, text: why, tone: status === "failed" ? "failed" : look.tone, run: id });
     announce(said);
     // Every tab hears of it; the tag makes one notification of theirs.

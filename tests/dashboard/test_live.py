@@ -1,0 +1,174 @@
+"""The pages stay true while servers die, networks go and tabs are closed."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from aiohttp import ClientSession
+from playwright.async_api import BrowserContext, Page, expect
+
+from tests.dashboard.screen import Screen
+from tests.served import note
+
+pytestmark = pytest.mark.slow
+
+
+class Server:
+    """A real server in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, link: str, data: Path) -> None:
+        self.process, self.link = process, link
+        self.origin = "{0.scheme}://{0.netloc}".format(urlsplit(link))
+        self._headers = {"Authorization": f"Bearer {(data / 'token').read_text().strip()}"}
+
+    async def ask(self, path: str, body: object) -> dict[str, str]:
+        async with (
+            ClientSession(headers=self._headers) as session,
+            session.post(self.origin + path, json=body) as answer,
+        ):
+            assert answer.status < 300, await answer.text()
+            return dict(await answer.json())
+
+    async def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def server(data: Path, port: int) -> AsyncGenerator[Server]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "runfold", "--data", str(data), "up", "--port", str(port), "--workers", "1",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        yield Server(process, (await process.stdout.readline()).decode().strip(), data)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_a_killed_server_that_comes_back_costs_the_page_nothing(tmp_path: Path, page: Page) -> None:
+    port = free_port()
+    async with server(tmp_path, port) as first:
+        await page.goto(first.link)
+        run_id = (await first.ask("/api/runs/external", {"title": "outlives its server"}))["id"]
+        await page.goto(f"{first.origin}/runs/{run_id}?tab=events")
+        await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        await first.ask(f"/api/runs/{run_id}/events", {"events": [note(1)]})
+        await expect(page.locator("#e3")).to_contain_text("message 1")
+
+        await first.kill()
+        await expect(page.get_by_text("Reconnecting")).to_be_visible()
+
+    async with server(tmp_path, port) as second:
+        await second.ask(f"/api/runs/{run_id}/events", {"events": [note(2), note(3)]})
+
+        await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        await expect(page.locator("li[id^=e]")).to_have_count(5)
+        numbers = await page.locator("li[id^=e] .number").all_inner_texts()
+        await second.ask(f"/api/runs/{run_id}/control", {"action": "complete"})
+        await expect(page.locator("header.head [data-status]")).to_have_text("Completed")
+    assert numbers == ["1", "2", "3", "4", "5"], "nothing is missing, nothing is there twice"
+
+
+class Wire:
+    """A network between a browser and a server, which can be cut."""
+
+    def __init__(self, to_port: int) -> None:
+        self._to_port, self._writers, self._cut = to_port, set[asyncio.StreamWriter](), False
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        self._writers |= {writer, far_writer}
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(_pour(reader, far_writer), _pour(far_reader, writer))
+
+    def cut(self, *, is_cut: bool) -> None:
+        self._cut = is_cut
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while content := await reader.read(65_536):
+        writer.write(content)
+        await writer.drain()
+    writer.close()
+
+
+async def test_a_network_that_went_away_is_made_up_for(screen: Screen) -> None:
+    run_id = await screen.served.open_run(title="on the train")
+    wire = Wire(urlsplit(screen.address).port or 0)
+    async with await asyncio.start_server(wire.carry, "127.0.0.1", 0) as between:
+        screen.address = f"http://127.0.0.1:{between.sockets[0].getsockname()[1]}"
+        await screen.show(f"/runs/{run_id}?tab=events")
+        await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+
+        wire.cut(is_cut=True)
+        await expect(screen.page.get_by_text("Reconnecting")).to_be_visible()
+        await screen.served.report(run_id, note(1), note(2))
+        wire.cut(is_cut=False)
+        # What the browser tells a page that sleeps or is offline no more.
+        await screen.page.evaluate("dispatchEvent(new Event('online'))")
+
+        await expect(screen.page.locator("li[id^=e]")).to_have_count(4)
+        await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+        wire.cut(is_cut=True)
+    screen.problems.clear()  # The browser itself tells of what could not be asked for.
+
+
+async def test_many_tabs_are_one_stream_which_the_next_tab_takes_over_without_a_gap(
+    screen: Screen, context: BrowserContext
+) -> None:
+    run_id = await screen.served.open_run(title="many tabs")
+    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+    opened: list[str] = []
+    context.on("request", lambda request: opened.append(request.url) if "/api/stream" in request.url else None)
+    tabs = [screen.page, *[await context.new_page() for _ in range(4)]]
+    for tab in tabs:
+        await tab.goto(f"{screen.address}/runs/{run_id}?tab=events")
+        await expect(tab.get_by_text("Live", exact=True)).to_be_visible()
+    assert len(opened) == 1
+
+    await screen.page.close()
+    await screen.served.report(run_id, note(1), note(2))
+
+    for tab in tabs[1:]:
+        await expect(tab.locator("li[id^=e]")).to_have_count(4)
+    assert len(opened) == 2
+
+
+async def test_the_stream_begins_where_the_page_was_read_not_at_the_start_of_the_log(screen: Screen) -> None:
+    run_id = await screen.served.open_run(title="long history")
+    await screen.served.report(run_id, *(note(number) for number in range(300)))
+    begun: list[str] = []
+    screen.page.on(
+        "request", lambda it: begun.append(it.headers.get("last-event-id", "")) if "/api/stream" in it.url else None
+    )
+
+    await screen.page.reload()
+    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+
+    last = await screen.served.log.last(run_id)
+    assert last is not None
+    assert begun == [str(last.position)]
