@@ -46,6 +46,7 @@ from runfold.events import (
 from runfold.state import Run
 from runner import machine
 from runner.claims import Claims, background
+from runner.hearing import pages_of
 from runner.launch import Launch, counted_before
 from runner.listener import Listener
 from runner.output import Output
@@ -81,10 +82,12 @@ class Driving:
         waits: bool = False,
         resumes: bool = False,
         left: Left = no_budgets,
+        is_stirred: bool = False,
     ) -> None:
         """`waits`: stay with a paused run, and claim it again when it goes on.
 
         `resumes`: a turn was cut short, so the next one goes on with the agent's own session where there is one.
+        `is_stirred`: whoever made it reads the log for all of its drivers, and calls `stir` when the run has moved.
         `left` tells what the run may still draw on of what it shares with others.
         """
         self._ledger, self._log, self._claims, self._launch = ledger, log, claims, launch
@@ -100,6 +103,7 @@ class Driving:
         self._pause_at: float | None = None
         self._failed_turns = 0
         self._resumes, self._left = resumes, left
+        self._stirred = asyncio.Event() if is_stirred else None
         self._moved = asyncio.Event()
         self.interrupted = ""
         """What interrupted the run, in words."""
@@ -129,6 +133,11 @@ class Driving:
         """End the turn and let another worker go on, where the run allows that; else stop it, resumable."""
         self._is_handed_over = True
         self._end_turn()
+
+    def stir(self) -> None:
+        """The run has moved: look at what has come."""
+        if self._stirred is not None:
+            self._stirred.set()
 
     def resize(self) -> None:
         if self._turn is not None:
@@ -178,12 +187,14 @@ class Driving:
 
     async def _follow(self, position: int) -> None:
         """Act on what others ask of the run: its own stream is the only control channel."""
-        async for page in self._log.tail(after=position, stream=self.run_id):
-            for recorded in page.events:
-                if recorded.type in _HEEDED:
-                    reach(f"heard.{recorded.type}")
-                    await self._obey(recorded.type, recorded.event())
-            self._moved.set()
+        coming = pages_of(self._log, self.run_id, position, self._stirred)
+        async with contextlib.aclosing(coming) as pages:
+            async for page in pages:
+                for recorded in page.events:
+                    if recorded.type in _HEEDED:
+                        reach(f"heard.{recorded.type}")
+                        await self._obey(recorded.type, recorded.event())
+                self._moved.set()
 
     async def _obey(self, type_name: str, event: Event | Unknown | None) -> None:
         if type_name == "cancel_requested":

@@ -18,7 +18,7 @@ from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Fail
 from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError
-from runfold.events import Failure
+from runfold.events import Failure, event_class
 from runfold.state import Run
 from runfold.workflows import Registry
 from runner import machine
@@ -31,6 +31,8 @@ from runner.stepping import driving_of
 SLOTS = 4
 QUEUED_PAGE = 200
 _QUEUES = frozenset({"run_queued", "run_resumed", "run_requeued", "claim_released"})
+
+_TOLD_ON = frozenset({"lifecycle", "audit"})
 
 logger = structlog.get_logger()
 
@@ -52,7 +54,7 @@ class Worker:
         self._ledger, self._log, self._views, self._claims = ledger, log, views, claims
         self._data, self._registry, self._slots, self._left = data, registry, slots, left
         self._waiting: dict[str, None] = {}
-        self._drivings: set[Driving] = set()
+        self._drivings: dict[Driving, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
 
     async def work(self, stop: asyncio.Event) -> None:
@@ -70,12 +72,14 @@ class Worker:
                     del self._waiting[run_id]
                     taken = await self._take(run_id)
                     if taken is not None:
-                        self._drivings.add(taken[0])
-                        group.create_task(self._drive(*taken))
+                        self._drivings[taken[0]] = group.create_task(self._drive(*taken))
                 await self._moved.wait()
                 self._moved.clear()
             for driving in self._drivings:
                 driving.hand_over()
+            if self._drivings:
+                # They hear of a cancel to their last moment.
+                await asyncio.wait(list(self._drivings.values()))
             for task in beside:
                 task.cancel()
 
@@ -91,11 +95,17 @@ class Worker:
 
     async def _follow(self, position: int) -> None:
         async for page in self._log.tail(after=position):
+            moved: set[str] = set()
             for recorded in page.events:
                 if recorded.type in _QUEUES:
                     self._waiting[recorded.run_id] = None
                 elif recorded.type == "run_claimed":
                     self._waiting.pop(recorded.run_id, None)
+                if event_class(recorded.type) in _TOLD_ON:
+                    moved.add(recorded.run_id)
+            # One reader for all of them: a reader each would look at the log at every line that any of them prints.
+            for driving in [it for it in self._drivings if it.run_id in moved]:
+                driving.stir()
             self._moved.set()
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
@@ -151,6 +161,7 @@ class Worker:
             tenant=run.tenant,
             claim=run.claim,
             resumes=run.started,
+            is_stirred=True,
             left=self._left,
         )
 
@@ -162,7 +173,7 @@ class Worker:
             # The log takes nothing more, or the run is somebody else's: its next worker goes on from the record.
             logger.error("run given up", run_id=driving.run_id, error=error.message)
         finally:
-            self._drivings.discard(driving)
+            self._drivings.pop(driving, None)
             self._moved.set()
 
     async def _fail(self, run: Run, error: Failure) -> None:
