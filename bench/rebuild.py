@@ -20,6 +20,7 @@ from projections.rebuilding import rebuild
 EVENTS = 200_000
 ROUNDS = 3
 ALL_FLOOR = 200_000.0
+SHARED_FLOOR = 1.6
 
 
 def read_plainly(folder: Path) -> float:
@@ -50,6 +51,18 @@ def rebuild_with(folder: Path, names: tuple[str, ...]) -> float:
     return time.process_time() - started
 
 
+def shared_with(folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds by the clock of two processes and of one: who waits for a process of his own spends no time himself."""
+
+    def once(workers: int) -> float:
+        started = time.perf_counter()
+        rebuild(folder, workers=workers)
+        return time.perf_counter() - started
+
+    took = interleaved(ROUNDS, {"two": lambda: once(2), "one": lambda: once(1)})
+    return took["two"], took["one"]
+
+
 def measure() -> Iterator[Figure]:
     count = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else EVENTS
     names = tuple(view.name for view in VIEWS)
@@ -65,8 +78,10 @@ def measure() -> Iterator[Figure]:
             everything: partial(rebuild_with, folder, names),
             **{f"rebuild of `{name}` alone": partial(rebuild_with, folder, (name,)) for name in names},
         }
+        shared = [[count / seconds for seconds in rounds] for rounds in shared_with(folder)]
         took = interleaved(ROUNDS, {"plain": lambda: read_plainly(folder), **works})
     rates = {work: [count / seconds for seconds in rounds] for work, rounds in took.items()}
+    yield compared(f"{everything}, two processes", "events/s", *shared, beside="one", floor=SHARED_FLOOR)
     yield figure(f"{everything}, one process", "events/s", rates[everything], floor=ALL_FLOOR)
     for work in works:
         yield compared(work, "events/s", rates[work], rates["plain"], beside="plain rows")

@@ -25,9 +25,12 @@ NICENESS = 10  # Nobody waits for it; those who append and read come first.
     type=click.Choice([view.name for view in VIEWS]),
     help="Fold this view alone and copy the others; repeatable.",
 )
+@click.option(
+    "--workers", type=click.IntRange(1, 2), default=1, show_default=True, help="Processes that share the views."
+)
 @json_option
 @click.pass_context
-def rebuild_views(context: click.Context, *, only: tuple[str, ...], as_json: bool) -> None:
+def rebuild_views(context: click.Context, *, only: tuple[str, ...], workers: int, as_json: bool) -> None:
     """Fold every view anew from the log; one that was cut goes on where it was."""
     settings = settings_of(context)
     need_folder(settings, "rebuild")
@@ -35,7 +38,8 @@ def rebuild_views(context: click.Context, *, only: tuple[str, ...], as_json: boo
     os.nice(NICENESS)
     started = time.monotonic()
     try:
-        rebuilt = rebuild(settings.data, only=only, on_progress=_progress(started) if is_talking() else None)
+        progress = _progress(started) if is_talking() else None
+        rebuilt = rebuild(settings.data, only=only, workers=workers, on_progress=progress)
     finally:
         if is_talking():
             click.echo("\r\x1b[K", nl=False, err=True)

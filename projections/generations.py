@@ -87,6 +87,13 @@ def remove_files(data: Path, generation: int) -> None:
     for suffix in ("", "-wal", "-shm"):
         path = views_file(data, generation)
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+    remove_parts(data, generation)
+
+
+def remove_parts(data: Path, generation: int) -> None:
+    """Remove what helpers of a rebuild that was cut have left."""
+    for part in data.glob(f"{views_file(data, generation).name}-part*"):
+        part.unlink(missing_ok=True)
 
 
 def _remove_if_unused(data: Path, generation: int) -> None:

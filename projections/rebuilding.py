@@ -19,6 +19,7 @@ from projections.generations import (
     current_generation,
     locked,
     remove_files,
+    remove_parts,
     remove_unused,
     switch_to,
     sync_file,
@@ -26,6 +27,7 @@ from projections.generations import (
     views_file,
 )
 from projections.opening import connect
+from projections.sharing import Helper, shareable
 from projections.view import View
 from projections.views import Views
 from runfold.errors import BadRequest, Contended, Unavailable
@@ -56,12 +58,14 @@ def rebuild(
     views: tuple[View, ...] = VIEWS,
     only: Sequence[str] = (),
     anew: bool = False,
+    workers: int = 1,
     on_progress: Progress | None = None,
 ) -> Rebuilt:
     """Fold the log into the next generation and point at it; readers keep the old one until then.
 
     `anew` takes nothing of a rebuild that was cut: it may hold what has been redacted since.
-    With `only`, the other views are copied as they are. Raises BadRequest, Contended.
+    With `only`, the other views are copied as they are. Two `workers` share the views, unless one that was cut is gone
+    on with. Raises BadRequest, Contended.
     """
     unknown = sorted(set(only) - {view.name for view in views})
     if unknown:
@@ -71,11 +75,16 @@ def rebuild(
             raise Contended("another process is rebuilding these views", hint="wait until it has ended")
         if anew:
             remove_files(data, current_generation(data) + 1)
-        return build_next(data, views, only=only, on_progress=on_progress)
+        return build_next(data, views, only=only, workers=workers, on_progress=on_progress)
 
 
 def build_next(
-    data: Path, views: tuple[View, ...], *, only: Sequence[str] = (), on_progress: Progress | None = None
+    data: Path,
+    views: tuple[View, ...],
+    *,
+    only: Sequence[str] = (),
+    workers: int = 1,
+    on_progress: Progress | None = None,
 ) -> Rebuilt:
     """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock."""
     generation = current_generation(data) + 1
@@ -84,6 +93,8 @@ def build_next(
         building = _Building(data, generation, views, only)
         try:
             with _uncollected():
+                if workers > 1:
+                    building.fold_shared(on_progress)
                 building.fold(on_progress)
             # Nobody folds the old ones meanwhile, so no reader finds itself further back after the switch.
             with locked(data, FOLD_LOCK_FILE, SWITCH_WAIT_SECONDS) as is_ours:
@@ -127,6 +138,7 @@ class _Building:
         self.views = Views(data, views, PAGE_EVENTS_BUILDING, is_building=True)
         try:
             self._log = self.views.open_log()
+            remove_parts(data, generation)
             if not self._can_go_on():
                 remove_files(data, generation)
             self.views.open_generation(generation)
@@ -135,6 +147,37 @@ class _Building:
         except BaseException:
             self.views.close()
             raise
+
+    def fold_shared(self, on_progress: Progress | None) -> None:
+        """Fold up to the log's head with a second process, where all views begin anew."""
+        head = bounds_of(self._log).last
+        others = shareable(self._wanted)
+        kept = tuple(view for view in self._wanted if view not in others)
+        if self._folded_from or self._copied or not head or not others or not kept:
+            return
+        part = self._path.with_name(f"{self._path.name}-part{os.getpid()}")
+        helper = Helper(self._data, part, others, head=head)
+        own = Views(self._data, kept, PAGE_EVENTS_BUILDING, is_building=True)
+        try:
+            log = own.open_log()
+            own.open_generation(current_generation(self._data) + 1)
+            own.catch_up(log, head, on_page=on_progress and (lambda done: on_progress(done, head)))
+            own.make_indexes()
+            if helper.wait():
+                self._take(helper)
+        finally:
+            own.close()
+            helper.stop()
+
+    def _take(self, helper: Helper) -> None:
+        connection = self.views.connection
+        connection.execute("ATTACH DATABASE ? AS part", (str(helper.path),))
+        try:
+            with self.views.transaction():
+                for view in helper.views:
+                    _copy(connection, view, source="part")
+        finally:
+            connection.execute("DETACH DATABASE part")
 
     def fold(self, on_progress: Progress | None) -> None:
         """Fold until the log's head is near, however it moves meanwhile, and have most of the file on the disk."""
@@ -209,17 +252,19 @@ class _Building:
         return min(checkpoints[view.name].position for view in self._wanted if view.name not in self._copied)
 
 
-def _copy(connection: sqlite3.Connection, view: View) -> bool:
+def _copy(connection: sqlite3.Connection, view: View, *, source: str = "served") -> bool:
     """Copy a view's rows with its checkpoint; not those of another making, which must be folded anew."""
     try:
-        row = connection.execute("SELECT fingerprint FROM served.checkpoints WHERE view = ?", (view.name,)).fetchone()
+        query = f"SELECT fingerprint FROM {source}.checkpoints WHERE view = ?"  # noqa: S608
+        row = connection.execute(query, (view.name,)).fetchone()
         if row is None or row[0] != view.fingerprint:
             return False
         for table in view.tables:
             connection.execute(f"DELETE FROM main.{table}")  # noqa: S608
-            connection.execute(f"INSERT INTO main.{table} SELECT * FROM served.{table}")  # noqa: S608
+            connection.execute(f"INSERT INTO main.{table} SELECT * FROM {source}.{table}")  # noqa: S608
         connection.execute(
-            "INSERT OR REPLACE INTO main.checkpoints SELECT * FROM served.checkpoints WHERE view = ?", (view.name,)
+            f"INSERT OR REPLACE INTO main.checkpoints SELECT * FROM {source}.checkpoints WHERE view = ?",  # noqa: S608
+            (view.name,),
         )
     except sqlite3.DatabaseError as error:
         raise Unavailable(

@@ -359,6 +359,13 @@ class Views:
             os.close(self._use)
             self._use = None
 
+    def open_part(self, path: Path) -> None:
+        """Open a file that holds these views for whoever copies them."""
+        self._connection = connect_to_build(path)
+        self._is_writable = True
+        if not self._is_prepared():
+            self._prepare()
+
     def open_generation(self, generation: int) -> None:
         """Open the file of a generation, made where it is not there; its builder asks, and who is pointed to it."""
         if self._connection is not None:

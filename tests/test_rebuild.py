@@ -1,6 +1,8 @@
 """Views folded anew: nothing but what was asked for changes, and an empty or moving log is no special case."""
 
 import asyncio
+import random
+import sys
 import uuid
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from projections.rebuilding import rebuild
 from projections.views import Views
 from runfold.envelope import NewEvent
 from runfold.events import Event, Message, RunQueued, RunStarted, encode_data, event_type
+from tests.histories import write_histories
 
 
 def new(event: Event) -> NewEvent:
@@ -92,3 +95,22 @@ async def test_t49_a_head_that_moves_while_views_are_rebuilt_is_caught_up_with(t
     await log.close()
 
     assert len(rows(tmp_path)["runs"]) == number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("helper", [sys.executable, "/bin/false"])
+async def test_two_processes_make_the_rows_that_one_makes_also_where_one_of_them_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str
+) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await write_histories(log, random.Random(30), appends=80, redactions=True)
+    await log.close()
+    before = rows(tmp_path)
+    (tmp_path / "views.2.db-part1").write_bytes(b"left by a helper that was killed")
+
+    monkeypatch.setattr(sys, "executable", helper)
+    rebuilt = rebuild(tmp_path, workers=2)
+
+    assert rebuilt.folded == tuple(view.name for view in VIEWS)
+    assert rows(tmp_path) == before
+    assert list(tmp_path.glob("*-part*")) == []
