@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from projections.audit import AuditCount, AuditFilter, AuditList
     from projections.causes import Causation
     from projections.history import Transition
+    from projections.spending import BudgetList
     from projections.steps import StepList
     from projections.usage import CostList
     from runfold.difference import Difference
@@ -82,6 +83,14 @@ class FolderRuns:
         from projections.usage import VIEW, CostFilter, costs
 
         return costs(self._connection(VIEW), CostFilter(tenant=None, by=by, limit=limit))
+
+    def budgets(self) -> "BudgetList":
+        from cli.workflow_file import read_registry
+        from projections.spending import list_budgets
+        from projections.usage import VIEW
+
+        rules = read_registry().budgets
+        return list_budgets(self._connection(VIEW), rules, tenant=None, now_us=time.time_ns() // 1_000)
 
     def audit(self, wanted: "AuditFilter") -> "AuditList":
         from projections.audit import VIEW, find_audit

@@ -18,6 +18,7 @@ from projections.audit import AuditCount, AuditFilter, AuditList
 from projections.causes import Causation
 from projections.history import Transition
 from projections.run_list import LIMIT_MAX, RunFilter, RunList
+from projections.spending import BudgetList
 from projections.steps import StepItem, StepList
 from projections.usage import CostList
 from runfold import errors
@@ -110,6 +111,9 @@ class RemoteRuns:
 
     def costs(self, *, by: str, limit: int) -> CostList:
         return msgspec.json.decode(self._get("/api/costs", {"by": by, "limit": limit}), type=CostList)
+
+    def budgets(self) -> BudgetList:
+        return msgspec.json.decode(self._get("/api/budgets", {}), type=BudgetList)
 
     def audit(self, wanted: AuditFilter) -> AuditList:
         return msgspec.json.decode(self._get("/api/audit", _query(wanted)), type=AuditList)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from projections.audit import AuditCount, AuditFilter, AuditList
     from projections.causes import Causation
     from projections.history import Transition
+    from projections.spending import BudgetList
     from projections.steps import StepList
     from projections.usage import CostList
     from runfold.difference import Difference
@@ -57,6 +58,8 @@ class Runs(Protocol):
         ...
 
     def costs(self, *, by: str, limit: int) -> "CostList": ...
+
+    def budgets(self) -> "BudgetList": ...
 
     def audit(self, wanted: "AuditFilter") -> "AuditList": ...
 

@@ -3,16 +3,81 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.service import ViewService
-from runfold.budgets import BudgetRule, first_day, rules_for
+from runfold.budgets import EACH, BudgetRule, Period, Scope, first_day, rules_for
 from runfold.commands import Budget
 from runfold.errors import InvalidSetting
+from runfold.limits import OnExceed
 from runfold.state import Run
 
+if TYPE_CHECKING:
+    from projections.service import ViewService
+
+NAMES_MAX = 100  # Workflows or tenants that one `*` is shown for.
 Left: TypeAlias = Callable[[Run], Awaitable[tuple[Budget, ...]]]
+
+
+class BudgetItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One budget as it stands now; cost is in dollars. `name` is the workflow or the tenant, empty for the day."""
+
+    scope: Scope
+    name: str
+    per: Period
+    limit: str
+    threshold: float
+    spent: float
+    remaining: float
+    on_exceed: OnExceed
+
+
+class BudgetList(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[BudgetItem]
+    total: int
+    next_cursor: str | None = None
+
+
+def list_budgets(
+    connection: sqlite3.Connection, rules: Sequence[BudgetRule], *, tenant: str | None, now_us: int
+) -> BudgetList:
+    """The budgets that a tenant's runs draw on, of all tenants where it is None; `*` as each that has spent of it."""
+    items: list[BudgetItem] = []
+    for rule in rules:
+        if rule.scope == "tenant" and tenant is not None and rule.name not in (tenant, EACH):
+            continue
+        for name in _names(connection, rules, rule, tenant):
+            spent = _spent(connection, rule, name, now_us)
+            items.append(
+                BudgetItem(
+                    scope=rule.scope,
+                    name=name,
+                    per=rule.per,
+                    limit=rule.limit,
+                    threshold=rule.threshold,
+                    spent=spent,
+                    remaining=max(0.0, round(rule.threshold - spent, 6)),
+                    on_exceed=rule.on_exceed,
+                )
+            )
+    return BudgetList(items=items, total=len(items))
+
+
+def _names(
+    connection: sqlite3.Connection, rules: Sequence[BudgetRule], rule: BudgetRule, tenant: str | None
+) -> list[str]:
+    if rule.name != EACH:
+        return [rule.name]
+    own = {it.name for it in rules if it.scope == rule.scope}
+    # The column is one of two words of ours.
+    rows = connection.execute(
+        f"""SELECT DISTINCT {rule.scope} FROM usage WHERE NOT imported AND {rule.scope} != ''
+        AND (?1 IS NULL OR tenant = ?1) ORDER BY 1 LIMIT {NAMES_MAX}""",  # noqa: S608
+        (tenant,),
+    ).fetchall()
+    return [name for (name,) in rows if name not in own]
 
 
 def budgets_of(
@@ -21,27 +86,32 @@ def budgets_of(
     """Every budget that such a run draws on, with what is spent of it; imported runs have spent none of it."""
     found: list[Budget] = []
     for rule in rules_for(rules, tenant=tenant, workflow=workflow):
-        cost_micros, tokens = connection.execute(
-            """SELECT COALESCE(sum(cost_micros), 0), COALESCE(sum(input_tokens + output_tokens), 0) FROM usage
-            WHERE NOT imported AND (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR workflow = ?2)
-            AND (?3 IS NULL OR day >= ?3)""",
-            (
-                tenant if rule.scope == "tenant" else None,
-                workflow if rule.scope == "workflow" else None,
-                first_day(rule.per, now_us),
-            ),
-        ).fetchone()
+        name = {"tenant": tenant, "workflow": workflow or "", "day": ""}[rule.scope]
         found.append(
             Budget(
                 limit=rule.limit,
                 scope=rule.scope,
                 threshold=rule.threshold,
-                actual=cost_micros / 1_000_000 if rule.limit == "cost" else tokens,
+                actual=_spent(connection, rule, name, now_us),
                 on_exceed=rule.on_exceed,
                 on_unknown_price=rule.on_unknown_price,
             )
         )
     return tuple(found)
+
+
+def _spent(connection: sqlite3.Connection, rule: BudgetRule, name: str, now_us: int) -> float:
+    cost_micros, tokens = connection.execute(
+        """SELECT COALESCE(sum(cost_micros), 0), COALESCE(sum(input_tokens + output_tokens), 0) FROM usage
+        WHERE NOT imported AND (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR workflow = ?2)
+        AND (?3 IS NULL OR day >= ?3)""",
+        (
+            name if rule.scope == "tenant" else None,
+            name if rule.scope == "workflow" else None,
+            first_day(rule.per, now_us),
+        ),
+    ).fetchone()
+    return cost_micros / 1_000_000 if rule.limit == "cost" else float(tokens)
 
 
 async def no_budgets(run: Run) -> tuple[Budget, ...]:
@@ -54,7 +124,7 @@ class Spending:
 
     def __init__(
         self,
-        views: ViewService,
+        views: "ViewService",
         rules: Callable[[], Sequence[BudgetRule]],
         *,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,

@@ -35,6 +35,7 @@ GUARDED = {
     ("POST", "/api/runs"): "operator",
     ("POST", "/api/runs/continuous"): "operator",
     ("GET", "/api/workflows"): "viewer",
+    ("GET", "/api/budgets"): "viewer",
     ("GET", "/api/workflows/{name}/estimate"): "viewer",
     ("POST", "/api/runs/external"): "operator",
     ("GET", "/api/runs/{run_id}"): "viewer",

@@ -1,17 +1,22 @@
 """Budgets of a workflow, a tenant and a day: read, added up, brought to every start, and kept while runs go on."""
 
+import json
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
+from cli.main import group
+from cli.workflow_file import read_registry
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
-from projections.spending import Spending, budgets_of
+from projections.spending import Spending, budgets_of, list_budgets
 from runfold import commands as c
 from runfold import events as e
 from runfold.budgets import BudgetRule, parse_budgets, rules_for
@@ -160,6 +165,45 @@ async def test_each_budget_counts_its_own_scope_and_period_and_nothing_imported(
 
     assert await actual(0) == [0.5, 0.3, 10]
     assert await actual(2 * DAY_US) == [0.0, 0.3, 10]
+
+
+async def test_what_is_left_is_listed_for_the_own_tenant(scene: Scene) -> None:
+    rules = parse_budgets(
+        '[budgets.day]\ncost_usd = 2\n[budgets.workflow."*"]\ncost_usd = 1\n[budgets.workflow.w]\ncost_usd = 9\n'
+        '[budgets.tenant.b]\ncost_usd = 7\n[budgets.tenant."*"]\ntokens = 30\n'
+    )
+    await scene.spend(await scene.open(workflow="w", tenant="a"), 300_000, "a")
+    await scene.spend(await scene.open(workflow="x", tenant="a"), 1_200_000, "a")
+    await scene.spend(await scene.open(workflow="secret", tenant="b"), 100_000, "b")
+    now_us = (await scene.ledger.state(await scene.open())).updated_at_us
+
+    found, _ = await scene.views.query(list_budgets, rules, tenant="a", now_us=now_us)
+
+    assert [(it.scope, it.name, it.spent, it.remaining) for it in found.items] == [
+        ("day", "", 1.6, 0.4),
+        ("workflow", "x", 1.2, 0.0),
+        ("workflow", "w", 0.3, 8.7),
+        ("tenant", "a", 20, 10),
+    ]
+
+
+async def test_what_is_left_is_the_same_over_http_and_in_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "runfold.toml").write_text("[budgets.day]\ncost_usd = 2\n")
+    registry = read_registry(tmp_path)
+    async with serving(tmp_path / "data", registry=lambda: registry) as server:
+        run_id = await server.open_run()
+        await server.report(run_id, {"type": "token_usage", "data": {"input_tokens": 5, "cost_micros": 500_000}})
+        there = await (await server.ask("GET", "/api/budgets")).json()
+    with chdir(tmp_path):
+        here = CliRunner().invoke(group, ["--data", str(tmp_path / "data"), "costs", "--budgets", "--json"])
+        shown = CliRunner().invoke(group, ["--data", str(tmp_path / "data"), "costs", "--budgets"])
+
+    assert there["items"] == [
+        {"scope": "day", "name": "", "per": "day", "limit": "cost", "threshold": 2.0, "spent": 0.5, "remaining": 1.5,
+         "on_exceed": "stop"}
+    ]  # fmt: skip
+    assert json.loads(here.output) == there
+    assert shown.output.splitlines()[1].split() == ["$0.50", "$1.50", "$2.00", "cost", "stop", "day", "day"]
 
 
 async def test_what_others_spend_stops_the_runs_that_draw_on_the_same_budget(scene: Scene) -> None:

@@ -191,6 +191,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/budgets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is spent and left of each budget */
+        get: operations["list_budgets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/costs": {
         parameters: {
             query?: never;
@@ -1023,6 +1040,30 @@ export interface components {
             items: components["schemas"]["AuditItem"][];
             next_cursor: string | null;
             total: number | null;
+        };
+        /**
+         * BudgetItem
+         * @description One budget as it stands now; cost is in dollars. `name` is the workflow or the tenant, empty for the day.
+         */
+        BudgetItem: {
+            limit: string;
+            name: string;
+            /** @enum {unknown} */
+            on_exceed: "ask" | "stop" | "warn";
+            /** @enum {unknown} */
+            per: "day" | "ever" | "month";
+            remaining: number;
+            /** @enum {unknown} */
+            scope: "day" | "tenant" | "workflow";
+            spent: number;
+            threshold: number;
+        };
+        /** BudgetList */
+        BudgetList: {
+            items: components["schemas"]["BudgetItem"][];
+            /** @default null */
+            next_cursor?: string | null;
+            total: number;
         };
         /**
          * BulkAnswer
@@ -2578,6 +2619,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditCounts"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_budgets: {
+        parameters: {
+            query?: {
+                min_position?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What is spent and left of each budget */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BudgetList"];
                 };
             };
             /** @description What went wrong, and what to do next */
