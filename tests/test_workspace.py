@@ -160,7 +160,7 @@ def test_without_a_watcher_everything_is_told_at_the_end(tmp_path: Path, monkeyp
 
 def looked_until(workspace: Workspace, is_enough: Callable[[list[Event]], bool]) -> list[Event]:
     events: list[Event] = []
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not is_enough(events) and time.monotonic() < end:
         events += workspace.look()
     return events
