@@ -74,14 +74,15 @@ class Follower:
         ending: Callable[[Framed], Awaitable[bytes]] | None = None,
     ) -> web.StreamResponse:
         """Deliver pages until `ending` has a last word, the server closes, the client goes or may not look any more,
-        or the stream is old.
+        or the stream is old. Raises RunfoldError where there is no first page: then the answer can still say why.
         """
         self.position = position
+        found = [await source.page(position)]
         live.clients += 1
         try:
             await self._open(opening)
             while not self._closing.is_set() and time.monotonic() < self._ends_at and self._is_granted():
-                page = await source.page(self.position)
+                page = found.pop() if found else await source.page(self.position)
                 last_word = await ending(page) if ending is not None else b""
                 is_further, self.position = page.scanned_to > self.position, max(self.position, page.scanned_to)
                 if page.content or last_word:

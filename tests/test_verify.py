@@ -368,7 +368,7 @@ async def test_a_damaged_run_is_refused_and_told_and_the_others_go_on(data: Path
         refused = await served.ask("GET", f"/api/runs/{damaged}/events")
         problem = await refused.json()
         written = await served.report(damaged, {"type": "message", "data": {"text": "more"}})
-        stream = await served.ask("GET", f"/api/runs/{damaged}/stream")
+        streams = [await served.ask("GET", path) for path in (f"/api/runs/{damaged}/stream", "/api/stream")]
         others = [await served.ask("GET", f"/api/runs/{other}/{path}") for path in ("events", "history")]
         more = await served.report(other, {"type": "message", "data": {"text": "more"}})
         ready = await (await served.ask("GET", "/readyz")).json()
@@ -376,7 +376,7 @@ async def test_a_damaged_run_is_refused_and_told_and_the_others_go_on(data: Path
     assert (refused.status, problem["code"], problem["run_id"]) == (500, "damaged", damaged)
     assert "does not match its hash" in problem["detail"]
     assert "runfold verify" in problem["hint"]
-    assert (written.status, stream.status) == (500, 500)
+    assert [answer.status for answer in (written, *streams)] == [500, 500, 500]
     assert [answer.status for answer in (*others, more)] == [200, 200, 200]
     assert (ready["status"], ready["damaged"]) == ("degraded", 1)
 
