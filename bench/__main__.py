@@ -34,6 +34,7 @@ BENCHES = (
     "growth",
     "steps",
     "domain",
+    "control",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# What was measured

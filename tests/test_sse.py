@@ -356,6 +356,13 @@ async def test_what_a_filter_skips_moves_the_place_to_come_back_to(tmp_path: Pat
             assert len(_whole_frames(rest)) == 1
 
 
+async def _ended(but: "set[asyncio.Task[Any]]", *, seconds: float) -> None:
+    """Once every task has ended that was not there before."""
+    async with asyncio.timeout(seconds):
+        while others := asyncio.all_tasks() - but:
+            await asyncio.wait(others)
+
+
 @pytest.mark.slow
 async def test_a_client_that_takes_nothing_is_closed_and_has_cost_little(tmp_path: Path) -> None:
     async with serving(tmp_path, streaming=Streaming(stalled_seconds=0.5, look_seconds=0.05)) as served:
@@ -363,24 +370,21 @@ async def test_a_client_that_takes_nothing_is_closed_and_has_cost_little(tmp_pat
         for _ in range(40):
             await served.report(run_id, *[{"type": "message", "data": {"text": "a" * 1_000}}] * 400)
         # What all clients share is there before, and bounded on its own.
-        idle = len(asyncio.all_tasks())
+        idle = asyncio.all_tasks()
         tracemalloc.start()
         await _raw(served, f"/api/runs/{run_id}/stream", "", 12_000_000)
-        async with asyncio.timeout(10):
-            while len(asyncio.all_tasks()) > idle:
-                await asyncio.sleep(0.01)
+        await _ended(idle, seconds=10)
         shared_bytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
         clients = [socket.create_connection((served.client.host, served.client.port)) for _ in range(SLOW_CLIENTS)]
         asked = f"GET /api/runs/{run_id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n\r\n"
         for client in clients:
             client.sendall(asked.encode())
-        cost_bytes = 0
         async with asyncio.timeout(30):
-            while len(asyncio.all_tasks()) < idle + SLOW_CLIENTS:
+            while len(asyncio.all_tasks() - idle) < SLOW_CLIENTS:
                 await asyncio.sleep(0)
-            while len(asyncio.all_tasks()) > idle:
-                cost_bytes = max(cost_bytes, tracemalloc.get_traced_memory()[0] - shared_bytes)
-                await asyncio.sleep(0.01)
+        await _ended(idle, seconds=30)
+        cost_bytes = tracemalloc.get_traced_memory()[1] - shared_bytes
         tracemalloc.stop()
         for client in clients:
             client.close()
