@@ -2,7 +2,7 @@
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Recorded
+from runfold.envelope import Fact
 from runfold.events import TokenUsage, TurnCancelled, TurnCompleted, TurnFailed
 
 RUNS_MAX = 100  # That one session stands in: it goes on in a few runs at most.
@@ -28,7 +28,7 @@ class SessionsFold:
     def __init__(self) -> None:
         self._rows: set[tuple[str, str, str]] = set()
 
-    def apply(self, connection: sqlite3.Connection, recorded: Recorded, event: Decoded) -> None:
+    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         session = None
         if isinstance(event, TokenUsage):
             session = event.session

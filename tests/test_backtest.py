@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runfold import commands as c
@@ -148,6 +148,7 @@ def test_only_runs_that_were_opened_since_then_are_looked_at() -> None:
     assert ([it.run_id for it in found.items], found.runs) == (["b"], 1)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 900_000), max_size=12), st.integers(1, 30))
 def test_the_back_test_stops_where_the_very_limit_would_have_stopped_the_run(costs: list[int], tenths: int) -> None:
     spending = [spend(cost / 1_000_000) for cost in costs]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.status import status_lines
@@ -69,6 +69,7 @@ def test_more_models_than_anybody_has_are_added_up_as_one() -> None:
     assert run.models[OTHER_MODELS].tokens == 50
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["x", "y", None]), st.none() | st.integers(0, 9_000_000)), max_size=20))
 def test_what_the_models_spent_is_what_the_run_spent(usages: list[tuple[str | None, int | None]]) -> None:
     events: list[Any] = [e.TokenUsage(model=name, input_tokens=3, cost_micros=cost) for name, cost in usages]
