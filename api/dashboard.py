@@ -6,12 +6,13 @@ import msgspec
 from aiohttp import web
 
 from api.pages import get_page
-from api.problems import CSP_PAGE
+from api.problems import CSP_DOCS, CSP_PAGE
 from api.routes import Route
 from runfold.errors import NotFound
 
 BUNDLE = Path(__file__).parent / "bundle"
-PAGES = ("/", "/runs", "/runs/{run_id}", "/approvals", "/audit", "/compare", "/costs", "/admin", "/tokens", "/docs")
+DOCS = "/api/docs"
+PAGES = ("/", "/runs", "/runs/{run_id}", "/approvals", "/audit", "/compare", "/costs", "/admin", "/tokens", DOCS)
 # A file's name holds the digest of its content: another content is another name.
 _FOR_EVER = "public, max-age=31536000, immutable"
 
@@ -25,7 +26,8 @@ async def get_dashboard(request: web.Request) -> web.StreamResponse:
     page = BUNDLE / "index.html"
     if not page.is_file():
         return await get_page(request)
-    return web.FileResponse(page, headers={"Content-Security-Policy": CSP_PAGE})
+    policy = CSP_DOCS if request.path == DOCS else CSP_PAGE
+    return web.FileResponse(page, headers={"Content-Security-Policy": policy})
 
 
 async def get_asset(request: web.Request) -> web.StreamResponse:

@@ -52,6 +52,11 @@ def _key(kind: Any) -> str:
     return repr(kind)
 
 
+def _tag(route: Route) -> str:
+    """The group under which a reader finds it: what its path begins with."""
+    return route.path.split("/")[2] if route.path.startswith("/api/") and route.operation != "get_openapi" else "server"
+
+
 def _operation(route: Route, schema_of: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -70,6 +75,7 @@ def _operation(route: Route, schema_of: dict[str, Any], components: dict[str, An
     operation: dict[str, Any] = {
         "operationId": route.operation,
         "summary": route.summary,
+        "tags": [_tag(route)],
         "parameters": parameters,
         "responses": {
             str(route.status): answer,

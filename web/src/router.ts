@@ -20,6 +20,7 @@ export const router = createRouter({
     { path: "/costs", name: "costs", component: () => import("@/views/CostsView.vue"), meta: { title: "Costs" } },
     { path: "/tokens", name: "tokens", component: () => import("@/views/TokensView.vue"), meta: { title: "Tokens" } },
     { path: "/admin", name: "admin", component: () => import("@/views/AdminView.vue"), meta: { title: "Admin" } },
+    { path: "/api/docs", name: "api", component: () => import("@/views/ApiDocsView.vue"), meta: { title: "API" } },
     { path: "/:path(.*)*", name: "lost", component: () => import("@/views/NotFoundView.vue"), meta: { title: "Not found" } },
   ],
 });
