@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cli.folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import is_talking, next_command
 from eventstore import backup as backups
@@ -20,7 +21,9 @@ def backup(context: click.Context, *, folder: Path, as_json: bool) -> None:
         if is_talking() and total:
             click.echo(f"\r\x1b[K{done * 100 // total} %", nl=False, err=True)
 
-    manifest = backups.backup(settings_of(context).data, folder, on_progress=progress)
+    settings = settings_of(context)
+    need_folder(settings, "backup")
+    manifest = backups.backup(settings.data, folder, on_progress=progress)
     if is_talking():
         click.echo("\r\x1b[K", nl=False, err=True)
     _print(manifest, as_json)
@@ -40,7 +43,9 @@ def restore(context: click.Context, *, folder: Path, only_check: bool, as_json: 
             click.echo(fault.message, err=True)
         _print(manifest, as_json)
         context.exit(1 if faults else 0)
-    _print(backups.restore(folder, settings_of(context).data), as_json)
+    settings = settings_of(context)
+    need_folder(settings, "restore")
+    _print(backups.restore(folder, settings.data), as_json)
     next_command("runfold ps")
 
 

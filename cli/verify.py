@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from cli.folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, is_talking, plain, talk
 from eventstore.attachments import Attachments
@@ -51,6 +52,7 @@ def verify(
 ) -> None:  # fmt: skip
     """Prove the log, its anchors and blobs, and that every view equals its history."""
     settings = settings_of(context)
+    need_folder(settings, "verify")
     data = settings.data
     given = [anchor for path in anchor_files for anchor in _anchors_of(path)]
     if public_key is None and settings.anchor_public_key:
