@@ -13,6 +13,7 @@ import sys
 import time
 
 MARKER = "RUNFOLD_TURN_MARK"  # Of one turn: other steps of the same run go on beside it.
+RUN = "RUNFOLD_RUN_ID"
 POLL_SECONDS = 0.02
 KILL_WAIT_SECONDS = 1.5  # With the grace before it, all is over within grace + 2 s.
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,10 +39,12 @@ def processes() -> dict[int, tuple[int, str]]:
     return found
 
 
-def is_marked(pid: int, run_id: str) -> bool:
+def is_marked(pid: int, mark: str) -> bool:
+    """Whether it is of the turn with that mark, or of any turn of the run with that id."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{MARKER}={run_id}".encode() in file.read().split(b"\0")
+            found = file.read().split(b"\0")
+            return f"{MARKER}={mark}".encode() in found or f"{RUN}={mark}".encode() in found
     except OSError:
         return False
 

@@ -67,7 +67,7 @@ class KeptProcess:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                env={**environment, "RUNFOLD_RUN_ID": run_id, keeper.MARKER: mark},
+                env={**environment, keeper.RUN: run_id, keeper.MARKER: mark},
                 cwd=cwd,
                 pass_fds=(control_read, status_write),
             )

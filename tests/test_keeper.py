@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner import keeper, machine
+from runner.process import end_leftovers
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -123,3 +124,22 @@ def test_a_stopped_command_can_still_be_ended() -> None:
     os.close(control)
 
     assert report["signal"] in (signal.SIGTERM, signal.SIGKILL)
+
+
+def test_what_the_killed_keepers_of_a_runs_steps_left_is_found_by_the_run_and_nothing_else_is() -> None:
+    run_id, other = f"r_{uuid.uuid4().hex}", f"r_{uuid.uuid4().hex}"
+    marks = {run_id: f"{run_id}:1:a", other: f"{other}:1:a"}
+    left, foreign = (
+        subprocess.Popen(["sleep", "1000"], env={keeper.RUN: run, keeper.MARKER: mark}, start_new_session=True)
+        for run, mark in marks.items()
+    )
+    try:
+        beside = end_leftovers(f"{run_id}:1:b")
+        receipt = end_leftovers(run_id)
+
+        assert (beside.found, receipt.found, receipt.signals, receipt.survivors) == (0, 1, ("SIGKILL",), ())
+        assert left.wait(10) == -signal.SIGKILL
+        assert foreign.poll() is None
+    finally:
+        foreign.kill()
+        foreign.wait(10)
