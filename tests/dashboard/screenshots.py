@@ -5,10 +5,12 @@ python -m tests.dashboard.screenshots [--only PAGE] [FOLDER]
 
 import argparse
 import asyncio
+import base64
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from playwright.async_api import Browser, ViewportSize, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 
 from tests.dashboard.conftest import CHROMIUM, FLAGS
 from tests.dashboard.screen import Screen
@@ -17,6 +19,7 @@ from tests.served import Served, serving
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 DESK, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
+SIZE_BYTES_MAX = 60_000
 QUIET_MS = 400  # What has settled for so long is worth a picture.
 
 
@@ -30,6 +33,7 @@ def pages(runs: dict[str, str]) -> dict[str, str]:
         "run-events": f"/runs/{game}?tab=events",
         "run-cost": f"/runs/{game}?tab=cost",
         "run-step": f"/runs/{game}?tab=steps&step=enemy_sprite",
+        "approvals": "/approvals",
         "run-failed": f"/runs/{failed}",
         "run-asking": f"/runs/{runs['asking']}",
         "run-past": f"/runs/{failed}?at=20",
@@ -51,10 +55,22 @@ async def take(browser: Browser, served: Served, name: str, path: str, folder: P
             await screen.log_in()
             await screen.show(path)
             await screen.page.wait_for_timeout(QUIET_MS)
-            await screen.page.screenshot(path=folder / f"{name}{device}-{scheme}.png")
+            await keep(screen.page, folder / f"{name}{device}-{scheme}.webp")
             for problem in screen.problems:
                 print(name, problem)
             await context.close()
+
+
+async def keep(page: Page, path: Path) -> None:
+    """As webp, as good as it can be within the size."""
+    debugger: Any = await page.context.new_cdp_session(page)
+    content = b""
+    for quality in range(80, 10, -10):
+        taken = await debugger.send("Page.captureScreenshot", {"format": "webp", "quality": quality})
+        content = base64.b64decode(taken["data"])
+        if len(content) <= SIZE_BYTES_MAX:
+            break
+    path.write_bytes(content)
 
 
 async def main() -> None:
