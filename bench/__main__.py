@@ -40,8 +40,9 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# What was measured
 
 Written by `make bench` (`python -m bench NAME` measures one anew). A ratio is of what stands beside it, measured in the
-same run in rounds that alternate; it is the median of the rounds, with the least and the most of them. The machine is
-shared with others, so a ratio tells more than a rate.
+same run in rounds that alternate; it is the median of the rounds, with the least and the most of them. The load is that
+of the machine with all that ran beside: above the number of its cores, times by the clock say little, and their ratios
+not much more. The figures of `rebuild` are of process time, but for those of two processes.
 
 """
 _COLUMNS = "| bench | work | measured | unit | ratio | of | spread | floor | | when and where |\n|" + "---|" * 10
@@ -77,7 +78,8 @@ def row(bench: str, figure: Figure) -> str:
 
 def _where() -> str:
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    return f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} × {platform.machine()}, {versions}"
+    machine = f"{os.cpu_count()} × {platform.machine()}, load {os.getloadavg()[0]:.0f}"
+    return f"{time.strftime('%Y-%m-%d', time.gmtime())}, {machine}, {versions}"
 
 
 def write(figures: dict[str, list[Figure]]) -> None:
