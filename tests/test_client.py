@@ -256,7 +256,7 @@ def test_a_cancel_reaches_the_program_and_is_answered_by_it(data: Path, with_ser
 def test_a_pause_holds_the_program_until_it_is_resumed(data: Path) -> None:
     with runfold.run("patient") as run:
         tool(data, "pause", run.id)
-        resumed = threading.Thread(target=lambda: (wait_for(data, run.id, "paused"), tool(data, "resume", run.id)))
+        resumed = threading.Thread(target=resume_once_paused, args=(data, run.id))
         resumed.start()
         while "run_paused" not in types(data, run.id):
             run.say("before")
@@ -269,9 +269,10 @@ def test_a_pause_holds_the_program_until_it_is_resumed(data: Path) -> None:
     assert names[-1] == "run_completed"
 
 
-def wait_for(data: Path, run_id: str, status: str) -> None:
-    while told(data, run_id)["status"] != status:
+def resume_once_paused(data: Path, run_id: str) -> None:
+    while told(data, run_id)["status"] != "paused":
         pass
+    tool(data, "resume", run_id)
 
 
 def test_a_limit_stops_the_program(data: Path) -> None:
@@ -282,8 +283,13 @@ def test_a_limit_stops_the_program(data: Path) -> None:
     assert (snapshot["status"], snapshot["reason_code"]) == ("stopped", "COST_LIMIT_EXCEEDED")
 
 
+def answer_questions(data: Path, run_id: str, *commands: Grant | Deny) -> None:
+    """As a person would, from another process, once each question is there."""
+    for command in commands:
+        answer_question(data, run_id, command)
+
+
 def answer_question(data: Path, run_id: str, command: Grant | Deny) -> None:
-    """As a person would, from another process, once the question is there."""
 
     async def execute() -> None:
         log = await SqliteLog.open(data)
@@ -313,8 +319,8 @@ def test_a_question_waits_for_its_answer_and_a_no_stops_the_program(data: Path, 
 
 
 def ask_twice(data: Path, run: runfold.Run) -> None:
-    answers = [Grant(approval_id="a1"), Deny(approval_id="a2")]
-    person = threading.Thread(target=lambda: [answer_question(data, run.id, answer) for answer in answers])
+    answers = (Grant(approval_id="a1"), Deny(approval_id="a2"))
+    person = threading.Thread(target=answer_questions, args=(data, run.id, *answers))
     person.start()
     try:
         run.ask("Publish it?", amount_usd=2.5)
@@ -383,6 +389,38 @@ def test_what_was_said_while_a_named_server_was_away_is_given_to_it_when_it_is_b
 
             assert types(data, run.id).count("message") == 2
             monkeypatch.delenv("RUNFOLD_URL")
+
+
+def test_what_was_kept_for_a_named_server_is_given_to_it_by_the_next_run_with_its_ids(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "PATIENCE_SECONDS", 0.1)
+    elsewhere = tmp_path / "elsewhere"
+    with started(elsewhere, "up", "--port", "0") as server:
+        monkeypatch.setenv("RUNFOLD_URL", first_line(server).partition("/login")[0])
+    port = os.environ["RUNFOLD_URL"].rpartition(":")[2]
+    monkeypatch.setenv("RUNFOLD_TOKEN", (elsewhere / "token").read_text().strip())
+    left = small_run()
+    (spool,) = data.glob("spool/*.jsonl")
+    content = spool.read_bytes()
+    kept = json.loads(content.splitlines()[2])["body"]["events"][0]["id"]
+
+    with started(elsewhere, "up", "--port", port) as server:
+        first_line(server)
+        with runfold.run("next"):
+            pass
+        assert not list(data.glob("spool/*.jsonl"))
+        first = stored(elsewhere, left)
+        spool.write_bytes(content)
+        with runfold.run("once more"):
+            pass
+        assert stored(elsewhere, left) == first
+
+    assert kept in [recorded.id for recorded in first]
+    assert not list(data.glob("spool/*.jsonl"))
+    for name in ("RUNFOLD_URL", "RUNFOLD_TOKEN"):
+        monkeypatch.delenv(name)
+    check_small_run(elsewhere, left)
 
 
 def test_the_client_finds_the_folder_that_the_tool_finds(data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 
 import msgspec
 
+from runfold.client.leaving import deliver_left
 from runfold.client.requests import Answer, Do, Problem, Request, Told, Unreachable
 from runfold.client.ways import Ways
 from runfold.envelope import time_text
@@ -56,6 +57,7 @@ class Delivery:
         self.refused: deque[Problem] = deque(maxlen=REFUSED_KEPT_MAX)
         self._thread = threading.Thread(target=self._work, name="runfold", daemon=True)
         self._thread.start()
+        self._leaving: threading.Thread | None = None
 
     @property
     def run(self) -> str:
@@ -109,12 +111,21 @@ class Delivery:
         finally:
             own.close()
 
+    def deliver_left(self) -> None:
+        """Give the named server, beside what is said now, what earlier programs could not give it."""
+        if (server := self._ways.named_server()) is not None:
+            work = (self._ways.data, server)
+            self._leaving = threading.Thread(target=deliver_left, args=work, name="runfold-left", daemon=True)
+            self._leaving.start()
+
     def close(self) -> None:
         """After this nothing is sent, and nothing is left over."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
         self._thread.join()
+        if self._leaving is not None:
+            self._leaving.join()
         self._ways.close()
 
     def _work(self) -> None:

@@ -59,6 +59,7 @@ class Run:
         except BaseException:
             self._delivery.close()
             raise
+        self._delivery.deliver_left()
         return self
 
     def __exit__(

@@ -48,6 +48,14 @@ class Ways:
     def server(self) -> ServerWay | None:
         return self._way if isinstance(self._way, ServerWay) else None
 
+    def named_server(self) -> ServerWay | None:
+        """A way of its own to the server that RUNFOLD_URL names, where it has just answered."""
+        return self.server.another() if self._url and self.server is not None else None
+
+    @property
+    def data(self) -> Path:
+        return self._data
+
     def send(self, request: Request) -> Answer:
         """Raises Unreachable only where not even a file can be written."""
         since, pause = time.monotonic(), RETRY_SECONDS
@@ -120,6 +128,11 @@ class Ways:
         return ServerWay(up.url, local_token(self._data)) if up and up.url else None
 
 
+def is_left_open(answer: Answer) -> bool:
+    """Whether the same request may be answered otherwise later: the server is busy, or knows the token no more."""
+    return answer.status in BUSY_STATUSES or answer.status in CLOSED_STATUSES
+
+
 def _is_to_wait(request: Request, answer: Answer) -> bool:
     # A token that was good when the run was opened may be good again; what is said meanwhile is not thrown away.
-    return answer.status in BUSY_STATUSES or (answer.status in CLOSED_STATUSES and request.do != "open")
+    return is_left_open(answer) and (answer.status in BUSY_STATUSES or request.do != "open")
