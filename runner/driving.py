@@ -50,6 +50,7 @@ from runner.hearing import pages_of
 from runner.launch import Launch, counted_before
 from runner.listener import Listener
 from runner.output import Output
+from runner.recorded import end_before_loss
 from runner.response import keep_response
 from runner.turn import Turn, TurnEnd
 from runner.verdict import judge, turn_ended
@@ -111,6 +112,10 @@ class Driving:
 
     async def drive(self, *, after: int) -> Run:
         """Go on from a claimed run until it rests, or is given back; `after` is a position before anything asked."""
+        before = await self._ledger.state(self.run_id)
+        if before.recoveries and not before.steps:
+            self.last = await end_before_loss(self._log, self.run_id, format_name=self._launch.format)
+            self._failed_turns = before.fails_in_row
         renewing = self._claims.renewing(self.run_id, lambda: self._claim, self._fence)
         async with renewing, background(self._follow(after)), background(self._tick()):
             opened = await self._ledger.state(self.run_id)
@@ -369,6 +374,8 @@ class Driving:
             if run.on_lost == "resume":
                 return ReleaseClaim(claim=claim, reason="its worker stops")
             return Stop(claim=claim, reason_code="USER_INTERRUPT", message="its server was stopped")
+        if run.status == "queued":
+            return Start(claim=claim, worker=self._claims.worker, **machine.this_process())
         if (
             end is not None
             and (judged := judge(self._launch, run, end, claim, failed_turns=self._failed_turns)) is not None
@@ -376,8 +383,6 @@ class Driving:
             return judged
         if run.status == "pausing":
             return Paused(claim=claim)
-        if run.status == "queued":
-            return Start(claim=claim, worker=self._claims.worker, **machine.this_process())
         return None
 
     async def _fail(self, message: str) -> None:

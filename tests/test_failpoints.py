@@ -28,13 +28,14 @@ class Case(NamedTuple):
     """Where the server dies, what makes it go there, and what the run comes to with the next one.
 
     `code` ends the first turn; without one it never ends by itself. `wishes` are said once its child has escaped, each
-    when the run has come to the status before it.
+    when the run has come to the status before it. `turns` is how many are made, where that is sure.
     """
 
     place: str
     status: str
     wishes: tuple[tuple[str, Command | signal.Signals], ...] = ()
     code: int | None = None
+    turns: int | None = None
     is_quick: bool = False
 
 
@@ -54,11 +55,11 @@ SERVER = [
     Case("before.Observe", "completed"),
     Case("after.Observe", "completed"),
     Case("before.EndTurn", "completed", code=0, is_quick=True),
-    Case("after.EndTurn", "completed", code=0),
-    Case("before.Complete", "completed", code=0),
-    Case("after.Complete", "completed", code=0),
-    Case("before.Fail", "completed", code=3),
-    Case("after.Fail", "failed", code=3),
+    Case("after.EndTurn", "completed", code=0, turns=1, is_quick=True),
+    Case("before.Complete", "completed", code=0, turns=1),
+    Case("after.Complete", "completed", code=0, turns=1),
+    Case("before.Fail", "failed", code=3, turns=1, is_quick=True),
+    Case("after.Fail", "failed", code=3, turns=1),
     Case("heard.pause_requested", "completed", PAUSE),
     Case("before.Paused", "completed", PAUSE),
     Case("after.Paused", "completed", PAUSE, is_quick=True),
@@ -89,6 +90,7 @@ async def test_a_server_that_is_killed_in_any_state_leaves_nothing_and_its_run_c
 
     assert (code, left) == (-signal.SIGKILL, [])
     assert (run.status, run.worker, run.open_turns) == (case.status, "", ())
+    assert run.turns == (case.turns or run.turns)
     assert_each_turn_is_told_once(turns, run)
 
 
