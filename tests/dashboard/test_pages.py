@@ -79,6 +79,9 @@ async def test_an_admin_sees_all_tenants_the_failure_rate_and_whether_views_keep
     await expect(screen.page.locator("[data-day]").first).to_contain_text("5")
     await expect(screen.page.locator("[data-tenant=other]")).to_contain_text("$1.00")
     await expect(screen.page.locator("[data-view=runs]")).to_contain_text("live")
+    await expect(screen.page.locator("[data-server=parked]")).to_have_text("none")
+    await expect(screen.page.locator("[data-server=streams]")).to_have_text("1")
+    await expect(screen.page.locator("[data-proof]")).to_contain_text("Never proved so far")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
