@@ -11,7 +11,7 @@ from api.answers import json_response, view_response
 from api.guard import SCOPE
 from api.reading import ViewQuery, query_views
 from api.routes import BODY, QUERY, Route
-from api.service import SERVICE
+from api.service import SERVICE, check_order
 from projections.estimates import estimate
 from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
@@ -70,6 +70,7 @@ async def post_run(request: web.Request) -> web.Response:
     order = order_of(workflow, asked, folder=registry.folder, estimate=expected)
     command_id = command_id_of(request)
     run_id = run_id_of(uuid.UUID(command_id))
+    await check_order(service, run_id, order, scope.tenant)
     # Where nobody has to start anything, whoever does the steps drives the run.
     kind = OpenReported if order.driver == "reported" else Queue
     command = kind(queued=order, estimated=cost_estimated(expected))

@@ -9,7 +9,7 @@ from api.acting import command_id_of
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY, Route
-from api.service import SERVICE, Service, known_run
+from api.service import SERVICE, Service, check_order, known_run
 from api.sessions import Scope
 from projections.origin import origin_of
 from runfold.commands import Command, OpenReported, Queue
@@ -51,6 +51,7 @@ async def retry(service: Service, scope: Scope, run: Run, body: RetryBody, comma
     if run.driver == "reported":
         command = OpenReported(queued=order, reused=reused)
     run_id = run_id_of(uuid.UUID(command_id))
+    await check_order(service, run_id, order, run.tenant)
     await service.ledger.execute(
         run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant, cause=origin.ended_by
     )
@@ -61,7 +62,7 @@ async def check_retry(service: Service, run: Run) -> None:
     """Raises what speaks against a retry of the run as a whole."""
     _check(run, RetryBody())
     origin = await origin_of(service.log, run.run_id)
-    retry_order(origin.order, run, plan_retry(run, None))
+    await check_order(service, run.run_id, retry_order(origin.order, run, plan_retry(run, None)), run.tenant)
 
 
 def _check(run: Run, body: RetryBody) -> None:

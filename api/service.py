@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from api.following import Streaming
@@ -17,11 +18,19 @@ from eventstore.ledger import Ledger
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from projections.tokens import TokenBook
+from runfold.commands import Budget
 from runfold.errors import NotFound
-from runfold.state import Run
+from runfold.events import RunQueued
+from runfold.state import Run, new_run
 from runfold.workflows import Registry
 
 Renew = Callable[[Run], Awaitable[None]]
+CheckOrder = Callable[[RunQueued, Sequence[Budget]], None]
+"""Refuses, with NotAllowed, an order that whoever drives runs here could not carry out under these budgets."""
+
+
+def no_check(order: RunQueued, budgets: Sequence[Budget]) -> None:
+    """Nobody drives runs here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +49,19 @@ class Service:
     live: Live
     registry: Callable[[], Registry] = Registry
     left: Left = no_budgets
+    check_order: CheckOrder = no_check
     started_us: int = field(default_factory=lambda: time.time_ns() // 1_000)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down, so that streams end at once."""
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+
+
+async def check_order(service: Service, run_id: str, order: RunQueued, tenant: str) -> None:
+    """What cannot be carried out is refused to who asks for it, and not to the worker later. Raises NotAllowed."""
+    whose = msgspec.structs.replace(new_run(run_id, tenant), workflow=order.workflow)
+    service.check_order(order, await service.left(whose))
 
 
 async def known_run(service: Service, run_id: str, tenant: str) -> Run:

@@ -20,6 +20,7 @@ from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
 from runfold.errors import Unavailable
+from runner.prices import check_order
 from runner.worker import SLOTS
 
 SHUTDOWN_SECONDS = 2.0  # Streams never end by themselves; their clients come back to the next server.
@@ -54,6 +55,7 @@ async def _serve(settings: Settings, lock: int, workers: int, *, no_browser: boo
             renew=node.reporters.renew,
             registry=watched_registry(),
             left=node.spending.left,
+            check_order=check_order,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()

@@ -27,7 +27,7 @@ from runner import machine, terminal
 from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import Launch, launch_here
-from runner.prices import check_price
+from runner.prices import check_order, check_price
 from runner.stepping import driving_of
 from runner.turn import TurnEnd
 
@@ -97,14 +97,7 @@ async def drive_here(
         prompt=None if order.prompt is None else redact(order.prompt, secrets),
     )
     whose = msgspec.structs.replace(new_run(run_id, tenant), workflow=order.workflow)
-    check_price(
-        order.command,
-        order.limits,
-        format_name=order.format,
-        model=order.model,
-        steps=order.steps,
-        budgets=await left(whose),
-    )
+    check_order(order, await left(whose))
     claims = await Claims.open(data, presence=log.presence)
     try:
         driving = driving_of(order.steps)(

@@ -10,7 +10,7 @@ import msgspec
 
 from runfold.commands import Budget
 from runfold.errors import NotAllowed
-from runfold.events import Json, StepSpec, TokenUsage
+from runfold.events import Json, RunQueued, StepSpec, TokenUsage
 from runfold.limits import parse_limits
 from runner.formats.choosing import format_of_command
 from runner.formats.contract import Format
@@ -38,6 +38,18 @@ def priced(usage: TokenUsage, *, model: str | None, provider: str | None) -> Tok
     except (LookupError, ValueError):
         return usage
     return msgspec.structs.replace(usage, cost_micros=max(0, round(cost * 1_000_000)), price_source=source)
+
+
+def check_order(order: RunQueued, budgets: Sequence[Budget] = ()) -> None:
+    """`check_price` of a run that is about to be opened. Raises NotAllowed."""
+    check_price(
+        order.command,
+        order.limits,
+        format_name=order.format,
+        model=order.model,
+        steps=order.steps,
+        budgets=budgets,
+    )
 
 
 def check_price(
@@ -70,7 +82,7 @@ def _check_format(known: Format, whose: str, model: str | None) -> None:
     if not known.prints_model and not model:
         raise NotAllowed(
             f"a cost limit{whose} needs a price, and {known.name} prints neither its cost nor its model",
-            hint="name the model with `--model`, or take `--limit tokens=…` instead",
+            hint="name the model with `--model` or as `model` of the workflow, or take `--limit tokens=…` instead",
         )
     if _table()[0] is None:
         raise NotAllowed(

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from runfold.commands import Budget
+from runfold.state import Run
 from runfold.workflows import Registry, parse_workflows
+from runner.prices import check_order
 from tests.served import OPERATOR, VIEWER, Served, serving
 
 TOML = """
@@ -18,6 +21,13 @@ command = ["cat"]
 max_turns = 3
 [workflow.loop.completion]
 pattern = "DONE"
+[workflow.codex]
+command = ["codex", "exec", "--json"]
+[workflow.step]
+steps = [{ id = "write", command = ["codex", "exec", "--json"] }]
+[workflow.known]
+command = ["codex", "exec", "--json"]
+model = "gpt-5"
 """
 
 
@@ -89,5 +99,43 @@ async def test_the_same_key_again_is_the_same_run(served: Served) -> None:
 async def test_the_workflows_are_listed_with_their_parameters(served: Served) -> None:
     body = await (await served.ask("GET", "/api/workflows")).json()
 
-    assert [item["name"] for item in body["items"]] == ["greet", "loop"]
-    assert body["items"][0]["parameters"]["name"]["choices"] == ["ann", "bob"]
+    assert [item["name"] for item in body["items"]] == ["codex", "greet", "known", "loop", "step"]
+    assert body["items"][1]["parameters"]["name"]["choices"] == ["ann", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "day"),
+    [
+        ("/api/runs", {"workflow": "codex", "limits": {"cost": 1}}, None),
+        ("/api/runs/continuous", {"workflow": "codex", "limits": {"cost": 1}}, None),
+        ("/api/runs", {"workflow": "step", "limits": {"cost": 1}}, None),
+        ("/api/runs", {"workflow": "codex"}, 5.0),
+    ],
+)
+async def test_a_cost_limit_that_can_have_no_price_is_refused_to_who_asks_for_the_run(
+    tmp_path: Path, path: str, body: object, day: float | None
+) -> None:
+    async def left(run: Run) -> tuple[Budget, ...]:
+        return () if day is None else (Budget(limit="cost", scope="day", threshold=day, actual=0),)
+
+    registry = Registry(workflows=parse_workflows(TOML), folder=str(tmp_path))
+    async with serving(tmp_path / "data", registry=lambda: registry, check_order=check_order, left=left) as server:
+        response = await server.ask("POST", path, json=body)
+        problem = await response.json()
+        runs = await (await server.ask("GET", "/api/runs")).json()
+
+    assert response.status == 409
+    assert "needs a price, and codex prints neither its cost nor its model" in problem["detail"]
+    assert "`model` of the workflow" in problem["hint"]
+    assert runs["total"] == 0
+
+
+async def test_a_model_that_the_workflow_or_the_caller_names_gives_the_run_its_price(tmp_path: Path) -> None:
+    pytest.importorskip("genai_prices")
+    registry = Registry(workflows=parse_workflows(TOML), folder=str(tmp_path))
+    asked = {"workflow": "codex", "model": "gpt-5", "limits": {"cost": 1}}
+    async with serving(tmp_path / "data", registry=lambda: registry, check_order=check_order) as server:
+        named = await server.ask("POST", "/api/runs", json={"workflow": "known", "limits": {"cost": 1}})
+        given = await server.ask("POST", "/api/runs/continuous", json=asked)
+
+    assert (named.status, given.status) == (202, 202)
