@@ -79,6 +79,39 @@ def test_a_phase_is_started_completed_failed_and_ended_by_hand(tmp_path: Path) -
     assert (late.returncode, "runfold retry" in late.stderr) == (1, True)
 
 
+def test_the_report_of_the_phases_tells_progress_states_reruns_failures_and_the_graph(tmp_path: Path) -> None:
+    run_id = runfold(tmp_path, "run", "--workflow", "analysis").stdout.strip()
+    complete(tmp_path, *ORDER[:6])
+    for words in (("start", "5"), ("fail", "5", "--reason", "the odds are missing"), ("rerun", "3", "--reason", "new")):
+        assert runfold(tmp_path, "step", words[0], "@last", *words[1:]).returncode == 0
+
+    done = runfold(tmp_path, "report", "@last")
+
+    text = done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [part for part in text.split("\n") if part.startswith("#")] == [
+        "# Analysis in sixteen phases", "## Steps", "### Failed (1)", "### Needs rerun (3)", "### Completed (3)",
+        "### Pending (9)", "## Why", "## Graph",
+    ]  # fmt: skip
+    assert f"| Run | `{run_id}` |" in text
+    assert "| Status | in-progress (" in text
+    assert "`[██████░░░░░░░░░░░░░░░░░░░░░░░░░░]` 3 of 16 steps (18.8%)" in text
+    assert f"the odds are missing. `runfold step start {run_id} 5` tries again" in line_of(text, "5")
+    assert line_of(text, "3").endswith("asked for: new")
+    assert "because 3 changed" in line_of(text, "3.5")
+    assert "because 3 changed" in line_of(text, "4")
+    assert "waits for 9" in line_of(text, "10a")
+    assert "- Step 5 failed at attempt 1: the odds are missing." in text
+    graph = text.partition("```mermaid\n")[2].partition("```")[0].splitlines()
+    assert (graph[0], sum(":::" in it for it in graph), sum("-->" in it for it in graph)) == ("graph TD", 16, 15)
+    assert sum(":::needs_rerun" in it for it in graph) == 3
+
+
+def line_of(report: str, step: str) -> str:
+    (line,) = [it for it in report.splitlines() if it.startswith(f"- **{step}**")]
+    return line
+
+
 def test_a_retry_from_a_phase_reuses_the_others_and_is_planned_first(tmp_path: Path) -> None:
     runfold(tmp_path, "run", "--workflow", "analysis")
     complete(tmp_path, *ORDER[:6])
