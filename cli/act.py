@@ -140,12 +140,15 @@ def _act(
 async def _recover(settings: Settings) -> list[str]:
     from eventstore.ledger import Ledger
     from eventstore.opening import open_log
+    from eventstore.state_file import kept_going, mend_states
     from runner.recover import recover as recover_runs
 
     log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
         await take_in(ledger, settings.data)
+        with kept_going():
+            await asyncio.to_thread(mend_states, settings.data, every=True)
         return await recover_runs(ledger, log, data=settings.data)
     finally:
         await log.close()

@@ -29,6 +29,7 @@ FILE_NAME = "state.json"
 LOOKED_FILE = "looked.json"
 HISTORY_MAX = 1_000  # The newest; `history_omitted` counts those before them.
 DEVELOPER = "RUNFOLD_DEV"
+REMEDY = "`runfold recover` writes it anew"
 TOLD_TYPES = frozenset(name for name, kind in EVENT_CLASSES.items() if kind in ("lifecycle", "audit"))
 """Only these move a run; what comes between them changes no status and writes no file."""
 _format = msgspec.json.format
@@ -152,8 +153,11 @@ def write_state(data: Path, before: Run, events: Sequence[Recorded]) -> None:
         _write(data, told.file())
 
 
-def mend_states(data: Path) -> list[str]:
-    """Write every file that lags behind the log; the ids of those runs. Raises OSError, sqlite3.Error, RunfoldError."""
+def mend_states(data: Path, *, every: bool = False) -> list[str]:
+    """Write every file that lags behind the log; the ids of those runs. Raises OSError, sqlite3.Error, RunfoldError.
+
+    `every` also reads the files that were current at the last look, and writes those that were damaged since.
+    """
     if not (data / LOG_FILE).exists():
         return []
     mended: list[str] = []
@@ -162,7 +166,9 @@ def mend_states(data: Path) -> list[str]:
         looked = read_looked(data)
         if looked is None or looked.log_id != place.log_id or looked.upto > place.last:
             looked = Looked(log_id=place.log_id, since=place.last, upto=place.last)
-        for run_id, position in _moved(connection, looked.upto, place.last):
+        for run_id, position in _moved(connection, 0 if every else looked.upto, place.last):
+            if position <= looked.since and not (data / "runs" / run_id / FILE_NAME).exists():
+                continue
             with _locked(data, run_id):
                 file = read_state(data, run_id)
                 if file is None or file.position < position:
@@ -199,15 +205,15 @@ class States:
                 continue
             self.files += 1
             if file is None:
-                yield _fault(run_id, position, "cannot be read")
+                yield _fault(run_id, position, "cannot be read", REMEDY)
             elif file.position < position:
                 yield _fault(run_id, position, f"stands at event {file.position}; the run moved at event {position}")
             elif _bare(file) != _bare(_folded(self._data, run_id, self._connection, upto=file.position).file()):
-                yield _fault(run_id, file.position, "differs from the history of its run")
+                yield _fault(run_id, file.position, "differs from the history of its run", f"delete it: {REMEDY}")
 
 
-def _fault(run_id: str, position: int, what: str) -> Fault:
-    message = f"`{FILE_NAME}` of `{run_id}` {what}; the next command that writes mends one that lags"
+def _fault(run_id: str, position: int, what: str, remedy: str = "the next command that writes mends it") -> Fault:
+    message = f"`{FILE_NAME}` of `{run_id}` {what}; {remedy}"
     return Fault(kind="state", message=message, run_id=run_id, position=position)
 
 

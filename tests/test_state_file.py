@@ -158,6 +158,29 @@ async def test_a_file_that_is_no_state_is_told_and_written_anew(tmp_path: Path, 
     assert faults(tmp_path) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [b'{"run_id": "r_', b"\x00" * 4096])
+def test_a_damaged_file_of_an_old_run_is_named_by_verify_and_written_by_recover_and_no_reader_minds(
+    tmp_path: Path, left: bytes
+) -> None:
+    record(tmp_path)
+    record(tmp_path)
+    path = tmp_path / "runs" / read(tmp_path, "ps")["items"][-1]["id"] / "state.json"
+    sound = path.read_bytes()
+    path.write_bytes(left)
+
+    told = runfold(tmp_path, "verify", "--only", "states")
+    readers = [runfold(tmp_path, name, path.parent.name) for name in ("status", "report", "why", "history", "logs")]
+    untouched = path.read_bytes()
+    recovered = runfold(tmp_path, "recover")
+
+    assert (told.returncode, f"`{path.parent.name}` cannot be read; `runfold recover`" in told.stdout) == (1, True)
+    assert [it.returncode for it in readers] == [0] * len(readers)
+    assert untouched == left
+    assert (recovered.returncode, path.read_bytes()) == (0, sound)
+    assert runfold(tmp_path, "verify", "--only", "states").returncode == 0
+
+
 async def test_a_disk_that_takes_no_file_refuses_no_command(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("in the way")
 
