@@ -1,9 +1,9 @@
 """Keeps one command and all its descendants, and leaves none of them behind when the command or the driver ends.
 
-Run by path as `python -I -S keeper.py CONTROL STATUS GRACE RUN_ID [--session] -- COMMAND…`, standard library only, few
-imports: it has to be up in milliseconds. CONTROL is a pipe from the driver: `G` starts the command, `T` ends the tree,
-`K` ends it without grace, `S` and `C` stop and continue it, `W` passes a window change on, end of file means that the
-driver is gone. STATUS gets one JSON line at the end.
+Run by path as `python -I -S keeper.py CONTROL STATUS GRACE MARK RUN_ID [--session] -- COMMAND…`, standard library only,
+few imports: it has to be up in milliseconds. CONTROL is a pipe from the driver: `G` starts the command, `T` ends the
+tree, `K` ends it without grace, `S` and `C` stop and continue it, `W` passes a window change on, end of file means that
+the driver is gone. STATUS gets one JSON line at the end.
 """
 
 import os
@@ -221,12 +221,14 @@ class Keeper:
 
 def main() -> None:
     at = sys.argv.index("--")
-    control, status, grace, run_id, *flags = sys.argv[1:at]
+    control, status, grace, mark, run_id, *flags = sys.argv[1:at]
     for number in (int(control), int(status)):
         os.set_inheritable(number, False)
     if "--session" in flags:
         os.setsid()
-    keeper = Keeper(int(control), float(grace), run_id, sys.argv[at + 1 :])
+    # The command's marks are not its own: who sweeps up after a lost driver must leave it to end what hides from them.
+    os.environ[MARKER], os.environ[RUN] = mark, run_id
+    keeper = Keeper(int(control), float(grace), mark, sys.argv[at + 1 :])
     keeper.prepare()
     report = keeper.run()
     try:

@@ -60,14 +60,24 @@ class KeptProcess:
         """Start the keeper; it starts the command at `go`, so that what leads to it is recorded meanwhile."""
         control_read, control_write = os.pipe()
         status_read, status_write = os.pipe()
-        words = [sys.executable, "-I", "-S", _KEEPER, str(control_read), str(status_write), str(grace_seconds), mark]
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            _KEEPER,
+            str(control_read),
+            str(status_write),
+            str(grace_seconds),
+            mark,
+            run_id,
+        ]
         try:
             process = subprocess.Popen(
                 [*words, *(["--session"] if session else []), "--", *argv],
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                env={**environment, keeper.RUN: run_id, keeper.MARKER: mark},
+                env=environment,
                 cwd=cwd,
                 pass_fds=(control_read, status_write),
             )

@@ -32,13 +32,13 @@ def start_keeper(*argv: str, grace: str = "0.2") -> tuple[subprocess.Popen[bytes
             str(status_write),
             grace,
             run_id,
+            run_id,
             "--session",
             "--",
             *argv,
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={**os.environ, keeper.MARKER: run_id},
         pass_fds=(control_read, status_write),
     )
     os.close(control_read)
