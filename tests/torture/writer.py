@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 from eventstore import blobs
-from eventstore.sqlite import SqliteLog, _hop
+from eventstore.sqlite import SqliteLog, hop
 from tests.torture.soundness import new
 
 CALLERS = 4
@@ -19,7 +19,7 @@ CALLERS = 4
 async def write(data: Path, rounds: int, *, weak: bool) -> None:
     log = await SqliteLog.open(data)
     if weak:
-        await _hop(log._writes, lambda: log._writer.connection.execute("PRAGMA synchronous = NORMAL"))
+        await hop(log._writes, lambda: log._writer.connection.execute("PRAGMA synchronous = NORMAL"))
 
     async def call(caller: int) -> None:
         expected = 0
