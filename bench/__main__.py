@@ -35,6 +35,7 @@ BENCHES = (
     "steps",
     "domain",
     "control",
+    "jetstream",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# What was measured

@@ -32,7 +32,7 @@ _P = ParamSpec("_P")
 _Outcome: TypeAlias = Appended | RunfoldError
 _What: TypeAlias = tuple[str | None, Framing | None]
 _Seen = TypeVar("_Seen", Page, Framed)
-_Waiting: TypeAlias = tuple[Request, asyncio.Future[_Outcome]]
+Waiting: TypeAlias = tuple[Request, asyncio.Future[_Outcome]]
 
 
 class SqliteLog(EventLog):
@@ -53,7 +53,7 @@ class SqliteLog(EventLog):
         self._writes = writes
         self._reads = reads
         self._room = asyncio.Semaphore(QUEUE_REQUESTS_MAX)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
         self._woken = asyncio.Event()
         self._looks: dict[tuple[int, _What], asyncio.Task[Any]] = {}
@@ -250,13 +250,15 @@ class SqliteLog(EventLog):
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
-                group = self._take()
-                outcomes = await self._commit([request for request, _ in group])
-                self._trust(outcomes)
-                for (_, future), outcome in zip(group, outcomes, strict=True):
-                    if not future.done():
-                        future.set_result(outcome)
-                self._wake()
+                await self._serve(self._take())
+
+    async def _serve(self, group: Sequence[Waiting]) -> None:
+        outcomes = await self._commit([request for request, _ in group])
+        self._trust(outcomes)
+        for (_, future), outcome in zip(group, outcomes, strict=True):
+            if not future.done():
+                future.set_result(outcome)
+        self._wake()
 
     def _trust(self, outcomes: Sequence[_Outcome]) -> None:
         if self._checks is None:
@@ -265,8 +267,8 @@ class SqliteLog(EventLog):
             if isinstance(outcome, Appended) and not outcome.duplicate:
                 self._checks.trust(outcome.first, outcome.last)
 
-    def _take(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
+    def _take(self) -> list[Waiting]:
+        group: list[Waiting] = []
         size_bytes = 0
         while self._waiting and len(group) < GROUP_REQUESTS_MAX:
             size_bytes += self._waiting[0][0].size_bytes

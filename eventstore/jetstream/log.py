@@ -27,12 +27,13 @@ from eventstore.jetstream.mirror import Arrived, Mirror, Planned, is_behind
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.publishing import Publisher
 from eventstore.mirrored import Mirrored
-from eventstore.sqlite import SqliteLog, connected, hop
+from eventstore.sqlite import SqliteLog, Waiting, connected, hop
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
 
 PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
+GROUPS_MAX = 16  # Of appends on their way at once.
 FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
 STOP_SECONDS = 0.5
 HEARTBEAT_SECONDS = 1.0  # Two missed, and the stream is followed anew.
@@ -55,6 +56,8 @@ class JetStreamLog(SqliteLog):
         self._position = position
         self.presence = JetStreamPresence(cluster)
         self._publisher = Publisher(cluster)
+        self._groups = asyncio.Semaphore(GROUPS_MAX)
+        self._serving: set[asyncio.Task[None]] = set()
         self._first, self._wanted = 1, position
         self._is_current, self._current_at, self._silent_until = False, time.monotonic(), 0.0
         self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
@@ -117,6 +120,22 @@ class JetStreamLog(SqliteLog):
         async with aclosing(super().read(after=after, stream=stream, upto=upto)) as pages:
             async for page in pages:
                 yield page
+
+    async def _write(self) -> None:
+        await super()._write()
+        if self._serving:
+            await asyncio.wait(self._serving)
+
+    async def _serve(self, group: Sequence[Waiting]) -> None:
+        """Groups overlap: an append waits for the servers' round trip, not for other callers'."""
+        await self._groups.acquire()
+        task = asyncio.create_task(super()._serve(group))
+        self._serving.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._serving.discard(task)
+        self._groups.release()
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Appended | RunfoldError]:
         """Plan against the mirror, publish, wait for the mirror; then look again at whatever was not granted.

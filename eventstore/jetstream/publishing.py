@@ -7,14 +7,16 @@ import msgspec
 import nats.errors
 
 from eventstore.jetstream.cluster import REQUEST_SECONDS, Cluster
-from eventstore.jetstream.messages import encode, subject_of
+from eventstore.jetstream.messages import Message, encode, subject_of
 from eventstore.jetstream.mirror import Planned
 from runfold.errors import LogFailed
 
 BATCHES_MAX = 40  # The server takes 50 in flight a stream, of all its clients.
+TRIES_MAX = 5
+PASSING_SECONDS = 0.002
 WRONG_LAST = 10071  # Somebody else's event is behind `expected`.
-WRONG_LAST_IN_FLIGHT = 10164  # The same, of one that is not committed yet.
-TOO_MANY_BATCHES = {10176, 10199, 10200, 10210, 10211}
+PASSING = frozenset({10164, 10176})
+"""Another append to the run, maybe one's own last, is not yet with all replicas; too many batches at once."""
 BUSY = (408, 503)
 """JetStream's own codes: no leader now, or too much at once."""
 
@@ -44,42 +46,43 @@ class Publisher:
         0: not appended there, or nobody knows. Raises LogFailed for what no retry mends.
         """
         try:
-            if len(planned.messages) == 1:
-                return await self._one(planned)
-            async with self._room:
-                return await self._batch(planned)
+            for _ in range(TRIES_MAX):
+                ack = await self._send(planned)
+                if ack.error is None:
+                    return ack.seq
+                if ack.error.err_code not in PASSING:
+                    return _refused(ack.error)
+                await asyncio.sleep(PASSING_SECONDS)
         except (nats.errors.Error, TimeoutError, OSError):
-            return 0
+            pass
+        return 0
 
-    async def _one(self, planned: Planned) -> int:
-        message = planned.messages[0]
-        return await self._request(message.run_id, encode(message), _expecting(planned.expected))
-
-    async def _batch(self, planned: Planned) -> int:
+    async def _send(self, planned: Planned) -> "_Ack":
+        *most, last = planned.messages
+        if not most:
+            return await self._request(last, _expecting(planned.expected))
         batch = uuid.uuid4().hex
-        headers = [{"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n + 1)} for n in range(len(planned.messages))]
+        headers = [{"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)} for n in range(1, len(most) + 2)]
         headers[0].update(_expecting(planned.expected))
-        headers[-1]["Nats-Batch-Commit"] = "1"
-        *most, last = zip(planned.messages, headers, strict=True)
-        for message, header in most:
-            subject = subject_of(self._cluster.name, message.run_id)
-            await self._cluster.client.publish(subject, encode(message), headers=header)
-        return await self._request(last[0].run_id, encode(last[0]), last[1])
+        async with self._room:
+            for message, header in zip(most, headers, strict=False):
+                subject = subject_of(self._cluster.name, message.run_id)
+                await self._cluster.client.publish(subject, encode(message), headers=header)
+            return await self._request(last, {**headers[-1], "Nats-Batch-Commit": "1"})
 
-    async def _request(self, run_id: str, content: bytes, headers: dict[str, str]) -> int:
-        subject = subject_of(self._cluster.name, run_id)
-        answer = await self._cluster.client.request(subject, content, timeout=REQUEST_SECONDS, headers=headers)
-        ack = _ack(answer.data)
-        if ack.error is None:
-            return ack.seq
-        if ack.error.err_code in (WRONG_LAST, WRONG_LAST_IN_FLIGHT) or ack.error.code in BUSY:
-            return 0
-        if ack.error.err_code in TOO_MANY_BATCHES:
-            return 0
-        raise LogFailed(
-            f"the replicated log refused an append: {ack.error.description} ({ack.error.err_code})",
-            hint="`runfold doctor` says what its servers lack; send again what was not acknowledged",
-        )
+    async def _request(self, message: Message, headers: dict[str, str]) -> "_Ack":
+        subject = subject_of(self._cluster.name, message.run_id)
+        answer = await self._cluster.client.request(subject, encode(message), timeout=REQUEST_SECONDS, headers=headers)
+        return _ack(answer.data)
+
+
+def _refused(error: _Error) -> int:
+    if error.err_code == WRONG_LAST or error.code in BUSY:
+        return 0
+    raise LogFailed(
+        f"the replicated log refused an append: {error.description} ({error.err_code})",
+        hint="`runfold doctor` says what its servers lack; send again what was not acknowledged",
+    )
 
 
 def _expecting(position: int) -> dict[str, str]:

@@ -1,0 +1,161 @@
+"""The log on a cluster of three servers, beside the bare client that appends and reads under the same conditions."""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, suppress
+from functools import partial
+from pathlib import Path
+
+from nats.js.errors import BadRequestError
+
+from bench.scoreboard import Figure, compared, figure, show
+from deploy.loopback import Cluster as Servers
+from eventstore.jetstream.address import parse_address
+from eventstore.jetstream.cluster import Cluster, connect
+from eventstore.jetstream.log import JetStreamLog
+from eventstore.jetstream.publishing import BATCHES_MAX, PASSING_SECONDS
+from runfold.envelope import NewEvent
+
+SECONDS = 3.0
+ROUNDS = 3
+SINGLES = 300
+FLOOR = 0.8
+DATA = b'{"text":"' + b"x" * 200 + b'"}'
+
+
+def measure() -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Servers(Path(folder) / "cluster")
+        try:
+            yield from asyncio.run(_measure(cluster, Path(folder)))
+        finally:
+            cluster.stop()
+
+
+async def _measure(servers: Servers, folder: Path) -> list[Figure]:
+    bare = await connect(parse_address(servers.url(f"bare{uuid.uuid4().hex}")))
+    log = await JetStreamLog.connect(parse_address(servers.url(f"log{uuid.uuid4().hex}")), folder / "one")
+    other = await JetStreamLog.connect(parse_address(servers.url(log.cluster.name)), folder / "two")
+    try:
+        figures: list[Figure] = []
+        for work, count in (("64 writers, one event each", 1), ("64 writers, batches of ten", 10)):
+            theirs, ours = list[float](), list[float]()
+            for _ in range(ROUNDS):
+                theirs.append(await _rate(partial(_bare_writer, bare, count), 64))
+                ours.append(await _rate(partial(_writer, log, count), 64))
+            figures.append(compared(work, "events/s", ours, theirs, beside="bare client", floor=FLOOR))
+        figures.append(await _single(log, bare))
+        figures.append(await _tail(log, other))
+        figures.append(await _resume(log, folder))
+        return figures
+    finally:
+        await log.close()
+        await other.close()
+        await bare.client.close()
+
+
+def event() -> NewEvent:
+    return NewEvent(
+        id=str(uuid.uuid4()), type="message", data=DATA, at_us=time.time_ns() // 1000, tenant="default", actor="user:a"
+    )
+
+
+async def _rate(writer: Callable[[str], Awaitable[int]], writers: int) -> float:
+    """Events a second of so many writers, each waiting for its own answer."""
+    started = time.perf_counter()
+    counts = await asyncio.gather(*(writer(f"r_{uuid.uuid4().hex}") for _ in range(writers)))
+    return sum(counts) / (time.perf_counter() - started)
+
+
+async def _writer(log: JetStreamLog, count: int, run: str) -> int:
+    last, done, ends = 0, 0, time.perf_counter() + SECONDS
+    while time.perf_counter() < ends:
+        last = (await log.append(run, [event() for _ in range(count)], expected=last)).last
+        done += count
+    return done
+
+
+async def _bare_writer(cluster: Cluster, count: int, run: str) -> int:
+    last, done, ends = 0, 0, time.perf_counter() + SECONDS
+    while time.perf_counter() < ends:
+        last = await _bare_append(cluster, f"{cluster.name}.{run}", count, last)
+        done += count
+    return done
+
+
+_room = asyncio.Semaphore(BATCHES_MAX)
+
+
+async def _bare_append(cluster: Cluster, subject: str, count: int, last: int) -> int:
+    """The same condition and the same bytes, with no contract."""
+    while True:
+        with suppress(BadRequestError):  # An earlier append, or too many batches, are still on their way.
+            return await _bare_try(cluster, subject, count, last)
+        await asyncio.sleep(PASSING_SECONDS)
+
+
+async def _bare_try(cluster: Cluster, subject: str, count: int, last: int) -> int:
+    expected = {"Nats-Expected-Last-Subject-Sequence": str(last)}
+    if count == 1:
+        return (await cluster.jetstream.publish(subject, DATA, headers=expected, timeout=10)).seq
+    batch = uuid.uuid4().hex
+    headers = [{"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n + 1)} for n in range(count)]
+    headers[0].update(expected)
+    headers[-1]["Nats-Batch-Commit"] = "1"
+    async with _room:
+        for header in headers[:-1]:
+            await cluster.client.publish(subject, DATA, headers=header)
+        return (await cluster.jetstream.publish(subject, DATA, headers=headers[-1], timeout=10)).seq
+
+
+async def _single(log: JetStreamLog, bare: Cluster) -> Figure:
+    ours, theirs = list[float](), list[float]()
+    last = bare_last = 0
+    run = f"r_{uuid.uuid4().hex}"
+    for _ in range(SINGLES):
+        started = time.perf_counter()
+        last = (await log.append(run, [event()], expected=last)).last
+        between = time.perf_counter()
+        bare_last = await _bare_append(bare, f"{bare.name}.{run}", 1, bare_last)
+        ours.append(between - started)
+        theirs.append(time.perf_counter() - between)
+    rates = [[1 / statistics.median(times)] for times in (ours, theirs)]
+    return compared("one writer", "events/s", *rates, beside="bare client", floor=FLOOR)
+
+
+async def _tail(log: JetStreamLog, other: JetStreamLog) -> Figure:
+    """From the append's start to its arrival at a follower on another machine."""
+    run, last, delays = f"r_{uuid.uuid4().hex}", 0, list[float]()
+    async with aclosing(other.tail(after=(await other.bounds()).last)) as pages:
+        for _ in range(SINGLES):
+            coming = asyncio.ensure_future(anext(pages))
+            await asyncio.sleep(0)
+            started = time.perf_counter()
+            last = (await log.append(run, [event()], expected=last)).last
+            await coming
+            delays.append((time.perf_counter() - started) * 1000)
+    return figure("append to a follower on another machine, median", "ms", [statistics.median(delays)])
+
+
+async def _resume(log: JetStreamLog, folder: Path) -> Figure:
+    """A new machine takes in the whole log."""
+    started = time.perf_counter()
+    fresh = await JetStreamLog.connect(parse_address(_url(log)), folder / uuid.uuid4().hex)
+    last = (await fresh.bounds()).last
+    seconds = time.perf_counter() - started
+    await fresh.close()
+    return figure("a new machine takes in the log", "events/s", [last / seconds], floor=15_000 * FLOOR)
+
+
+def _url(log: JetStreamLog) -> str:
+    servers = ",".join(str(server.netloc) for server in log.cluster.client.servers)
+    return f"nats://{servers}/{log.cluster.name}"
+
+
+if __name__ == "__main__":
+    sys.exit(show(measure()))
