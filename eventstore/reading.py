@@ -276,7 +276,8 @@ def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
         0 if row is None else row[2],
         after=head[0],
         stream=stream,
-        upto=head[0] + 1,
+        # Not a step further: what another has appended since is not looked at here.
+        upto=head[0],
     )
     return None if row is None else recorded_of(row)
 
