@@ -1,6 +1,5 @@
 """`runfold step …`: drive the steps of a run by hand, and see everything that each wish changes."""
 
-import asyncio
 from typing import Any, get_args
 
 import click
@@ -8,11 +7,9 @@ import msgspec
 
 from cli.main import Usage
 from cli.reading import RunId, open_runs, print_json, settings_of
-from cli.remote import RemoteRuns
 from cli.runs import find_run
 from cli.screen import next_command, plain, talk
 from cli.settings import Settings
-from cli.wishing import execute
 from runfold.commands import Command, StartStep
 from runfold.events import Failure
 from runfold.snapshot import Snapshot
@@ -93,8 +90,14 @@ def _wish(action: StepAction, said: dict[str, Any]) -> StepWish:
 
 
 def _act(settings: Settings, runs: Any, run: Snapshot, name: str | None, wish: StepWish | StepsWish) -> StepAnswer:
-    if isinstance(runs, RemoteRuns):
-        return runs.change_steps(run.id, name, wish)
+    if settings.url:
+        answer: StepAnswer = runs.change_steps(run.id, name, wish)
+        return answer
+    # Only here, so that help and a server elsewhere do not wait for them to load.
+    import asyncio
+
+    from cli.wishing import execute
+
     command: Command = steps_command(wish) if isinstance(wish, StepsWish) else step_command(name or "", wish)
     if isinstance(command, StartStep):
         from cli.budgets import budgets_now

@@ -131,6 +131,19 @@ def test_a_reading_command_imports_no_server(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_help_of_step_imports_neither_a_log_nor_a_way_to_a_server(tmp_path: Path) -> None:
+    program = (
+        "import sys, cli.step\n"
+        "print(sorted({'asyncio', 'ssl', 'http.client', 'cli.remote', 'eventstore.sqlite'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_running_run_is_cancelled_without_a_server(tmp_path: Path) -> None:
     program = "import time; print('up', flush=True); time.sleep(60)"
     with started(tmp_path, "run", "--quiet", "--", sys.executable, "-c", program) as driver:
