@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from runfold.evolve import evolve_recorded
+from runfold.report import report
+from runfold.state import new_run
+from tests.ledgers import stored
 from tests.terminal import ROOT, read, runfold, started
 
 pytestmark = pytest.mark.slow
@@ -47,6 +51,18 @@ def test_the_example_ends_with_every_reason_of_its_family(
 
     assert (run["reason_code"], exit_code) == (reason, code)
     assert run["report"]["reason_code"] == reason
+
+
+def test_on_its_way_the_example_draws_audits_and_retries(tmp_path: Path) -> None:
+    ended, _ = sprites(tmp_path, "--story", "partial")
+
+    run, seen = new_run(ended["id"]), list[str]()
+    for recorded in stored(tmp_path / "data", ended["id"]):
+        run = evolve_recorded(run, recorded)
+        if run.status == "running":
+            seen.append(report(run).reason_code)
+    assert set(seen) >= {"GENERATING", "AUDITING", "RETRYING"}
+    assert seen.index("GENERATING") < seen.index("AUDITING") < seen.index("RETRYING")
 
 
 def test_the_sheet_and_its_atlas_are_real(tmp_path: Path) -> None:
