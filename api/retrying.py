@@ -1,6 +1,7 @@
 """A retry over HTTP: a new run that reuses what is still valid, or only the plan of one."""
 
 import uuid
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
@@ -11,14 +12,15 @@ from api.guard import SCOPE
 from api.routes import BODY, Route
 from api.service import SERVICE, Service, check_order, known_run
 from api.sessions import Scope
+from projections.estimates import estimate
 from projections.origin import origin_of
-from runfold.commands import Command, OpenReported, Queue
+from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
-from runfold.errors import NotAllowed
-from runfold.events import Json
-from runfold.plan import plan_retry
+from runfold.errors import InvalidSetting, NotAllowed
+from runfold.events import CostEstimated, Json
+from runfold.plan import RetryPlan, plan_retry
 from runfold.reporting import Text
-from runfold.retrying import RetryAnswer, answer_of, retry_order, reused_steps
+from runfold.retrying import RetryAnswer, answer_of, estimate_of_retry, retry_order, reused_steps
 from runfold.state import Run
 
 
@@ -35,7 +37,8 @@ async def post_retry(request: web.Request) -> web.Response:
     service, scope = request.app[SERVICE], request[SCOPE]
     run = await known_run(service, request.match_info["run_id"], scope.tenant)
     if body.plan:
-        return json_response(answer_of(plan_retry(run, body.from_step)))
+        plan = plan_retry(run, body.from_step)
+        return json_response(answer_of(plan, estimated=await _estimated(service, run, plan)))
     answer = await retry(service, scope, run, body, command_id_of(request))
     return json_response(answer, status=202, headers={"Location": f"/api/runs/{answer.new_run_id}"})
 
@@ -47,15 +50,27 @@ async def retry(service: Service, scope: Scope, run: Run, body: RetryBody, comma
     origin = await origin_of(service.log, run.run_id)
     order = retry_order(origin.order, run, plan, payload=body.payload)
     reused = reused_steps(run, plan, origin.completed)
-    command: Command = Queue(queued=order, reused=reused)
-    if run.driver == "reported":
-        command = OpenReported(queued=order, reused=reused)
+    estimated = await _estimated(service, run, plan)
+    kind = OpenReported if run.driver == "reported" else Queue
+    command = kind(queued=order, reused=reused, estimated=estimated)
     run_id = run_id_of(uuid.UUID(command_id))
     await check_order(service, run_id, order, run.tenant)
     await service.ledger.execute(
         run_id, command, command_id=command_id, actor=scope.actor, tenant=scope.tenant, cause=origin.ended_by
     )
-    return answer_of(plan, run_id)
+    return answer_of(plan, run_id, estimated=estimated)
+
+
+async def _estimated(service: Service, run: Run, plan: RetryPlan) -> CostEstimated | None:
+    whole = None
+    if run.workflow is not None:
+        workflow = None
+        # A retry is of the old order: a slip in today's file takes only the workflow's own figure away.
+        with suppress(InvalidSetting):
+            workflow = service.registry().workflows.get(run.workflow)
+        figure = None if workflow is None else workflow.estimate
+        whole, _ = await service.views.query(estimate, run.workflow, tenant=run.tenant, figure=figure)
+    return estimate_of_retry(run, plan, whole)
 
 
 async def check_retry(service: Service, run: Run) -> None:

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.screen import duration, talk
-from runfold.estimates import Estimate, Spread
-from runfold.workflows import Workflow
+from runfold.estimates import Estimate, Figure, Spread
 
 
-def estimate_here(data: Path, workflow: Workflow) -> Estimate:
+def estimate_here(data: Path, name: str, figure: Figure | None, *, tenant: str = "default") -> Estimate:
     """From the past runs of this data folder, else from the workflow's own figure."""
     from projections.estimates import estimate
     from projections.runs import VIEW
@@ -17,7 +16,7 @@ def estimate_here(data: Path, workflow: Workflow) -> Estimate:
     views = Views.open(data, views=(VIEW,))
     try:
         views.refresh()
-        return estimate(views.connection, workflow.name, tenant="default", figure=workflow.estimate)
+        return estimate(views.connection, name, tenant=tenant, figure=figure)
     finally:
         views.close()
 

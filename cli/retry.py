@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -12,10 +13,13 @@ from cli.runs import find_run
 from cli.screen import cost, duration, next_command, plain, table, talk
 from cli.settings import Settings
 from cli.wishing import open_ledger
-from runfold.commands import Command, OpenReported, Queue
+from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
+from runfold.errors import InvalidSetting
+from runfold.estimates import Estimate
 from runfold.plan import plan_retry
-from runfold.retrying import RetryAnswer, answer_of, retry_order, reused_steps
+from runfold.retrying import RetryAnswer, answer_of, estimate_of_retry, retry_order, reused_steps
+from runfold.snapshot import Snapshot
 
 
 @click.command()
@@ -34,9 +38,9 @@ def retry(context: click.Context, *, run_text: str, from_step: str | None, plan:
             body = {"plan": plan, **({} if from_step is None else {"from_step": from_step})}
             answer = runs.retry(run.id, body)
         elif plan:
-            answer = asyncio.run(_plan(settings, run.id, from_step))
+            answer = asyncio.run(_plan(settings, run.id, from_step, _whole(settings, run)))
         else:
-            answer, code = asyncio.run(_retry(settings, run.id, from_step))
+            answer, code = asyncio.run(_retry(settings, run.id, from_step, _whole(settings, run)))
     if as_json:
         print_json(answer)
     else:
@@ -44,7 +48,23 @@ def retry(context: click.Context, *, run_text: str, from_step: str | None, plan:
     context.exit(code)
 
 
-async def _plan(settings: Settings, run_id: str, from_step: str | None) -> RetryAnswer:
+def _whole(settings: Settings, run: Snapshot) -> Estimate | None:
+    """What a first start of the run's workflow is expected to cost."""
+    from cli.estimating import estimate_here
+    from cli.workflow_file import read_registry
+
+    if run.workflow is None:
+        return None
+    workflow = None
+    # A retry is of the old order: a slip in today's file takes only the workflow's own figure away.
+    with suppress(InvalidSetting):
+        workflow = read_registry().workflows.get(run.workflow)
+    return estimate_here(
+        settings.data, run.workflow, None if workflow is None else workflow.estimate, tenant=run.tenant
+    )
+
+
+async def _plan(settings: Settings, run_id: str, from_step: str | None, whole: Estimate | None) -> RetryAnswer:
     from eventstore.opening import open_log
     from projections.past import At, state_at
 
@@ -53,10 +73,13 @@ async def _plan(settings: Settings, run_id: str, from_step: str | None) -> Retry
         run, _ = await state_at(log, run_id, At())
     finally:
         await log.close()
-    return answer_of(plan_retry(run, from_step))
+    plan = plan_retry(run, from_step)
+    return answer_of(plan, estimated=estimate_of_retry(run, plan, whole))
 
 
-async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tuple[RetryAnswer, int]:
+async def _retry(
+    settings: Settings, run_id: str, from_step: str | None, whole: Estimate | None
+) -> tuple[RetryAnswer, int]:
     """Queued where a worker takes it, opened where it is driven by hand, and else driven here; with its exit code."""
     from cli.budgets import spending_here
     from cli.run import local_actor
@@ -73,22 +96,21 @@ async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tupl
         origin = await origin_of(log, run_id)
         order = retry_order(origin.order, run, plan)
         reused = reused_steps(run, plan, origin.completed)
+        estimated = estimate_of_retry(run, plan, whole)
         is_queued = run.driver == "queue" or (run.workflow is not None and running_server(settings.data) is not None)
         if run.driver == "reported" or is_queued:
-            command: Command = Queue(queued=order, reused=reused)
-            if run.driver == "reported":
-                command = OpenReported(queued=order, reused=reused)
+            kind = OpenReported if run.driver == "reported" else Queue
             identity = uuid.uuid4()
             new_id = run_id_of(identity)
             await ledger.execute(
                 new_id,
-                command,
+                kind(queued=order, reused=reused, estimated=estimated),
                 command_id=str(identity),
                 actor=local_actor(),
                 tenant=run.tenant,
                 cause=origin.ended_by,
             )
-            return answer_of(plan, new_id), 0
+            return answer_of(plan, new_id, estimated=estimated), 0
         folder = Path(order.cwd) if order.cwd else None
         workflow = read_registry(folder).workflows.get(order.workflow or "")
         launch = launch_here(order, workflow, shown=True, tty=is_terminal(1))
@@ -105,12 +127,16 @@ async def _retry(settings: Settings, run_id: str, from_step: str | None) -> tupl
                 start=started.append,
                 reused=reused,
                 left=left,
+                estimated=estimated,
                 cause=origin.ended_by,
             )
-        return answer_of(plan, started[0] if started else None), code
+        return answer_of(plan, started[0] if started else None, estimated=estimated), code
 
 
 def _tell(answer: RetryAnswer) -> None:
+    if (said := answer.estimate) is not None:
+        low, high = f"${said.low_usd:.2f}", f"${said.high_usd:.2f}"
+        talk(f"estimate: {low if low == high else f'{low} to {high}'}, from {said.basis}")
     if answer.steps and answer.new_run_id is None:
         table(
             ("STEP", "ACTION", "COST", "TOOK", "WHY"),

@@ -106,7 +106,7 @@ def _order_of_workflow(
 
     registry = read_registry()
     workflow = find_workflow(registry.workflows, name)
-    expected = estimate_here(data, workflow)
+    expected = estimate_here(data, workflow.name, workflow.estimate)
     order = order_of(workflow, asked, folder=registry.folder, estimate=expected)
     if not quiet:
         tell_estimate(expected)

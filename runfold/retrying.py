@@ -5,9 +5,11 @@ from msgspec.structs import replace
 
 from runfold.commands import Reused
 from runfold.errors import NotAllowed
-from runfold.events import Json, RunQueued, StepCompleted, StepSkipped
+from runfold.estimates import Estimate, cost_estimated
+from runfold.events import CostEstimated, Json, RunQueued, StepCompleted, StepSkipped
 from runfold.plan import PlannedStep, RetryPlan
 from runfold.report import usd
+from runfold.snapshot import Expected, expected
 from runfold.state import Run
 from runfold.step_states import PENDING, bounded
 
@@ -29,7 +31,10 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`new_run_id` is null where only the plan was asked for; `unknown` are the steps whose cost nobody knows."""
+    """`new_run_id` is null where only the plan was asked for; `unknown` are the steps whose cost nobody knows.
+
+    `cost_usd` is what the steps took last time; `estimate` is what the new run is expected to cost.
+    """
 
     new_run_id: str | None
     retry_of: str
@@ -40,9 +45,10 @@ class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
     duration_ms: int
     steps: tuple[StepPlan, ...]
+    estimate: Expected | None = None
 
 
-def answer_of(plan: RetryPlan, new_run_id: str | None = None) -> RetryAnswer:
+def answer_of(plan: RetryPlan, new_run_id: str | None = None, *, estimated: CostEstimated | None = None) -> RetryAnswer:
     return RetryAnswer(
         new_run_id=new_run_id,
         retry_of=plan.run_id,
@@ -53,6 +59,28 @@ def answer_of(plan: RetryPlan, new_run_id: str | None = None) -> RetryAnswer:
         cost_usd=usd(plan.cost_micros),
         duration_ms=plan.duration_ms,
         steps=tuple(_step_plan(it) for it in plan.steps),
+        estimate=expected(estimated),
+    )
+
+
+def estimate_of_retry(run: Run, plan: RetryPlan, whole: Estimate | None) -> CostEstimated | None:
+    """What the new run will cost: as a first start of its workflow, `whole`, less what is reused.
+
+    Never less than what the steps that run again took last time; None where nothing is known.
+    """
+    first = cost_estimated(whole)
+    if first is None:
+        if not plan.steps or plan.unknown:
+            return None
+        cost = plan.cost_micros
+        return CostEstimated(low_micros=cost, high_micros=cost, basis="what its steps took last time")
+    if not plan.reused:
+        return first
+    reused = sum(run.step_states.get(name, PENDING).cost_micros or 0 for name in plan.reused)
+    return CostEstimated(
+        low_micros=max(plan.cost_micros, first.low_micros - reused),
+        high_micros=max(plan.cost_micros, first.high_micros - reused),
+        basis=f"{first.basis}, less what is reused",
     )
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import msgspec
 
 from runfold.envelope import time_text
-from runfold.events import Completion, Driver, Failure, Json
+from runfold.events import Completion, CostEstimated, Driver, Failure, Json
 from runfold.limits import has_step_limits, measure, step_limits_of
 from runfold.progress import Progress, progress
 from runfold.report import Report, duration_us, report, usd
@@ -145,7 +145,7 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
         error=run.error,
         waiting_on=run.waiting_on,
         limits=limits_spent(run),
-        estimate=_expected(run),
+        estimate=expected(run.estimate),
         spending=spending(run),
         lineage=Lineage(
             retry_of=run.retry_of,
@@ -220,8 +220,8 @@ def _limit_usd(run: Run, step: str) -> float | None:
     return next((it.threshold for it in step_limits_of(run, step) if it.limit == "cost"), None)
 
 
-def _expected(run: Run) -> Expected | None:
-    said = run.estimate
+def expected(said: CostEstimated | None) -> Expected | None:
+    """An estimate as it is shown."""
     if said is None:
         return None
     return Expected(low_usd=said.low_micros / 1_000_000, high_usd=said.high_micros / 1_000_000, basis=said.basis)

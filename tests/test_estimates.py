@@ -193,3 +193,75 @@ def test_a_run_here_that_asks_ends_with_75_and_goes_on_once_it_is_allowed(tmp_pa
     assert "starts once `runfold approve r_" in asked.stderr
     assert (run["status"], run["stats"]["cost_usd"], run["estimate"]["high_usd"]) == ("completed", 0.4, 2.5)
     assert "approval" in runfold(data, "events", "@last").stdout
+
+
+STEPS = [{"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c"}]
+
+
+async def with_steps(served: Served, **costs: int) -> str:
+    """A run of the workflow whose steps cost so much, and that failed in the end."""
+    run_id = await served.open_run(workflow="w", steps=STEPS)
+    for step, cost in costs.items():
+        usage = {"model": "m", "input_tokens": 10, "cost_micros": cost, "step": step}
+        await served.report(
+            run_id,
+            {"type": "step_started", "data": {"step": step}},
+            {"type": "token_usage", "data": usage},
+            {"type": "step_completed", "data": {"step": step}},
+        )
+    await served.control(run_id, "fail")
+    return run_id
+
+
+async def test_a_retry_and_its_plan_say_what_the_new_run_will_cost_without_what_is_reused(tmp_path: Path) -> None:
+    workflows = parse_workflows(ASKS)
+    async with serving(tmp_path, registry=lambda: Registry(workflows=workflows)) as served:
+        run_id = await with_steps(served, a=500_000, b=300_000)
+
+        async def ask(**body: Any) -> Any:
+            return await (await served.ask("POST", f"/api/runs/{run_id}/retry", json=body)).json()
+
+        planned, whole = await ask(from_step="b", plan=True), await ask(plan=True)
+        new = await ask(from_step="b")
+        (said,) = [it["data"] for it in await served.events(new["new_run_id"]) if it["type"] == "cost_estimated"]
+        shown = await (await served.ask("GET", f"/api/runs/{new['new_run_id']}")).json()
+
+    assert whole["estimate"] == {"low_usd": 2.5, "high_usd": 2.5, "basis": "the workflow's own figure"}
+    assert planned["estimate"] == {
+        "low_usd": 2.0, "high_usd": 2.0, "basis": "the workflow's own figure, less what is reused"
+    }  # fmt: skip
+    assert new["estimate"] == shown["estimate"] == planned["estimate"]
+    assert (said["low_micros"], said["high_micros"]) == (2_000_000, 2_000_000)
+
+
+async def test_where_no_past_run_tells_a_retry_costs_what_its_steps_took_and_nothing_is_made_up(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        run_id = await with_steps(served, a=500_000, b=300_000, c=100_000)
+        half = await with_steps(served, a=500_000)
+
+        async def estimate(run_id: str) -> Any:
+            body = {"from_step": "b", "plan": True}
+            return (await (await served.ask("POST", f"/api/runs/{run_id}/retry", json=body)).json())["estimate"]
+
+        known, unknown = await estimate(run_id), await estimate(half)
+
+    assert known == {"low_usd": 0.3, "high_usd": 0.3, "basis": "what its steps took last time"}
+    assert unknown is None
+
+
+@pytest.mark.slow
+def test_a_retry_in_the_terminal_says_what_it_will_cost_and_records_it(tmp_path: Path) -> None:
+    (tmp_path / "runfold.toml").write_text(f"[workflow.w]\n{COMMAND}")
+
+    def here(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "runfold", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment(tmp_path / "data"), stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=60)  # fmt: skip
+
+    first = here("run", "--quiet", "--workflow", "w")
+    planned, retried = here("retry", "@last", "--plan"), here("retry", "@last")
+    run = read(tmp_path / "data", "status", "@last")
+
+    assert (first.returncode, retried.returncode) == (0, 0)
+    assert "estimate: $0.40, from p50 and p90 of 1 past runs" in planned.stderr
+    assert (run["lineage"]["retry_of"] is not None, run["estimate"]["high_usd"]) == (True, 0.4)
