@@ -12,6 +12,7 @@ from api.routes import BODY, Route
 from api.service import SERVICE, Service, known_run, unknown_run
 from eventstore.ledger import Executed
 from projections.past import At, state_at
+from projections.spending import keep_budgets, may_start
 from runfold import commands
 from runfold.envelope import run_id_of
 from runfold.errors import AlreadyFinal, BadRequest, NotFound
@@ -52,11 +53,16 @@ async def post_external(request: web.Request) -> web.Response:
 
 async def post_events(request: web.Request) -> web.Response:
     body: EventsBody = request[BODY]
-    run_id = request.match_info["run_id"]
+    service, run_id = request.app[SERVICE], request.match_info["run_id"]
+    command = observe_command(body)
+    if may_start(command):
+        await keep_budgets(
+            service.ledger, service.left, await known_run(service, run_id, request[SCOPE].tenant), command
+        )
     try:
-        executed = await request.app[SERVICE].ledger.execute(
+        executed = await service.ledger.execute(
             run_id,
-            observe_command(body),
+            command,
             command_id=key_of(request),
             actor=request[SCOPE].actor,
             tenant=request[SCOPE].tenant,

@@ -25,6 +25,7 @@ def ingest(context: click.Context) -> None:
 
 
 async def _ingest(settings: Settings) -> None:
+    from cli.budgets import spending_here
     from cli.run import local_actor
     from cli.wishing import end_overdue
     from eventstore.ledger import Ledger
@@ -37,18 +38,19 @@ async def _ingest(settings: Settings) -> None:
     try:
         ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
         await end_overdue(ledger, log, data)
-        intake = Intake(ledger, data=data, actor=local_actor())
-        while line := await asyncio.to_thread(sys.stdin.buffer.readline, LINE_BYTES_MAX):
-            try:
-                answer = await intake.answer(decode_request(line))
-            except msgspec.MsgspecError as error:
-                problem = {
-                    "code": "bad_request",
-                    "detail": f"the line is no request: {error}",
-                    "hint": "see docs/client.md",
-                }
-                answer = Answer(status=400, body=msgspec.Raw(msgspec.json.encode(problem)))
-            sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
-            sys.stdout.buffer.flush()
+        async with spending_here(data) as left:
+            intake = Intake(ledger, data=data, actor=local_actor(), left=left)
+            while line := await asyncio.to_thread(sys.stdin.buffer.readline, LINE_BYTES_MAX):
+                try:
+                    answer = await intake.answer(decode_request(line))
+                except msgspec.MsgspecError as error:
+                    problem = {
+                        "code": "bad_request",
+                        "detail": f"the line is no request: {error}",
+                        "hint": "see docs/client.md",
+                    }
+                    answer = Answer(status=400, body=msgspec.Raw(msgspec.json.encode(problem)))
+                sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+                sys.stdout.buffer.flush()
     finally:
         await log.close()

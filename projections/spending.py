@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from eventstore.ledger import Ledger
 from eventstore.sqlite3_module import sqlite3
 from runfold.budgets import EACH, BudgetRule, Period, Scope, first_day, rules_for
-from runfold.commands import Budget
+from runfold.commands import Budget, CheckLimits, Observe
 from runfold.errors import InvalidSetting
+from runfold.events import StepStarted, TurnStarted
 from runfold.limits import OnExceed
 from runfold.state import Run
 
@@ -112,6 +114,22 @@ def _spent(connection: sqlite3.Connection, rule: BudgetRule, name: str, now_us: 
         ),
     ).fetchone()
     return cost_micros / 1_000_000 if rule.limit == "cost" else float(tokens)
+
+
+def may_start(reported: Observe) -> bool:
+    """Whether the report starts a turn or a step."""
+    return any(isinstance(it, StepStarted | TurnStarted) for it in reported.events)
+
+
+async def keep_budgets(ledger: Ledger, left: Left, run: Run, reported: Observe) -> None:
+    """Before a report that starts something: a budget that is used up stops the run or asks, and so refuses the start.
+
+    What is reported without a start is a fact, and is taken whatever was spent. Raises RunfoldError.
+    """
+    if run.is_final or run.driver == "imported" or not may_start(reported):
+        return
+    if budgets := await left(run):
+        await ledger.execute(run.run_id, CheckLimits(budgets=budgets), actor="system", tenant=run.tenant)
 
 
 async def no_budgets(run: Run) -> tuple[Budget, ...]:

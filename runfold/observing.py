@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from runfold.amounts import check_amounts, check_totals
+from runfold.closing import describe_hit
 from runfold.errors import InvalidEvent, NotAllowed
 from runfold.events import (
     EVENT_CLASSES,
@@ -96,9 +97,12 @@ def _check_type(run: Run, event: Event | Unknown, allowed: frozenset[str], whose
 
 def _check_start(run: Run, event: Event | Unknown) -> None:
     starts = isinstance(event, StepStarted | UnitStarted | TurnStarted)
-    if starts and run.status in ("queued", "paused", "stopped"):
+    # A limit lets what is at work end, and nothing new begin; a pause that was wished for waits for the reporter.
+    is_at_limit = run.hit is not None and run.status in ("pausing", "stopping")
+    if starts and (is_at_limit or run.status in ("queued", "paused", "stopped")):
+        why = f" ({describe_hit(run.hit)})" if run.hit else f" ({run.message})" if run.stop_condition else ""
         raise NotAllowed(
-            f"run `{run.run_id}` is {run.status}: `{event_type(event)}` has to wait",
+            f"run `{run.run_id}` is {run.status}{why}: `{event_type(event)}` has to wait",
             hint=how_to_go_on(run),
             run_id=run.run_id,
         )

@@ -14,6 +14,7 @@ import msgspec
 
 from eventstore import blobs
 from eventstore.ledger import Executed, Ledger
+from projections.spending import Left, keep_budgets, may_start, no_budgets
 from runfold.client.place import SPOOL_FOLDER
 from runfold.client.requests import Answer, ArtifactBody, Request, Told, route_of
 from runfold.client.spool import read_head, read_requests, remove_spool
@@ -42,7 +43,11 @@ FILES_MAX = 1_000  # A folder with more is taken in over several looks.
 
 
 class Intake:
-    def __init__(self, ledger: Ledger, *, data: Path, actor: str, tenant: str = "default") -> None:
+    def __init__(
+        self, ledger: Ledger, *, data: Path, actor: str, tenant: str = "default", left: Left = no_budgets
+    ) -> None:
+        """`left` tells the budgets of a run that reports now; what a file tells is over, and is taken as it was."""
+        self._left = left
         self._ledger = ledger
         self._data = data
         self._actor = actor
@@ -106,9 +111,13 @@ class Intake:
 
     async def _report(self, request: Request, key: str) -> EventsAnswer:
         body = _decode(request, EventsBody)
+        command = observe_command(body)
+        if may_start(command):
+            run = await self._ledger.state(request.run, tenant=self._tenant)
+            await keep_budgets(self._ledger, self._left, run, command)
         executed = await self._ledger.execute(
             request.run,
-            observe_command(body),
+            command,
             command_id=key,
             actor=self._actor,
             tenant=self._tenant,

@@ -21,7 +21,7 @@ from runfold import commands as c
 from runfold import events as e
 from runfold.budgets import BudgetRule, parse_budgets, rules_for
 from runfold.envelope import run_id_of
-from runfold.errors import InvalidSetting
+from runfold.errors import InvalidSetting, NotAllowed
 from runfold.state import Run
 from runner.reactor import Reactor
 from tests.given import after, here, names, when
@@ -272,6 +272,66 @@ async def test_a_step_over_http_is_told_that_the_budget_is_used_up_and_the_same_
     assert [it.status for it in answers] == [200, 200]
     assert first == second
     assert asked == [run_id, run_id]
+
+
+@pytest.mark.parametrize(
+    ("start", "on_exceed", "status"),
+    [
+        ({"type": "step_started", "data": {"step": "a"}}, "stop", "stopped"),
+        ({"type": "turn_started", "data": {"turn": 1}}, "stop", "stopped"),
+        ({"type": "step_started", "data": {"step": "a"}}, "ask", "paused"),
+    ],
+)
+async def test_a_start_that_is_only_reported_is_refused_while_the_budget_is_used_up(
+    tmp_path: Path, start: dict[str, Any], on_exceed: Any, status: str
+) -> None:
+    async def left(run: Run) -> tuple[c.Budget, ...]:
+        return (c.Budget(limit="cost", scope="day", threshold=10, actual=12, on_exceed=on_exceed),)
+
+    async with serving(tmp_path, left=left) as server:
+        run_id = await server.open_run(steps=[{"id": "a"}])
+        fact = await server.report(run_id, {"type": "message", "data": {"text": "said"}})
+        before = await server.ledger.state(run_id)
+        refused = await server.report(run_id, start)
+        problem = await refused.json()
+        run = await server.ledger.state(run_id)
+        types = [it["type"] for it in await server.events(run_id)]
+
+    assert (fact.status, before.status, refused.status, run.status) == (200, "running", 409, status)
+    assert start["type"] not in types
+    assert f"`{start['type']}` has to wait" in problem["detail"]
+    assert "The cost budget of the day is used up: $12.00 of $10.00" in problem["detail"]
+    assert f"runfold {'resume' if on_exceed == 'stop' else 'approve'} {run_id}" in problem["hint"]
+
+
+async def test_a_report_that_was_recorded_gets_its_first_answer_also_when_the_budget_is_used_up(tmp_path: Path) -> None:
+    spent = 1.0
+
+    async def left(run: Run) -> tuple[c.Budget, ...]:
+        return (c.Budget(limit="cost", scope="day", threshold=10, actual=spent),)
+
+    async with serving(tmp_path, left=left) as server:
+        run_id = await server.open_run(steps=[{"id": "a"}])
+        start = {"type": "step_started", "data": {"step": "a"}, "id": str(uuid.uuid4())}
+        first = await (await server.report(run_id, start)).json()
+        spent = 12.0
+        again = await server.report(run_id, start)
+        body = await again.json()
+
+    assert (again.status, body["first"], body["duplicate"]) == (200, first["first"], True)
+
+
+def test_a_run_that_stops_at_a_budget_ends_what_is_at_work_and_begins_nothing() -> None:
+    used_up = c.Budget(limit="cost", scope="day", threshold=10, actual=12)
+    order = e.RunQueued(driver="reported", lease_seconds=60, steps=(e.StepSpec(id="a"), e.StepSpec(id="b")))
+    run = after(
+        c.OpenReported(queued=order), c.Observe(events=(e.StepStarted(step="a"),)), c.CheckLimits(budgets=(used_up,))
+    )
+
+    assert run.status == "stopping"
+    with pytest.raises(NotAllowed, match=r"is stopping .The cost budget of the day is used up"):
+        when(run, c.Observe(events=(e.StepStarted(step="b"),)))
+    assert names(run, c.Observe(events=(e.StepCompleted(step="a"),)))[0] == "step_completed"
 
 
 @pytest.mark.slow

@@ -1652,10 +1652,14 @@ export interface components {
         /**
          * RetryAnswer
          * @description `new_run_id` is null where only the plan was asked for; `unknown` are the steps whose cost nobody knows.
+         *
+         *         `cost_usd` is what the steps took last time; `estimate` is what the new run is expected to cost.
          */
         RetryAnswer: {
             cost_usd: number | null;
             duration_ms: number;
+            /** @default null */
+            estimate?: components["schemas"]["Expected"] | null;
             from_step: string | null;
             new_run_id: string | null;
             rerun: string[];
