@@ -69,8 +69,8 @@ def resume(context: click.Context, *, run_text: str, reason: str, limits: tuple[
 
 
 async def _resume_here(settings: Settings, run_id: str, reason: str, limits: dict[str, Json]) -> int:
+    from cli.actor import local_actor
     from cli.budgets import spending_here
-    from cli.run import local_actor
     from cli.workflow_file import read_registry
     from eventstore.ledger import Ledger
     from eventstore.opening import open_log

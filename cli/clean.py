@@ -56,7 +56,7 @@ def export(context: click.Context, *, run_text: str, path: Path, as_json: bool) 
 @click.pass_context
 def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as_json: bool) -> None:
     """Archive old final runs, then empty their output and activity."""
-    from cli.run import local_actor
+    from cli.actor import local_actor
     from eventstore import cleaning
     from eventstore.state_file import kept_going, mend_states
 

@@ -51,7 +51,7 @@ def import_(context: click.Context, *, files: tuple[Path, ...], again: bool, as_
 async def _import(
     context: click.Context, files: tuple[Path, ...], *, again: bool, quiet: bool
 ) -> tuple[list["Imported"], list[_Refused]]:
-    from cli.run import local_actor
+    from cli.actor import local_actor
     from cli.wishing import take_in
     from eventstore.archive import is_archive
     from eventstore.ledger import Ledger

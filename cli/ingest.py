@@ -25,8 +25,8 @@ def ingest(context: click.Context) -> None:
 
 
 async def _ingest(settings: Settings) -> None:
+    from cli.actor import local_actor
     from cli.budgets import spending_here
-    from cli.run import local_actor
     from cli.wishing import end_overdue
     from eventstore.ledger import Ledger
     from eventstore.opening import open_log

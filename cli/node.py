@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from cli.actor import local_actor
 from cli.proving import prove_now_and_then
-from cli.run import local_actor
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
 from eventstore.contract import EventLog, Presence

@@ -30,7 +30,7 @@ def redact(
     as_json: bool,
 ) -> None:
     """Take a secret out of a run's events, output and blobs; the proofs still hold."""
-    from cli.run import local_actor
+    from cli.actor import local_actor
     from eventstore.redacting import redact as redact_run
     from projections.rebuilding import rebuild
 

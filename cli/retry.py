@@ -81,8 +81,8 @@ async def _retry(
     settings: Settings, run_id: str, from_step: str | None, whole: Estimate | None
 ) -> tuple[RetryAnswer, int]:
     """Queued where a worker takes it, opened where it is driven by hand, and else driven here; with its exit code."""
+    from cli.actor import local_actor
     from cli.budgets import spending_here
-    from cli.run import local_actor
     from cli.server_lock import running_server
     from cli.workflow_file import read_registry
     from projections.origin import origin_of

@@ -1,7 +1,6 @@
 """`runfold run -- COMMAND…` and `runfold run --workflow W`: drive a run here, as transparent as if it ran alone."""
 
 import asyncio
-import getpass
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from cli.actor import local_actor
 from cli.folder import prepare_folder
 from cli.main import Usage
 from cli.reading import settings_of
@@ -253,14 +253,6 @@ def _before_command(argv: list[str]) -> list[str]:
     """`--detach` of our own options only: the command may have one too."""
     at = argv.index("--")
     return [*(word for word in argv[1:at] if word != "--detach"), *argv[at:]]
-
-
-def local_actor() -> str:
-    """The person at this terminal, as the log names actors."""
-    try:
-        return f"user:{getpass.getuser()}"
-    except (OSError, KeyError):
-        return "user:unknown"
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -5,9 +5,9 @@ import time
 
 import click
 
+from cli.actor import local_actor
 from cli.folder import need_folder
 from cli.reading import settings_of
-from cli.run import local_actor
 from cli.screen import next_command, talk
 from eventstore.opening import open_log
 from eventstore.reading import open_reader, read_page

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from cli.actor import local_actor
 from cli.reading import json_option, open_remote_of, print_json, settings_of
-from cli.run import local_actor
 from cli.screen import next_command, plain, table, talk
 from cli.settings import Settings
 from runfold.tokens import EXPIRES_BY_DEFAULT, NewToken, Role, TokenItem, TokenList, item_of

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def execute(
     settings: Settings, run_id: str, command: Command, tenant: str, *, command_id: str | None = None
 ) -> "Executed":
-    from cli.run import local_actor
+    from cli.actor import local_actor
 
     async with open_ledger(settings) as (ledger, _):
         return await ledger.execute(
@@ -67,7 +67,7 @@ async def end_overdue(ledger: "Ledger", log: "EventLog", data: Path) -> None:
 
 async def take_in(ledger: "Ledger", data: Path) -> None:
     """Record what programs have left in the spool, because nobody was there who could."""
-    from cli.run import local_actor
+    from cli.actor import local_actor
     from runner.intake import take_in_spool
 
     for run_id in await take_in_spool(ledger, data, actor=local_actor()):
