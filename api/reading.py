@@ -24,7 +24,7 @@ from runfold.envelope import Recorded, envelope_json
 from runfold.envelope import _Envelope as Envelope
 from runfold.events import EventClass, event_class
 from runfold.items import item_json
-from runfold.snapshot import Snapshot, snapshot
+from runfold.snapshot import Snapshot, snapshot, without_trace
 from runfold.state import Run, Status
 
 P = ParamSpec("P")
@@ -114,15 +114,23 @@ async def get_one(request: web.Request) -> web.Response:
         raise unknown_run(run_id)
     # A retry of the run is told with it, though the run itself did not change.
     retries = len(found.lineage.retries)
-    tag = f'"{found.version}-{retries}"' if retries else f'"{found.version}"'
+    shown = shown_to(request, found)
+    seen_by = "" if shown is found else "-plain"
+    tag = f'"{found.version}-{retries}{seen_by}"' if retries else f'"{found.version}{seen_by}"'
     if is_held_by_caller(request, tag) and not freshness.stale:
         return web.Response(status=304, headers={"ETag": tag, "Runfold-Position": str(freshness.position)})
-    return view_response(found, freshness, headers={"ETag": tag})
+    return view_response(shown, freshness, headers={"ETag": tag})
+
+
+def shown_to(request: web.Request, found: Snapshot) -> Snapshot:
+    """A snapshot as the caller may see it: where in a program it failed is for operators."""
+    return found if request[SCOPE].may("operator") else without_trace(found)
 
 
 async def _get_past(request: web.Request, text: str) -> web.Response:
     run, position = await past_run(request, text)
-    return json_response(snapshot(run, position=position), headers={"ETag": f'"{run.version}"'})
+    shown = shown_to(request, snapshot(run, position=position))
+    return json_response(shown, headers={"ETag": f'"{run.version}"'})
 
 
 async def past_run(request: web.Request, text: str) -> tuple[Run, int]:

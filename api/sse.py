@@ -12,6 +12,7 @@ from api.cursors import Cursor, check_cursor, parse_cursor
 from api.following import MEDIA_TYPE, Follower, Source
 from api.frames import DONE, Form, reset_frame
 from api.guard import SCOPE
+from api.reading import shown_to
 from api.routes import QUERY, Route
 from api.service import SERVICE, Service, known_run
 from eventstore.contract import EventLog, Page
@@ -64,7 +65,9 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
             raise
         run, position = await state_at(service.log, run_id, At())
         cursor = Cursor(position)
-        opening = _reset(error, position, snapshot(run, position=position)) + (DONE if run.is_resting else b"")
+        opening = _reset(error, position, shown_to(request, snapshot(run, position=position))) + (
+            DONE if run.is_resting else b""
+        )
     last = await service.log.last(run_id)
     is_over = run.is_resting and last is not None and cursor.position >= last.position and run.version == last.version
     if is_over and not opening:

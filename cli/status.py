@@ -1,5 +1,6 @@
 """`runfold status RUN`: where a run stands, on one screen."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,12 @@ from cli.runs import find_run
 from cli.screen import about, colour, cost, duration, elapsed_ms, is_terminal, plain, status_colour
 from runfold.limits import words
 from runfold.report import Report
-from runfold.snapshot import Snapshot, Spent, Stats
+from runfold.snapshot import Snapshot, Spent, Stats, without_trace
 from runfold.state import RESTING, Tests
 
 BAR_CHARACTERS = 32
+DEVELOPER = "RUNFOLD_DEV"
+TRACE_LINES = 60
 SPENT_SHOWN = 4
 
 
@@ -29,11 +32,15 @@ def status(context: click.Context, *, run_text: str, at: str | None, as_json: bo
         snapshot = find_run(runs, wanted)
         if at is not None:
             snapshot = runs.get_run_at(snapshot.id, at)
+    is_developer = bool(os.environ.get(DEVELOPER))
     if as_json:
-        print_json(snapshot)
+        print_json(snapshot if is_developer else without_trace(snapshot))
         return
     # What is past does not go on: its clock stands at its last event.
     show_status(snapshot, took_ms=elapsed_ms(snapshot) if at is None else snapshot.duration_ms)
+    if is_developer and snapshot.error is not None and snapshot.error.stack_trace:
+        for line in snapshot.error.stack_trace.splitlines()[-TRACE_LINES:]:
+            click.echo(f"    {plain(line, 200)}")
 
 
 def show_status(run: Snapshot, *, took_ms: float | None) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import msgspec
+from msgspec.structs import replace
 
 from runfold.envelope import time_text
 from runfold.events import Completion, CostEstimated, Driver, Failure, Json
@@ -164,6 +165,14 @@ def snapshot(run: Run, *, position: int) -> Snapshot:
         command=run.command,
         report=report(run),
     )
+
+
+def without_trace(shown: Snapshot) -> Snapshot:
+    """The same for who is not to see where in a program it failed; the event keeps it."""
+    if shown.error is None or shown.error.stack_trace is None:
+        return shown
+    report = replace(shown.report, details={**shown.report.details, "stack_trace": None})
+    return replace(shown, error=replace(shown.error, stack_trace=None), report=report)
 
 
 def steps_summary(run: Run) -> StepsSummary:
