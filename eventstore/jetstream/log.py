@@ -23,7 +23,7 @@ from eventstore.contract import Appended, Bounds, Page
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, RETRY_SECONDS, Cluster, connect, stream_state
 from eventstore.jetstream.messages import decode
-from eventstore.jetstream.mirror import Arrived, Mirror, Planned, is_behind
+from eventstore.jetstream.mirror import Arrived, Mirror, Planned
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.publishing import Publisher
 from eventstore.mirrored import Mirrored
@@ -168,9 +168,8 @@ class JetStreamLog(SqliteLog):
         waiting = [requests[number] for number in numbers]
         plans = dict(zip(numbers, await hop(self._writes, lambda: self._mirror.plan(waiting)), strict=True))
         for number, plan in plans.items():
-            if isinstance(plan, Appended | RunfoldError) and (
-                is_current or not is_behind(plan, requests[number].expected)
-            ):
+            # What the mirror does not hold yet may be the very events that a refusal is about.
+            if isinstance(plan, Appended) or (isinstance(plan, RunfoldError) and is_current):
                 outcomes[number] = plan
         planned = {number: plan for number, plan in plans.items() if isinstance(plan, Planned)}
         answers = await asyncio.gather(*(self._publisher.publish(plan) for plan in planned.values()))

@@ -18,7 +18,7 @@ from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.reading import COLUMNS
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
-from runfold.errors import BadRequest, Conflict, LogFailed, RunfoldError
+from runfold.errors import BadRequest, LogFailed, RunfoldError
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -134,11 +134,6 @@ class Mirror(Writer):
             row = self.connection.execute(query, (run_id,)).fetchone()
             if row is not None:
                 group.heads[run_id] = Head(*row)
-
-
-def is_behind(outcome: object, expected: int) -> bool:
-    """Whether a refusal may only be the mirror's lateness."""
-    return isinstance(outcome, Conflict) and outcome.actual < expected
 
 
 def _planned(request: Request, rows: Sequence[Sequence[object]]) -> Planned:

@@ -161,6 +161,7 @@ async def test_many_tabs_are_one_stream_which_the_next_tab_takes_over_without_a_
 async def test_the_stream_begins_where_the_page_was_read_not_at_the_start_of_the_log(screen: Screen) -> None:
     run_id = await screen.served.open_run(title="long history")
     await screen.served.report(run_id, *(note(number) for number in range(300)))
+    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
     begun: list[str] = []
     screen.page.on(
         "request", lambda it: begun.append(it.headers.get("last-event-id", "")) if "/api/stream" in it.url else None
