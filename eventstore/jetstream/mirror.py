@@ -101,8 +101,13 @@ class Mirror(Writer):
                 group = Group(position, recorded_at_us)
                 fresh = [each for each in arrived if each.position > position]
                 self._look_up_heads(group, fresh)
+                for before, each in zip([position, *(it.position for it in fresh)], fresh, strict=False):
+                    if each.position > before + 1:
+                        # The stream has no holes but at its start: what is missing was trimmed before it came here.
+                        self._trim(each.position - 1)
+                trimmed_to = self.connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
                 for each in fresh:
-                    _add(group, each)
+                    _add(group, each, trimmed_to)
                 redacted = [each for each in fresh if each.message.digest is not None]
                 if redacted:
                     _put_redacted(self.connection, group, redacted)
@@ -128,6 +133,9 @@ class Mirror(Writer):
                 (first - 1,),
             )
 
+    def _trim(self, position: int) -> None:
+        self.connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?) WHERE one = 1", (position,))
+
     def _look_up_heads(self, group: Group, arrived: Sequence[Arrived]) -> None:
         query = "SELECT position, version, hash FROM heads WHERE run_id = ?"
         for run_id in {each.message.run_id for each in arrived}:
@@ -148,7 +156,7 @@ def _falling(count: int) -> range:
     return range(count - 1, -1, -1)
 
 
-def _add(group: Group, arrived: Arrived) -> None:
+def _add(group: Group, arrived: Arrived, trimmed_to: int) -> None:
     position, message = arrived.position, arrived.message
     head = group.heads.get(message.run_id) or Head(0, 0, b"")
     expected = link(
@@ -167,7 +175,9 @@ def _add(group: Group, arrived: Arrived) -> None:
         correlation=message.correlation,
         digest=_digest(message),
     )
-    if message.version != head.version + 1 or message.hash != expected:
+    # An event whose predecessor was trimmed begins what is kept of its run; its chain is checked from there on.
+    is_first_kept = head.position < trimmed_to and message.version > head.version + 1
+    if not is_first_kept and (message.version != head.version + 1 or message.hash != expected):
         raise LogFailed(
             f"the event at position {position} of the replicated log does not continue run `{message.run_id}` after"
             f" version {head.version}",
