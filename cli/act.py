@@ -1,6 +1,5 @@
 """`runfold cancel`, `pause`, `resume` and `recover`: what a person wishes of a run; the ledger decides."""
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Literal
@@ -9,12 +8,11 @@ import click
 import msgspec
 
 from cli.folder import need_folder
-from cli.reading import open_runs, run_argument, settings_of
-from cli.remote import RemoteRuns
+from cli.reading import open_runs, remote_of, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, talk
 from cli.settings import Settings
-from cli.wishing import execute, take_in
+from cli.wishing import execute, finished, take_in
 from runfold.commands import Cancel, Pause, Resume
 from runfold.events import Json
 from runfold.limits import parse_pairs
@@ -61,9 +59,9 @@ def resume(context: click.Context, *, run_text: str, reason: str, limits: tuple[
     more = parse_pairs(limits)
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
-        is_here = not isinstance(runs, RemoteRuns) and run.driver == "here" and not run.worker
+        is_here = remote_of(runs) is None and run.driver == "here" and not run.worker
     if is_here and run.status in ("paused", "stopped", "queued"):
-        context.exit(asyncio.run(_resume_here(settings, run.id, reason, more)))
+        context.exit(finished(_resume_here(settings, run.id, reason, more)))
     run_id = _act(context, run_text, "resume", reason, limits=more)
     next_command(f"runfold watch {run_id}")
 
@@ -107,7 +105,7 @@ def recover(context: click.Context) -> None:
     """End runs of this host whose driver is gone."""
     settings = settings_of(context)
     need_folder(settings, "recover")
-    found = asyncio.run(_recover(settings))
+    found = finished(_recover(settings))
     for run_id in found:
         click.echo(run_id)
     talk(f"{len(found)} recovered" if found else "nothing to recover")
@@ -126,18 +124,20 @@ def _act(
     status: str | None
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
-        if isinstance(runs, RemoteRuns):
-            status = runs.control(run.id, action, reason=reason, now=now, limits=limits).status
+        if (remote := remote_of(runs)) is not None:
+            status = remote.control(run.id, action, reason=reason, now=now, limits=limits).status
         else:
             command = Pause(reason=reason, now=True) if now else COMMANDS[action](reason=reason)
             if limits and isinstance(command, Resume):
                 command = msgspec.structs.replace(command, limits=limits)
-            status = asyncio.run(execute(settings, run.id, command, run.tenant)).run.status
+            status = finished(execute(settings, run.id, command, run.tenant)).run.status
     talk(f"run {run.id} is {status}")
     return run.id
 
 
 async def _recover(settings: Settings) -> list[str]:
+    import asyncio
+
     from eventstore.ledger import Ledger
     from eventstore.opening import open_log
     from eventstore.state_file import kept_going, mend_states

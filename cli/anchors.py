@@ -9,9 +9,10 @@ import msgspec
 from cli.folder import need_folder
 from cli.reading import settings_of
 from cli.screen import talk
+from eventstore.anchoring import Anchor
 from eventstore.reading import open_reader
 from eventstore.signing import Signer
-from eventstore.verifying import Anchor, log_anchors
+from eventstore.verifying import log_anchors
 
 
 @click.command()

@@ -1,14 +1,11 @@
 """`runfold note` and `runfold label`: what a person writes on a run, also on one that is over."""
 
-import asyncio
-
 import click
 
-from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
-from cli.remote import RemoteRuns
+from cli.reading import json_option, open_runs, print_json, remote_of, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, plain, table, talk
-from cli.wishing import execute
+from cli.wishing import execute, finished
 from runfold.commands import Annotate
 from runfold.errors import BadRequest
 from runfold.snapshot import Snapshot, snapshot
@@ -63,7 +60,7 @@ def _annotate(context: click.Context, run_text: str, command: Annotate) -> Snaps
     settings = settings_of(context)
     with open_runs(settings) as runs:
         found = find_run(runs, run_text)
-        if isinstance(runs, RemoteRuns):
-            return runs.annotate(found.id, command)
-    executed = asyncio.run(execute(settings, found.id, command, found.tenant))
+        if (remote := remote_of(runs)) is not None:
+            return remote.annotate(found.id, command)
+    executed = finished(execute(settings, found.id, command, found.tenant))
     return snapshot(executed.run, position=max((event.position for event in executed.events), default=found.position))

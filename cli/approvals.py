@@ -1,16 +1,14 @@
 """`runfold approvals`, `approve` and `deny`: the questions that runs wait with, and their one answer."""
 
-import asyncio
 from typing import Any
 
 import click
 
-from cli.reading import RunId, json_option, open_runs, print_json, run_argument, settings_of
-from cli.remote import RemoteRuns
+from cli.reading import RunId, json_option, open_runs, print_json, remote_of, run_argument, settings_of
 from cli.runs import Runs, find_run
 from cli.screen import cost, next_command, plain, short_ids, table, talk
 from cli.settings import Settings
-from cli.wishing import execute
+from cli.wishing import execute, finished
 from projections.approvals import LIMIT_MAX, ApprovalFilter, ApprovalItem
 from runfold.commands import Command, Deny, Grant
 from runfold.errors import BadRequest, NotAllowed
@@ -64,9 +62,9 @@ def approve(
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
         asked = _asked(runs, run, approval_id)
-        if isinstance(runs, RemoteRuns):
+        if (remote := remote_of(runs)) is not None:
             body = {"decision": "grant", "comment": comment, "limits": given, "digest": asked.digest}
-            runs.answer_approval(run.id, asked.approval_id, body)
+            remote.answer_approval(run.id, asked.approval_id, body)
         else:
             grant = Grant(approval_id=asked.approval_id, comment=comment, limits=given, digest=asked.digest)
             _execute(settings, run, grant)
@@ -86,8 +84,8 @@ def deny(context: click.Context, *, run_text: str, approval_id: str | None, comm
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
         asked = _asked(runs, run, approval_id)
-        if isinstance(runs, RemoteRuns):
-            runs.answer_approval(run.id, asked.approval_id, {"decision": "deny", "comment": comment})
+        if (remote := remote_of(runs)) is not None:
+            remote.answer_approval(run.id, asked.approval_id, {"decision": "deny", "comment": comment})
         else:
             _execute(settings, run, Deny(approval_id=asked.approval_id, comment=comment))
     talk(f"denied: {plain(asked.summary)}")
@@ -95,7 +93,7 @@ def deny(context: click.Context, *, run_text: str, approval_id: str | None, comm
 
 
 def _execute(settings: Settings, run: Snapshot, command: Command) -> Any:
-    return asyncio.run(execute(settings, run.id, command, run.tenant))
+    return finished(execute(settings, run.id, command, run.tenant))
 
 
 def _asked(runs: Runs, run: Snapshot, approval_id: str | None) -> ApprovalItem:

@@ -1,14 +1,11 @@
 """`runfold complete` and `runfold fail`: the end of a run whose steps are driven by hand, said by its owner."""
 
-import asyncio
-
 import click
 
-from cli.reading import open_runs, run_argument, settings_of
-from cli.remote import RemoteRuns
+from cli.reading import open_runs, remote_of, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, talk
-from cli.wishing import execute
+from cli.wishing import execute, finished
 from runfold.commands import Command, Complete, Fail
 from runfold.events import Failure
 
@@ -37,9 +34,9 @@ def _end(context: click.Context, run_text: str, action: str, command: Command, m
     settings = settings_of(context)
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
-        if isinstance(runs, RemoteRuns):
-            status = runs.control(run.id, action, message=message).status
+        if (remote := remote_of(runs)) is not None:
+            status = remote.control(run.id, action, message=message).status
         else:
-            status = asyncio.run(execute(settings, run.id, command, run.tenant)).run.status
+            status = finished(execute(settings, run.id, command, run.tenant)).run.status
     talk(f"run {run.id} is {status}")
     next_command(f"runfold status {run.id}")

@@ -1,9 +1,13 @@
 """The `runfold` command: each subcommand is imported only when it is asked for, and every failure ends in a hint."""
 
+import atexit
+import gc
 import importlib
 import os
 import sys
-from typing import Any
+import threading
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import click
 
@@ -64,6 +68,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ingest": ("cli.ingest", "ingest", "Record what a program reports on stdin, a line each"),
     "completion": ("cli.completion", "completion", "Print the completion script of a shell"),
 }
+NEW_OBJECTS_MAX = (
+    50_000  # Before the next collection: what a command imports alone would be looked through fifty times.
+)
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -114,10 +121,12 @@ def group(context: click.Context, data: str | None, log: str | None, log_level: 
     context.obj = {"data": data, "log": log, "log_level": log_level}
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit."""
+    gc.set_threshold(NEW_OBJECTS_MAX)
     try:
         code: Any = group.main(prog_name="runfold", standalone_mode=False)
+        print(end="", flush=True)
     except RunfoldError as error:
         _say(error.message, error.hint)
         code = 1
@@ -139,7 +148,16 @@ def main() -> None:
         named = f": `{error.filename}`" if error.filename else ""
         _say(f"{_lower(error.strerror or str(error))}{named}", "`runfold doctor` says what is wrong here")
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; where nothing waits for the end without taking the interpreter apart: a sixth of a short command's time."""
+    if threading.active_count() == 1 and atexit._ncallbacks() == 0:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _say(message: str, hint: str) -> None:

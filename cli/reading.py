@@ -1,8 +1,9 @@
 """What every reading command shares: its settings, where runs are read, how a run is typed, how JSON is printed."""
 
+import sys
 from contextlib import AbstractContextManager, redirect_stderr
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import msgspec
@@ -38,6 +39,12 @@ def open_remote_of(settings: Settings) -> "AbstractContextManager[RemoteRuns]":
     from cli.remote import open_remote
 
     return open_remote(settings)
+
+
+def remote_of(runs: Runs) -> "RemoteRuns | None":
+    """The server they are of, None where they are of the data folder; nothing is loaded to say so."""
+    remote = sys.modules.get("cli.remote")
+    return cast("RemoteRuns", runs) if remote is not None and isinstance(runs, remote.RemoteRuns) else None
 
 
 def print_json(value: object) -> None:

@@ -1,18 +1,16 @@
 """`runfold retry`: try a run again, whole or from a step, reusing what is still valid; `--plan` only says what."""
 
-import asyncio
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
-from cli.remote import RemoteRuns
+from cli.reading import json_option, open_runs, print_json, remote_of, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import cost, duration, next_command, plain, table, talk
 from cli.settings import Settings
-from cli.wishing import open_ledger
+from cli.wishing import finished, open_ledger
 from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
 from runfold.errors import InvalidSetting
@@ -34,13 +32,13 @@ def retry(context: click.Context, *, run_text: str, from_step: str | None, plan:
     code = 0
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
-        if isinstance(runs, RemoteRuns):
+        if (remote := remote_of(runs)) is not None:
             body = {"plan": plan, **({} if from_step is None else {"from_step": from_step})}
-            answer = runs.retry(run.id, body)
+            answer = remote.retry(run.id, body)
         elif plan:
-            answer = asyncio.run(_plan(settings, run.id, from_step, _whole(settings, run)))
+            answer = finished(_plan(settings, run.id, from_step, _whole(settings, run)))
         else:
-            answer, code = asyncio.run(_retry(settings, run.id, from_step, _whole(settings, run)))
+            answer, code = finished(_retry(settings, run.id, from_step, _whole(settings, run)))
     if as_json:
         print_json(answer)
     else:

@@ -23,7 +23,8 @@ USUAL_COLUMNS = 80
 
 
 def is_terminal() -> bool:
-    return sys.stdout.isatty()
+    # Python has no stdout where it was closed.
+    return bool(sys.stdout) and sys.stdout.isatty()
 
 
 def edge() -> int:

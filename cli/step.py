@@ -10,6 +10,7 @@ from cli.reading import RunId, open_runs, print_json, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, plain, talk
 from cli.settings import Settings
+from cli.wishing import execute, finished
 from runfold.commands import Command, StartStep
 from runfold.events import Failure
 from runfold.snapshot import Snapshot
@@ -93,17 +94,12 @@ def _act(settings: Settings, runs: Any, run: Snapshot, name: str | None, wish: S
     if settings.url:
         answer: StepAnswer = runs.change_steps(run.id, name, wish)
         return answer
-    # Only here, so that help and a server elsewhere do not wait for them to load.
-    import asyncio
-
-    from cli.wishing import execute
-
     command: Command = steps_command(wish) if isinstance(wish, StepsWish) else step_command(name or "", wish)
     if isinstance(command, StartStep):
         from cli.budgets import budgets_now
 
         command = msgspec.structs.replace(command, budgets=budgets_now(settings.data, run))
-    executed = asyncio.run(execute(settings, run.id, command, run.tenant))
+    executed = finished(execute(settings, run.id, command, run.tenant))
     position = max((event.position for event in executed.events), default=run.position)
     return step_answer(executed.run, [event.event() for event in executed.events], position=position)
 

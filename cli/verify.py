@@ -12,13 +12,14 @@ import msgspec
 from cli.folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, is_talking, plain, talk
+from eventstore.anchoring import Anchor
 from eventstore.attachments import Attachments
 from eventstore.faults import Fault
 from eventstore.reading import open_reader
 from eventstore.signing import Verifier
 from eventstore.state_file import States
 from eventstore.verified import Verified, keep_verified
-from eventstore.verifying import Anchor, Proof, anchors_beside, check_signatures, read_anchors
+from eventstore.verifying import Proof, anchors_beside, check_signatures, read_anchors
 from projections.drift import Drift
 from runfold.envelope import time_text
 from runfold.errors import BadRequest

@@ -2,10 +2,10 @@
 
 import os
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cli.screen import talk
 from cli.settings import Settings
@@ -15,6 +15,15 @@ from runfold.redact import secrets_of
 if TYPE_CHECKING:
     from eventstore.contract import EventLog
     from eventstore.ledger import Executed, Ledger
+
+T = TypeVar("T")
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """What came of it; asyncio is loaded only here, so that help and a server elsewhere do not wait for it."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 async def execute(

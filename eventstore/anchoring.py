@@ -1,11 +1,22 @@
 """Anchors: each seals all events since the one before it."""
 
-import json
+import msgspec
 
-from eventstore.chain import anchor_digest
 from eventstore.sqlite3_module import sqlite3
 
+ANCHORS_FILE = "anchors.jsonl"
 ANCHORED = "SELECT position, recorded_at_us, hash FROM events WHERE position > ? AND position <= ? ORDER BY position"
+
+
+class Anchor(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of `anchors.jsonl`: what the log was up to a position, in hexadecimal digests."""
+
+    position: int
+    digest: str
+    previous: str = ""
+    log_id: str = ""
+    signature: str = ""
+    """Of an exported one, see `eventstore.signing`."""
 
 
 def write_anchor(connection: sqlite3.Connection, position: int, *, at_least: int) -> str | None:
@@ -14,8 +25,11 @@ def write_anchor(connection: sqlite3.Connection, position: int, *, at_least: int
     sealed, previous = (0, b"") if row is None else row
     if position - sealed < at_least:
         return None
+    from eventstore.chain import anchor_digest
+
     digest = anchor_digest(previous, connection.execute(ANCHORED, (sealed, position)))
     connection.execute(
         "INSERT INTO anchors (position, digest, previous) VALUES (?, ?, ?)", (position, digest, previous)
     )
-    return json.dumps({"position": position, "digest": digest.hex(), "previous": previous.hex()}) + "\n"
+    line = {"position": position, "digest": digest.hex(), "previous": previous.hex()}
+    return msgspec.json.encode(line).decode() + "\n"

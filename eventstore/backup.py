@@ -9,12 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.anchoring import ANCHORS_FILE
 from eventstore.attachments import Attachments
 from eventstore.faults import Fault
 from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import Proof, anchors_beside
-from eventstore.writing import ANCHORS_FILE, SCHEMA
+from eventstore.writing import SCHEMA
 from runfold.errors import BadRequest, Contended, NotFound, Refused
 
 MANIFEST_FILE = "manifest.json"

@@ -4,8 +4,6 @@ Its content must match its hash, its run must have no gap and end where the log 
 must be those that an anchor has sealed. What this process has appended or checked before is not looked at again.
 """
 
-import hashlib
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -16,13 +14,11 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from eventstore.anchoring import ANCHORED
-from eventstore.chain import anchor_digest
+from eventstore.anchoring import ANCHORED, ANCHORS_FILE, Anchor
+from eventstore.faults import OF_ANOTHER_KIND
 from eventstore.mirrored import mirrored_log
 from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import EVENT_COLUMNS, OF_ANOTHER_KIND, Anchor, hash_of
-from eventstore.writing import ANCHORS_FILE
 from runfold.errors import Damaged
 from runfold.events import EventRedacted
 
@@ -161,11 +157,14 @@ class Checks:
             block[position % BLOCK] = 1
 
     def _check_events(self, connection: sqlite3.Connection, positions: list[int]) -> None:
+        # Here and below, not at the top: who finds nothing new to check does not wait for proof and OpenSSL to load.
+        from eventstore.verifying import EVENT_COLUMNS, hash_of
+
         is_dense = positions[-1] - positions[0] + 1 == len(positions)
         where = "position BETWEEN ? AND ?" if is_dense else "position IN (SELECT value FROM json_each(?))"
         rows = connection.execute(
             f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY position",  # noqa: S608
-            (positions[0], positions[-1]) if is_dense else (json.dumps(positions),),
+            (positions[0], positions[-1]) if is_dense else (msgspec.json.encode(positions).decode(),),
         )
         before: dict[str, tuple[int, bytes]] = {}
         for row in rows:
@@ -187,6 +186,8 @@ class Checks:
 
     def _check_anchors(self, connection: sqlite3.Connection, positions: list[int]) -> None:
         """Positions and times are sealed by the next anchor, where one was made since."""
+        from eventstore.chain import anchor_digest
+
         trimmed_to = connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
         sealed = 0
         for position in positions:
@@ -228,6 +229,8 @@ def _hash_at(connection: sqlite3.Connection, run_id: str, version: int) -> bytes
 
 def _is_left(connection: sqlite3.Connection, run_id: str, version: int, data: bytes) -> bool:
     """Whether a redaction of the run says that this is what it left of the event."""
+    import hashlib
+
     query = "SELECT data FROM events WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL"
     told: dict[int, str] = {}
     for row in connection.execute(query, (run_id,)):

@@ -4,7 +4,6 @@ The log is read in pages up to the head it had at the start, so it may be writte
 """
 
 import hashlib
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,34 +11,21 @@ from typing import Any
 
 import msgspec
 
-from eventstore.anchoring import ANCHORED
+from eventstore.anchoring import ANCHORED, ANCHORS_FILE, Anchor
 from eventstore.chain import anchor_digest, data_digest, link
-from eventstore.faults import Fault
+from eventstore.faults import OF_ANOTHER_KIND, Fault
 from eventstore.signing import Verifier
 from eventstore.sqlite3_module import sqlite3
-from eventstore.writing import ANCHORS_FILE, SCHEMA
+from eventstore.writing import SCHEMA
 from runfold.envelope import SYSTEM_STREAM
 from runfold.events import EventRedacted, RunArchived
 
 PAGE_ROWS = 1_000
-OF_ANOTHER_KIND = (AttributeError, TypeError, struct.error)
-"""What reading a damaged row raises: a flipped bit makes a number of a text, which no hash can be computed of."""
 EVENT_COLUMNS = (
     "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor, cause, command, sent,"
     " correlation, hash, salt, data, digest"
 )
 _EVENTS = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
-
-
-class Anchor(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of `anchors.jsonl`: what the log was up to a position, in hexadecimal digests."""
-
-    position: int
-    digest: str
-    previous: str = ""
-    log_id: str = ""
-    signature: str = ""
-    """Of an exported one, see `eventstore.signing`."""
 
 
 class Proof:

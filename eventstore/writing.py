@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from eventstore.anchoring import write_anchor
+from eventstore.anchoring import ANCHORS_FILE, write_anchor
 from eventstore.appending import Request, append_group, append_within, prepare
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
@@ -19,7 +19,6 @@ from runfold.envelope import NewEvent
 from runfold.errors import RunfoldError, Unavailable
 
 LOCK_FILE = "log.lock"
-ANCHORS_FILE = "anchors.jsonl"
 READ_BYTES = 4 * 1024 * 1024
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 SCHEMA = Path(__file__).with_name("schema.sql")

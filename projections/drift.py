@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from eventstore.faults import Fault
+from eventstore.faults import OF_ANOTHER_KIND, Fault
 from eventstore.reading import bounds, read_facts
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import OF_ANOTHER_KIND
 from projections.catalogue import VIEWS
 from projections.checkpoints import Checkpoint, read_checkpoints
 from projections.skips import Skips

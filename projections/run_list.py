@@ -1,6 +1,5 @@
 """The list of runs: filtered, counted by status, sorted, and read in pages by offset or by cursor."""
 
-import base64
 from typing import Any, get_args
 
 import msgspec
@@ -196,10 +195,14 @@ def _time_us(name: str, text: str) -> int:
 
 
 def _encode_cursor(cursor: _Cursor) -> str:
+    import base64
+
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
 
 
 def _decode_cursor(text: str, wanted: RunFilter) -> _Cursor:
+    import base64
+
     allowed = "the `next_cursor` of a list with the same sort and order"
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)

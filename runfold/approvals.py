@@ -27,12 +27,11 @@ from runfold.events import (
 from runfold.evolve import evolve
 from runfold.limits import amount, check_room, limits_of, more_turns, words
 from runfold.reasons import sentence
-from runfold.state import Approval, LimitHit, Run
+from runfold.state import START, Approval, LimitHit, Run
 
 OPEN_APPROVALS_MAX = 20  # What ends a run expires them all in one append.
 APPROVAL_SECONDS = 24 * 3_600  # A limit that asks waits a day for its answer.
 ID_CHARACTERS_MAX = 100
-START = "start"  # The kind of the question before a run starts.
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -71,12 +70,6 @@ def ask_to_start(run_id: str, order: RunQueued, estimated: CostEstimated | None,
         digest=digest_of(content),
         expires_at=time_text(now_us + APPROVAL_SECONDS * 1_000_000),
     )
-
-
-def is_refused(run: Run) -> bool:
-    """Whether somebody, or the time, has said no to the run's start."""
-    asked = [it.status for it in run.approvals.values() if it.kind == START]
-    return bool(asked) and "granted" not in asked and "pending" not in asked
 
 
 def request(run: Run, command: RequestApproval, now_us: int) -> tuple[Event, ...]:

@@ -2,7 +2,6 @@
 
 from typing import NoReturn
 
-from runfold.approvals import is_refused
 from runfold.closing import close_cancelled, give_back
 from runfold.commands import Cancel, Cancelled, Pause, Paused, Resume
 from runfold.ending import check_driver
@@ -61,7 +60,7 @@ def resume(run: Run, command: Resume) -> tuple[Event, ...]:
         _refuse(run, "resumed", hint="it was imported and is over; resume it where it ran")
     if run.status not in ("pausing", "paused", "stopped"):
         _refuse(run, "resumed")
-    if run.status == "stopped" and is_refused(run):
+    if run.status == "stopped" and run.is_refused:
         _refuse(run, "resumed: nobody allowed its start", hint=f"`runfold retry {run.run_id}` asks again")
     answered = _answer(run, command)
     check_room(run, command.limits)

@@ -1,7 +1,5 @@
 """The envelope round an event: what a caller hands to the log, and what the log gives back."""
 
-import base64
-import hashlib
 import re
 import uuid
 from datetime import UTC, datetime
@@ -178,11 +176,16 @@ def moment_us(text: str) -> int:
 
 def run_id_of(identity: uuid.UUID) -> str:
     """`r_` and the UUID in 26 characters of lower-case base 32 (RFC 4648, without padding)."""
+    import base64
+
     return "r_" + base64.b32encode(identity.bytes).decode().rstrip("=").lower()
 
 
 def derived_id(namespace: str, name: str) -> str:
     """The v5 UUID of a name under another UUID: the same inputs give the same id, so a retry is known."""
+    # Not at the top: who only reads runs does not wait for OpenSSL to load.
+    import hashlib
+
     # As uuid.uuid5, which takes three times as long; one is made for every event.
     digits = hashlib.sha1(_uuid_bytes(namespace) + name.encode(), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]

@@ -3,7 +3,6 @@
 Everything that stays is kept byte for byte, so the same event always becomes the same data.
 """
 
-import hashlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +70,8 @@ def with_heads(content: bytes) -> bytes:
 
 
 def _long_text(raw: bytes) -> LongText:
+    import hashlib
+
     text = _decode_text(raw).encode()
     # A character cut in two at the end of the head is left out of it.
     head = text[:HEAD_BYTES].decode(errors="ignore")

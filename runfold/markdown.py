@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from runfold.approvals import is_refused
 from runfold.envelope import time_text
 from runfold.events import StepSpec
 from runfold.graph import find_step
@@ -73,7 +72,7 @@ def why(run: Run) -> tuple[str, ...]:
     if run.recoveries:
         lines.append(f"Its worker was lost {run.recoveries} times.")
     reason_known = find_reason(run.reason_code)
-    if run.status == "stopped" and is_refused(run):
+    if run.status == "stopped" and run.is_refused:
         lines.append(f"Next: `runfold retry {run.run_id}` asks again.")
     elif reason_known is not None and reason_known.next_step:
         lines.append(_end(f"Next: {reason_known.next_step.replace('RUN', run.run_id)}"))

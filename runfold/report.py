@@ -5,7 +5,6 @@ from typing import Literal
 
 import msgspec
 
-from runfold.approvals import is_refused
 from runfold.envelope import time_text
 from runfold.events import Failure, Json
 from runfold.limits import resume_command
@@ -99,7 +98,7 @@ def _completed(run: Run) -> dict[str, Json]:
 
 
 def _stopped(run: Run) -> dict[str, Json]:
-    is_over = run.status == "cancelled" or is_refused(run)
+    is_over = run.status == "cancelled" or run.is_refused
     return {
         "stop_condition": run.stop_condition or run.reason_code,
         "threshold": run.stop_threshold,

@@ -12,6 +12,7 @@ Status = Literal[
 ]
 FINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 RESTING: frozenset[str] = FINAL | {"stopped"}
+START = "start"  # The kind of the question before a run starts.
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +211,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def open_approvals(self) -> tuple[str, ...]:
         return tuple(name for name, approval in self.approvals.items() if approval.status == "pending")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether somebody, or the time, has said no to its start."""
+        asked = [it.status for it in self.approvals.values() if it.kind == START]
+        return bool(asked) and "granted" not in asked and "pending" not in asked
 
     @property
     def is_final(self) -> bool:

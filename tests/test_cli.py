@@ -114,14 +114,15 @@ def test_reading_an_empty_folder_says_what_to_do_and_writes_nothing(tmp_path: Pa
     assert not (tmp_path / "none").exists()
 
 
-def test_a_reading_command_imports_no_server(tmp_path: Path) -> None:
+def test_a_reading_command_imports_no_server_no_decisions_and_no_proof(tmp_path: Path) -> None:
     record(tmp_path)
+    read(tmp_path, "ps")
     program = (
-        "import sys; sys.argv = ['runfold', 'ps', '-q']\n"
+        "import atexit, sys; sys.argv = ['runfold', 'ps', '-q']\n"
         "from cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'asyncio', 'aiohttp', 'aiosqlite', 'structlog'} & set(sys.modules)))"
+        "unwanted = 'asyncio aiohttp aiosqlite structlog hashlib runfold.evolve eventstore.verifying'.split()\n"
+        "atexit.register(lambda: print([name for name in unwanted if name in sys.modules]))\n"
+        "main()"
     )
 
     done = subprocess.run(
@@ -131,9 +132,26 @@ def test_a_reading_command_imports_no_server(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_help_of_step_imports_neither_a_log_nor_a_way_to_a_server(tmp_path: Path) -> None:
+def test_output_that_the_disk_refuses_is_an_error_and_not_a_success_cut_short(tmp_path: Path) -> None:
+    record(tmp_path)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", "ps", "-q"],
+            cwd=ROOT,
+            env=environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: no space left on device")
+
+
+@pytest.mark.parametrize("command", ["act", "annotate", "approvals", "ending", "retry", "step"])
+def test_the_help_of_a_wish_imports_neither_a_log_nor_a_way_to_a_server(tmp_path: Path, command: str) -> None:
     program = (
-        "import sys, cli.step\n"
+        f"import sys, cli.{command}\n"
         "print(sorted({'asyncio', 'ssl', 'http.client', 'cli.remote', 'eventstore.sqlite'} & set(sys.modules)))"
     )
 
