@@ -9,7 +9,7 @@ from aiohttp import web
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY, Route
-from api.service import SERVICE, Service, known_run, unknown_run
+from api.service import SERVICE, Service, known_run, next_driver, unknown_run
 from eventstore.ledger import Executed
 from projections.past import At, state_at
 from projections.spending import keep_budgets, may_start
@@ -142,6 +142,9 @@ async def _control(request: web.Request, body: ControlBody) -> web.Response:
             run_id=run_id,
         )
     command = control_command(body)
+    if isinstance(command, commands.Resume):
+        driver = await next_driver(request.app[SERVICE], request[SCOPE], run)
+        command = msgspec.structs.replace(command, driver=driver)
     executed = await _execute(request, run_id, command, key_of(request))
     return await snapshot_response(request, executed, status=202)
 

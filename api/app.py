@@ -34,7 +34,7 @@ from api.guard import make_guard
 from api.live import Live
 from api.problems import add_headers, problems
 from api.routes import Route, register
-from api.service import SERVICE, CheckOrder, Renew, Service, no_check
+from api.service import SERVICE, ByHand, CheckOrder, Renew, Service, no_check
 from api.sessions import Scope, Sessions
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
@@ -85,6 +85,7 @@ def make_app(
     registry: Callable[[], Registry] = Registry,
     left: Left = no_budgets,
     check_order: CheckOrder = no_check,
+    by_hand: ByHand | None = None,
 ) -> web.Application:
     """`token` is the admin of all tenants; `scopes` are by the sha256 in hex of tokens that the log does not know."""
     live = Live(streaming.look_seconds)
@@ -109,6 +110,7 @@ def make_app(
         registry=registry,
         left=left,
         check_order=check_order,
+        by_hand=by_hand,
     )
     routes.update(register(app, ROUTES))
     app.on_response_prepare.append(add_headers)

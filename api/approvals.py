@@ -12,7 +12,7 @@ from api.frames import pending_frame
 from api.guard import SCOPE
 from api.reading import Limit, ViewQuery, query_views
 from api.routes import BODY, QUERY, Route
-from api.service import SERVICE, Service, known_run
+from api.service import SERVICE, Service, known_run, next_driver
 from projections.approvals import (
     LIMIT_MAX,
     ApprovalFilter,
@@ -23,8 +23,8 @@ from projections.approvals import (
     list_approvals,
 )
 from runfold.commands import Command, Deny, Grant
-from runfold.errors import NotFound, RunfoldError
-from runfold.events import Json
+from runfold.errors import Forbidden, NotFound, RunfoldError
+from runfold.events import Driver, Json
 from runfold.reporting import Text
 
 Dollars = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -86,8 +86,20 @@ async def post_answer(request: web.Request) -> web.Response:
             amount_micros=_micros(body.amount_usd),
             limits=body.limits,
             digest=body.digest,
+            driver=await _next_driver(request, name),
         )
     return await _act(request, command)
+
+
+async def _next_driver(request: web.Request, name: str) -> Driver | None:
+    """Who goes on once the answer is there; an answer is taken also where nobody here would."""
+    service, scope = request.app[SERVICE], request[SCOPE]
+    run = await known_run(service, request.match_info["run_id"], scope.tenant)
+    if run.waiting_on != f"approval:{name}":
+        return None
+    with suppress(Forbidden):
+        return await next_driver(service, scope, run)
+    return None
 
 
 async def _act(request: web.Request, command: Command) -> web.Response:

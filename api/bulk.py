@@ -14,7 +14,7 @@ from api.answers import json_response
 from api.guard import SCOPE
 from api.retrying import RetryBody, check_retry, retry
 from api.routes import BODY, Route
-from api.service import SERVICE, Service, known_run
+from api.service import SERVICE, Service, known_run, next_driver
 from api.sessions import Scope
 from projections.run_list import RunFilter, list_runs
 from runfold.commands import Cancel, Pause, Resume
@@ -127,14 +127,14 @@ async def _one(service: Service, scope: Scope, run_id: str, body: BulkBody, comm
         run = await known_run(service, run_id, scope.tenant)
         title, status = run.title, run.status
         if body.dry_run:
-            outcome: Outcome = "would" if await _would_change(service, run, body) else "already"
+            outcome: Outcome = "would" if await _would_change(service, scope, run, body) else "already"
             return BulkItem(id=run_id, outcome=outcome, status=status, title=title)
         if body.action == "retry":
             answer = await retry(service, scope, run, RetryBody(), command_id)
             return BulkItem(id=run_id, outcome="done", status=status, title=title, new_run_id=answer.new_run_id)
         executed = await service.ledger.execute(
             run_id,
-            _COMMANDS[body.action](reason=body.reason),
+            await _command(service, scope, run, body),
             command_id=command_id,
             actor=scope.actor,
             tenant=scope.tenant,
@@ -152,12 +152,18 @@ async def _one(service: Service, scope: Scope, run_id: str, body: BulkBody, comm
         )  # fmt: skip
 
 
-async def _would_change(service: Service, run: Run, body: BulkBody) -> bool:
+async def _would_change(service: Service, scope: Scope, run: Run, body: BulkBody) -> bool:
     """Whether the wish would be granted with an event now. Raises what it would be refused with."""
     if body.action == "retry":
-        await check_retry(service, run)
+        await check_retry(service, scope, run)
         return True
-    return bool(decide(run, _COMMANDS[body.action](reason=body.reason), time.time_ns() // 1_000))
+    return bool(decide(run, await _command(service, scope, run, body), time.time_ns() // 1_000))
+
+
+async def _command(service: Service, scope: Scope, run: Run, body: BulkBody) -> Cancel | Pause | Resume:
+    if body.action == "resume":
+        return Resume(reason=body.reason, driver=await next_driver(service, scope, run))
+    return _COMMANDS[body.action](reason=body.reason)
 
 
 ROUTES: tuple[Route, ...] = (

@@ -10,14 +10,14 @@ from api.acting import command_id_of
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY, Route
-from api.service import SERVICE, Service, check_order, known_run
+from api.service import SERVICE, Service, check_by_hand, check_order, known_run
 from api.sessions import Scope
 from projections.estimates import estimate
 from projections.origin import origin_of
 from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
-from runfold.errors import InvalidSetting, NotAllowed
-from runfold.events import CostEstimated, Json
+from runfold.errors import Forbidden, InvalidSetting, NotAllowed
+from runfold.events import CostEstimated, Json, RunQueued
 from runfold.plan import RetryPlan, plan_retry
 from runfold.reporting import Text
 from runfold.retrying import RetryAnswer, answer_of, estimate_of_retry, retry_order, reused_steps
@@ -38,7 +38,8 @@ async def post_retry(request: web.Request) -> web.Response:
     run = await known_run(service, request.match_info["run_id"], scope.tenant)
     if body.plan:
         plan = plan_retry(run, body.from_step)
-        return json_response(answer_of(plan, estimated=await _estimated(service, run, plan)))
+        by_hand = await _by_hand(service, scope, run)
+        return json_response(answer_of(plan, estimated=await _estimated(service, run, plan), by_hand=by_hand))
     answer = await retry(service, scope, run, body, command_id_of(request))
     return json_response(answer, status=202, headers={"Location": f"/api/runs/{answer.new_run_id}"})
 
@@ -46,8 +47,8 @@ async def post_retry(request: web.Request) -> web.Response:
 async def retry(service: Service, scope: Scope, run: Run, body: RetryBody, command_id: str) -> RetryAnswer:
     """Open the new run, whose id follows from the command's. Raises what speaks against it."""
     plan = plan_retry(run, body.from_step)
-    _check(run, body)
     origin = await origin_of(service.log, run.run_id)
+    _check(service, scope, run, body, origin.order)
     order = retry_order(origin.order, run, plan, payload=body.payload)
     reused = reused_steps(run, plan, origin.completed)
     estimated = await _estimated(service, run, plan)
@@ -73,21 +74,25 @@ async def _estimated(service: Service, run: Run, plan: RetryPlan) -> CostEstimat
     return estimate_of_retry(run, plan, whole)
 
 
-async def check_retry(service: Service, run: Run) -> None:
+async def _by_hand(service: Service, scope: Scope, run: Run) -> str | None:
+    """What to type instead; None where a retry is taken here."""
+    try:
+        check_by_hand(service, scope, run, (await origin_of(service.log, run.run_id)).order)
+    except Forbidden as error:
+        return error.hint
+    return None
+
+
+async def check_retry(service: Service, scope: Scope, run: Run) -> None:
     """Raises what speaks against a retry of the run as a whole."""
-    _check(run, RetryBody())
     origin = await origin_of(service.log, run.run_id)
+    _check(service, scope, run, RetryBody(), origin.order)
     await check_order(service, run.run_id, retry_order(origin.order, run, plan_retry(run, None)), run.tenant)
 
 
-def _check(run: Run, body: RetryBody) -> None:
-    """Over HTTP only registered workflows are started, with what they were registered for."""
-    if run.is_driven and run.workflow is None:
-        raise NotAllowed(
-            f"run `{run.run_id}` was started by hand with a command of its own",
-            hint=f"`runfold retry {run.run_id}` starts it again on its own machine",
-            run_id=run.run_id,
-        )
+def _check(service: Service, scope: Scope, run: Run, body: RetryBody, order: RunQueued) -> None:
+    """Over HTTP registered workflows are started, and a typed command only where it was typed."""
+    check_by_hand(service, scope, run, order)
     if run.is_driven and body.payload is not None:
         raise NotAllowed(
             f"the payload of run `{run.run_id}` stands in its command already",

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from aiohttp import web
@@ -12,17 +13,30 @@ from aiohttp import web
 from api.following import Streaming
 from api.frames import Frames
 from api.live import Live
-from api.sessions import Sessions
+from api.sessions import Scope, Sessions
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from projections.tokens import TokenBook
 from runfold.commands import Budget
-from runfold.errors import NotFound
-from runfold.events import RunQueued
+from runfold.errors import Forbidden, NotFound
+from runfold.events import Driver, RunQueued
 from runfold.state import Run, new_run
 from runfold.workflows import Registry
+
+
+class ByHand(Protocol):
+    """Who goes on with what was started by hand, as the machine that the server runs on knows it."""
+
+    async def driver_of(self, run: Run, *, is_admin: bool) -> Driver | None:
+        """Who drives the run that is to go on; None is: whoever did. Raises Forbidden with what to type."""
+        ...
+
+    def check_retry(self, run: Run, order: RunQueued, *, is_admin: bool) -> None:
+        """Raises Forbidden, with what to type, where the order is not repeated here."""
+        ...
+
 
 Renew = Callable[[Run], Awaitable[None]]
 CheckOrder = Callable[[RunQueued, Sequence[Budget]], None]
@@ -50,6 +64,8 @@ class Service:
     registry: Callable[[], Registry] = Registry
     left: Left = no_budgets
     check_order: CheckOrder = no_check
+    by_hand: ByHand | None = None
+    """None: nobody drives runs here."""
     started_us: int = field(default_factory=lambda: time.time_ns() // 1_000)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down, so that streams end at once."""
@@ -62,6 +78,25 @@ async def check_order(service: Service, run_id: str, order: RunQueued, tenant: s
     """What cannot be carried out is refused to who asks for it, and not to the worker later. Raises NotAllowed."""
     whose = msgspec.structs.replace(new_run(run_id, tenant), workflow=order.workflow)
     service.check_order(order, await service.left(whose))
+
+
+async def next_driver(service: Service, scope: Scope, run: Run) -> Driver | None:
+    """Who drives the run once it goes on at this caller's word. Raises Forbidden with what to type."""
+    if service.by_hand is None:
+        return None
+    return await service.by_hand.driver_of(run, is_admin=scope.role == "admin")
+
+
+def check_by_hand(service: Service, scope: Scope, run: Run, order: RunQueued) -> None:
+    """Raises Forbidden, with what to type, where the run was started by hand and is not repeated here."""
+    if service.by_hand is not None:
+        service.by_hand.check_retry(run, order, is_admin=scope.role == "admin")
+    elif run.is_driven and order.workflow is None:
+        raise Forbidden(
+            f"run `{run.run_id}` was started by hand, and nobody drives runs here",
+            hint=f"type `runfold retry {run.run_id}` where it was started",
+            run_id=run.run_id,
+        )
 
 
 async def known_run(service: Service, run_id: str, tenant: str) -> Run:

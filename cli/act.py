@@ -17,6 +17,7 @@ from runfold.commands import Cancel, Pause, Resume
 from runfold.events import Json
 from runfold.limits import parse_pairs
 from runfold.redact import secrets_of
+from runfold.snapshot import Snapshot
 
 Action = Literal["cancel", "pause", "resume"]
 COMMANDS: dict[Action, type[Cancel] | type[Pause] | type[Resume]] = {
@@ -59,11 +60,16 @@ def resume(context: click.Context, *, run_text: str, reason: str, limits: tuple[
     more = parse_pairs(limits)
     with open_runs(settings) as runs:
         run = find_run(runs, run_text)
-        is_here = remote_of(runs) is None and run.driver == "here" and not run.worker
+        is_here = remote_of(runs) is None and _is_typed(run) and not run.worker
     if is_here and run.status in ("paused", "stopped", "queued"):
         context.exit(finished(_resume_here(settings, run.id, reason, more)))
     run_id = _act(context, run_text, "resume", reason, limits=more)
     next_command(f"runfold watch {run_id}")
+
+
+def _is_typed(run: Snapshot) -> bool:
+    """A command that somebody typed goes on in a terminal, also where a server has repeated it meanwhile."""
+    return run.driver == "here" or (run.driver == "queue" and run.workflow is None)
 
 
 async def _resume_here(settings: Settings, run_id: str, reason: str, limits: dict[str, Json]) -> int:

@@ -21,6 +21,7 @@ from projections.service import ViewService
 from projections.spending import Spending
 from runfold.errors import RunfoldError
 from runfold.redact import secrets_of
+from runner.by_hand import rest_unattended
 from runner.claims import Claims
 from runner.elsewhere import LOOK_SECONDS as ELSEWHERE_SECONDS
 from runner.elsewhere import lose_silent
@@ -144,5 +145,7 @@ async def _end_overdue(node: Node) -> None:
         structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
     lost = await recover(ledger, node.log, data=data)
     active, _ = await node.views.query(active_runs)
+    for run_id in await rest_unattended(ledger, node.log, active, data=data):
+        structlog.get_logger().info("run paused: nobody waits for it any more", run_id=run_id)
     for run_id in [*lost, *await node.reporters.end_overdue(active)]:
         structlog.get_logger().warning("run ended: its driver is gone", run_id=run_id)

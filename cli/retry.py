@@ -95,7 +95,8 @@ async def _retry(
         order = retry_order(origin.order, run, plan)
         reused = reused_steps(run, plan, origin.completed)
         estimated = estimate_of_retry(run, plan, whole)
-        is_queued = run.driver == "queue" or (run.workflow is not None and running_server(settings.data) is not None)
+        # What was typed is typed again; a workflow is a server's where one is there, or had it before.
+        is_queued = run.workflow is not None and (run.driver == "queue" or running_server(settings.data) is not None)
         if run.driver == "reported" or is_queued:
             kind = OpenReported if run.driver == "reported" else Queue
             identity = uuid.uuid4()

@@ -1,6 +1,7 @@
 """`runfold up`: the API and the dashboard over one data folder, in one process, until it is told to stop."""
 
 import asyncio
+import ipaddress
 import os
 import secrets
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from cli.server_lock import Server, server_lock, write_lock
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
 from runfold.errors import Unavailable
+from runner.by_hand import ByHand
 from runner.prices import check_order
 from runner.worker import SLOTS
 
@@ -56,6 +58,12 @@ async def _serve(settings: Settings, lock: int, workers: int, *, no_browser: boo
             registry=watched_registry(),
             left=node.spending.left,
             check_order=check_order,
+            by_hand=ByHand(
+                node.log,
+                data=settings.data,
+                registry=watched_registry(),
+                repeats=_is_loopback(settings.host) and workers > 0,
+            ),
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
@@ -92,6 +100,13 @@ def _why(error: OSError) -> str:
 
 def _allowed_hosts(host: str) -> frozenset[str]:
     return frozenset({"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def local_token(data: Path) -> str:

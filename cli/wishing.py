@@ -15,6 +15,7 @@ from runfold.redact import secrets_of
 if TYPE_CHECKING:
     from eventstore.contract import EventLog
     from eventstore.ledger import Executed, Ledger
+    from runfold.state import Run
 
 T = TypeVar("T")
 
@@ -31,10 +32,12 @@ async def execute(
 ) -> "Executed":
     from cli.actor import local_actor
 
-    async with open_ledger(settings) as (ledger, _):
-        return await ledger.execute(
+    async with open_ledger(settings) as (ledger, log):
+        executed = await ledger.execute(
             run_id, command, command_id=command_id or str(uuid.uuid4()), actor=local_actor(), tenant=tenant
         )
+        await _rest_unattended(ledger, log, [executed.run], settings.data)
+        return executed
 
 
 @asynccontextmanager
@@ -70,8 +73,16 @@ async def end_overdue(ledger: "Ledger", log: "EventLog", data: Path) -> None:
         active = active_runs(views.connection)
     finally:
         views.close()
+    await _rest_unattended(ledger, log, active, data)
     for run in await Reactor(ledger).look(active):
         talk(f"run {run.run_id} is {run.status}: {run.message}")
+
+
+async def _rest_unattended(ledger: "Ledger", log: "EventLog", runs: "list[Run]", data: Path) -> None:
+    if any(run.status == "queued" and run.driver == "here" for run in runs):
+        from runner.by_hand import rest_unattended
+
+        await rest_unattended(ledger, log, runs, data=data)
 
 
 async def take_in(ledger: "Ledger", data: Path) -> None:

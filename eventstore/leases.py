@@ -26,6 +26,18 @@ CREATE TABLE IF NOT EXISTS leases (
     expires_wall_us INTEGER NOT NULL       -- For other hosts.
 ) STRICT
 """
+# Who waits at a terminal for a run to go on: he has no claim, and is there as long as his process is.
+_WAITING = """
+CREATE TABLE IF NOT EXISTS waiting (
+    run_id TEXT NOT NULL,
+    host TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    pid_started_at TEXT NOT NULL,
+    PRIMARY KEY (run_id, host, pid)
+) STRICT
+"""
+WAITING_MAX = 1_000  # Terminals of one host that are looked at.
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +51,14 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     pid_started_at: str
     expires_monotonic_us: int = 0
     expires_wall_us: int = 0
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    run_id: str
+    host: str
+    boot_id: str
+    pid: int
+    pid_started_at: str
 
 
 def monotonic_us() -> int:
@@ -70,6 +90,7 @@ class Leases:
             # A lease lost with the power is lost with its boot anyway.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
+            connection.execute(_WAITING)
         except sqlite3.OperationalError as error:
             connection.close()
             raise Unavailable(
@@ -144,6 +165,23 @@ class Leases:
         """Leases of this host that ran out, or were taken before it booted."""
         now = self._monotonic_us() if now_monotonic_us is None else now_monotonic_us
         return [lease for lease in self.of_host(host) if lease.boot_id != boot_id or lease.expires_monotonic_us <= now]
+
+    def wait(self, waiting: Waiting) -> None:
+        """Say that a process waits for the run to go on; asked twice, once."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(waiting)
+        )
+
+    def leave(self, waiting: Waiting) -> None:
+        self._connection.execute(
+            "DELETE FROM waiting WHERE run_id = ? AND host = ? AND pid = ?",
+            (waiting.run_id, waiting.host, waiting.pid),
+        )
+
+    def waiting(self, host: str) -> list[Waiting]:
+        """Who said on this host that he waits, be he still there or not."""
+        rows = self._connection.execute("SELECT * FROM waiting WHERE host = ? LIMIT ?", (host, WAITING_MAX)).fetchall()
+        return [Waiting(**dict(zip(Waiting.__struct_fields__, row, strict=True))) for row in rows]
 
     def _ends(self, seconds: float) -> tuple[int, int]:
         us = int(seconds * 1_000_000)

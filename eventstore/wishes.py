@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import msgspec
 
 from runfold.causation import Causes, cause_of
-from runfold.commands import CheckLimits, Command, Observe, OpenReported, Queue, StartHere, StartStep, StartTurn
+from runfold.commands import (
+    CheckLimits,
+    Command,
+    Grant,
+    Observe,
+    OpenReported,
+    Queue,
+    Resume,
+    StartHere,
+    StartStep,
+    StartTurn,
+)
 from runfold.envelope import NewEvent, Recorded, derived_id
 from runfold.errors import BadRequest, NotFound
 from runfold.events import Event, Unknown, encode_data, event_type
@@ -136,6 +147,9 @@ def command_digest(command: Command) -> bytes:
     """What makes a command the same again, whatever the run's state, and what others have spent, let it become."""
     if isinstance(command, StartTurn | StartStep | CheckLimits) and command.budgets:
         command = msgspec.structs.replace(command, budgets=())
+    if isinstance(command, Resume | Grant):
+        # Who goes on is judged by who is there at the time, and not part of the wish.
+        command = msgspec.structs.replace(command, driver=None)
     if isinstance(command, Queue | StartHere | OpenReported):
         queued = msgspec.structs.replace(command.queued, approval=None)
         command = msgspec.structs.replace(command, queued=queued, estimated=None)

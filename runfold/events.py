@@ -96,6 +96,8 @@ class RunQueued(_Event, frozen=True):
     labels: dict[str, str] = {}
     command: tuple[str, ...] = ()
     cwd: str | None = None
+    typed_by: str = ""
+    """Who typed it on which machine, as `user@host`: only there is the command repeated for who asks over HTTP."""
     prompt: str | None = None
     format: str | None = None
     model: str | None = None

@@ -34,6 +34,7 @@ class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`new_run_id` is null where only the plan was asked for; `unknown` are the steps whose cost nobody knows.
 
     `cost_usd` is what the steps took last time; `estimate` is what the new run is expected to cost.
+    `by_hand` says what to type where this server would refuse the retry of what was started by hand.
     """
 
     new_run_id: str | None
@@ -46,9 +47,16 @@ class RetryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int
     steps: tuple[StepPlan, ...]
     estimate: Expected | None = None
+    by_hand: str | None = None
 
 
-def answer_of(plan: RetryPlan, new_run_id: str | None = None, *, estimated: CostEstimated | None = None) -> RetryAnswer:
+def answer_of(
+    plan: RetryPlan,
+    new_run_id: str | None = None,
+    *,
+    estimated: CostEstimated | None = None,
+    by_hand: str | None = None,
+) -> RetryAnswer:
     return RetryAnswer(
         new_run_id=new_run_id,
         retry_of=plan.run_id,
@@ -60,6 +68,7 @@ def answer_of(plan: RetryPlan, new_run_id: str | None = None, *, estimated: Cost
         duration_ms=plan.duration_ms,
         steps=tuple(_step_plan(it) for it in plan.steps),
         estimate=expected(estimated),
+        by_hand=by_hand,
     )
 
 

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from eventstore.boot import boot_id
 from eventstore.contract import Presence
-from eventstore.leases import LEASE_SECONDS, Lease, Leases
+from eventstore.leases import LEASE_SECONDS, Lease, Leases, Waiting
 from runfold.errors import Unavailable
 from runner import machine
 
@@ -57,6 +57,23 @@ class Claims:
 
     async def release(self, run_id: str, claim: int) -> None:
         await asyncio.shield(self._hop(self._leases.release, run_id, claim))
+
+    @contextlib.asynccontextmanager
+    async def waiting(self, run_id: str) -> AsyncGenerator[None]:
+        """Tell others, while the block runs, that this process goes on with the run once it may."""
+        pid = os.getpid()
+        waiting = Waiting(
+            run_id=run_id,
+            host=machine.host(),
+            boot_id=boot_id(),
+            pid=pid,
+            pid_started_at=machine.process_started_at(pid),
+        )
+        await self._hop(self._leases.wait, waiting)
+        try:
+            yield
+        finally:
+            await asyncio.shield(self._hop(self._leases.leave, waiting))
 
     @contextlib.asynccontextmanager
     async def renewing(self, run_id: str, claim: Callable[[], int], lost: Callable[[], None]) -> AsyncGenerator[None]:

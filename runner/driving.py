@@ -392,7 +392,13 @@ class Driving:
     async def _wait_resumed(self) -> bool:
         """A paused run has given its claim back; stay with it where asked to, until it is claimed again here."""
         await self._give_back()
-        while self._waits:
+        if not self._waits:
+            return False
+        async with self._claims.waiting(self.run_id):
+            return await self._until_resumed()
+
+    async def _until_resumed(self) -> bool:
+        while True:
             run = await self._ledger.state(self.run_id)
             if run.is_resting or run.worker:
                 return False
@@ -402,7 +408,6 @@ class Driving:
             if run.status == "queued" and run.driver == "here":
                 return await self._claim_again(run)
             await self._wait_moved()
-        return False
 
     async def _wait_moved(self) -> None:
         await self._moved.wait()

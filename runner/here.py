@@ -92,6 +92,7 @@ async def drive_here(
     order = msgspec.structs.replace(
         order,
         driver="here",
+        typed_by=machine.account(),
         title=redact(order.title, secrets),
         command=tuple(redact(word, secrets) for word in order.command),
         prompt=None if order.prompt is None else redact(order.prompt, secrets),

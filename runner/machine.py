@@ -1,5 +1,6 @@
 """Who this machine and a process are, in words that another process can check later."""
 
+import getpass
 import os
 import socket
 from pathlib import Path
@@ -10,6 +11,14 @@ from eventstore.boot import boot_id
 
 def host() -> str:
     return socket.gethostname()
+
+
+def account() -> str:
+    """Whose processes these are, as `user@host`."""
+    try:
+        return f"{getpass.getuser()}@{host()}"
+    except (OSError, KeyError):
+        return f"{os.getuid()}@{host()}"
 
 
 def process_started_at(pid: int) -> str:

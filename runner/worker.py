@@ -116,7 +116,7 @@ class Worker:
         """Claim the run, at the position that is answered; None where it is not, or no longer, a worker's to take."""
         try:
             run = await self._ledger.state(run_id)
-            if run.status != "queued" or run.driver != "queue" or run.worker:
+            if run.status != "queued" or run.driver != "queue" or run.worker or not await self._is_for_here(run):
                 return None
             # The lease comes first, and once more when the claim is won: another may have tried meanwhile.
             await self._claims.take(run_id, run.tenant, run.claim + 1)
@@ -129,10 +129,16 @@ class Worker:
             )
             reach("after.Claim")
             await self._claims.take(run_id, run.tenant, executed.run.claim)
-        except (Refused, NotFound):
+        except (Refused, NotFound, InvalidSetting):
             return None
         driving = await self._driving(executed.run)
         return None if driving is None else (driving, executed.events[-1].position)
+
+    async def _is_for_here(self, run: Run) -> bool:
+        """A command that somebody typed is repeated by his own account on his own machine, and nowhere else."""
+        if run.workflow is not None:
+            return True
+        return (await order_of_run(self._log, run.run_id)).typed_by in ("", machine.account())
 
     async def _driving(self, run: Run) -> Driving | None:
         try:

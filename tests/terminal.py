@@ -69,12 +69,12 @@ def first_line(process: "subprocess.Popen[str]") -> str:
 class Screen:
     """A program on a terminal of its own; what it shows is read as it comes."""
 
-    def __init__(self, command: list[str], environ: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environ: dict[str, str], cwd: Path = ROOT) -> None:
         self._master, slave = os.openpty()
         self.shown = ""
         try:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+                command, cwd=cwd, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
             )
         finally:
             os.close(slave)

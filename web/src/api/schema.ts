@@ -1654,8 +1654,11 @@ export interface components {
          * @description `new_run_id` is null where only the plan was asked for; `unknown` are the steps whose cost nobody knows.
          *
          *         `cost_usd` is what the steps took last time; `estimate` is what the new run is expected to cost.
+         *         `by_hand` says what to type where this server would refuse the retry of what was started by hand.
          */
         RetryAnswer: {
+            /** @default null */
+            by_hand?: string | null;
             cost_usd: number | null;
             duration_ms: number;
             /** @default null */
