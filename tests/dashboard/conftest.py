@@ -1,4 +1,4 @@
-"""One Chromium for a worker's tests, and for each test a context and a server of its own."""
+"""One Chromium and one event loop for a worker's tests; `desk` is a module's shared page, `screen` a test's own."""
 
 import os
 import shutil
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from api.dashboard import BUNDLE
-from tests.dashboard.screen import Screen
+from tests.dashboard.screen import DESK, Screen
 from tests.served import Served, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,6 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/dashboard/" in item.nodeid:
             item.add_marker(pytest.mark.xdist_group("browser"))
+            if pytest_asyncio.is_async_test(item):
+                # What is connected to the browser lives on one loop, or each test would have to connect anew.
+                item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -73,30 +76,31 @@ def _address(port_file: Path, process: subprocess.Popen[bytes]) -> str:
     sys.exit(f"{CHROMIUM} did not start")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        yield await playwright.chromium.connect_over_cdp(chromium)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     async with serving(tmp_path) as served:
         yield served
 
 
-@pytest.fixture
-async def context(chromium: str) -> AsyncIterator[BrowserContext]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.connect_over_cdp(chromium)
-        context = await browser.new_context(viewport={"width": 1280, "height": 800})
-        try:
-            yield context
-        finally:
-            await context.close()
-            await browser.close()
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context(viewport=DESK)
+    yield context
+    await context.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(context: BrowserContext) -> Page:
     return await context.new_page()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def screen(served: Served, page: Page) -> AsyncIterator[Screen]:
     """The dashboard, logged in as the admin; at the end nothing may have gone wrong in it or left the origin."""
     screen = Screen(page, served)
@@ -105,20 +109,18 @@ async def screen(served: Served, page: Page) -> AsyncIterator[Screen]:
     assert screen.problems == []
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Screen]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def house(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Screen]:
     """One server and one page, logged in as the admin, for the tests of a module; each brings runs of its own."""
-    async with serving(tmp_path_factory.mktemp("house")) as served, async_playwright() as playwright:
-        browser = await playwright.chromium.connect_over_cdp(chromium)
-        context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    async with serving(tmp_path_factory.mktemp("house")) as served:
+        context = await browser.new_context(viewport=DESK)
         screen = Screen(await context.new_page(), served)
         await screen.log_in()
         yield screen
         await context.close()
-        await browser.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def desk(house: Screen) -> AsyncIterator[Screen]:
     """The shared page; after each test nothing may have gone wrong in it."""
     house.problems.clear()

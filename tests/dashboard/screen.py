@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from playwright.async_api import ConsoleMessage, Page, Request, ViewportSize
 
 from api.app import make_login_code
+from api.service import SERVICE
 from tests.served import Served
 
 DESK = ViewportSize(width=1280, height=800)
@@ -21,6 +22,7 @@ class Screen:
     def __init__(self, page: Page, served: Served) -> None:
         self.page, self.served = page, served
         self.address = str(served.client.make_url("")).rstrip("/")
+        self.data = served.app[SERVICE].data
         self.problems: list[str] = []
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
@@ -30,14 +32,15 @@ class Screen:
         await self.page.goto(f"{self.address}/login?code={make_login_code(self.served.app)}")
 
     @asynccontextmanager
-    async def another(self, **options: Any) -> AsyncGenerator["Screen"]:
-        """Somebody else's browser at the same server, logged in as well."""
+    async def another(self, *, logged_in: bool = True, **options: Any) -> AsyncGenerator["Screen"]:
+        """Somebody else's browser at the same server."""
         browser = self.page.context.browser
         assert browser is not None
         context = await browser.new_context(viewport=options.pop("viewport", DESK), **options)
         try:
             other = Screen(await context.new_page(), self.served)
-            await other.log_in()
+            if logged_in:
+                await other.log_in()
             yield other
         finally:
             await context.close()
@@ -46,10 +49,19 @@ class Screen:
         await self.page.goto(self.address + path)
 
     async def faults(self) -> list[str]:
-        """What axe finds on the page as it is now."""
+        """What axe finds on the page as it is now, in the light and in the dark."""
         # Injected over the debugger's protocol: the page's own policy rightly refuses inline scripts.
         await self.page.evaluate(AXE.read_text(encoding="utf-8") + "; 0")
-        found = await self.page.evaluate("axe.run().then(result => result.violations)")
+        await self.page.emulate_media(color_scheme="light")
+        found = await self._axe({})
+        await self.page.emulate_media(color_scheme="dark")
+        # The dark changes colours and nothing else.
+        found += await self._axe({"runOnly": ["color-contrast", "link-in-text-block"]})
+        await self.page.emulate_media(color_scheme="null")
+        return found
+
+    async def _axe(self, options: dict[str, Any]) -> list[str]:
+        found = await self.page.evaluate("options => axe.run(options).then(result => result.violations)", options)
         return [
             f"{fault['id']}: {fault['help']}: {node['html'][:200]}" for fault in found for node in fault["nodes"][:3]
         ]

@@ -8,7 +8,7 @@ from tests.dashboard.screen import Screen
 from tests.dashboard.stories import MINUTE, a_game, a_question, name, write
 from tests.served import VIEWER
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.slow
 
 
 async def test_many_runs_are_cancelled_at_once_after_saying_which_can_be(desk: Screen) -> None:
@@ -36,6 +36,7 @@ async def test_a_question_is_answered_on_the_page_of_its_run(desk: Screen) -> No
     await desk.show("/approvals")
     await expect(desk.page.locator("[data-approval=a1]")).to_contain_text("Go on?")
     await desk.page.get_by_role("link", name=run_id).click()
+    await expect(desk.page.get_by_role("heading", name="Rewrite the parser")).to_be_visible()
 
     await desk.page.get_by_label("Comment").fill("worth it")
     await desk.page.get_by_role("button", name="Approve").click()
@@ -110,7 +111,7 @@ async def test_what_people_write_on_a_run_is_kept_and_shown(desk: Screen) -> Non
     await desk.page.get_by_role("button", name="Edit, or add a note").click()
     dialog = desk.page.get_by_role("alertdialog")
     await dialog.get_by_label("Title").fill("final")
-    await dialog.get_by_role("button", name="Take label old away").click()
+    await dialog.get_by_role("button", name="Remove label old").click()
     await dialog.get_by_role("button", name="Add a label").click()
     await dialog.get_by_label("Name of label 2").fill("team")
     await dialog.get_by_label("Value of label 2").fill("arcade")

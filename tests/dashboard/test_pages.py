@@ -4,7 +4,6 @@ import pytest
 from playwright.async_api import expect
 
 from tests.dashboard.screen import Screen
-from tests.dashboard.stories import an_ordinary_day
 from tests.served import OTHER, note
 
 pytestmark = pytest.mark.slow
@@ -82,44 +81,3 @@ async def test_an_admin_sees_all_tenants_the_failure_rate_and_whether_views_keep
     await expect(screen.page.locator("[data-server=parked]")).to_have_text("none")
     await expect(screen.page.locator("[data-server=streams]")).to_have_text("1")
     await expect(screen.page.locator("[data-proof]")).to_contain_text("Never proved so far")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["audit", "costs", "admin"])
-async def test_the_pages_about_all_runs_can_be_used_by_everyone(screen: Screen, scheme: str, name: str) -> None:
-    run_id = await screen.served.open_run()
-    await screen.served.report(run_id, spent("dear", 3_000_000), spent("unknown", None))
-    await screen.served.control(run_id, "fail")
-    await screen.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-
-    await screen.show(f"/{name}")
-    await expect(screen.page.locator("tbody tr").first).to_be_visible()
-
-    assert await screen.faults() == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_what_acts_draws_and_compares_can_be_used_by_everyone(screen: Screen, scheme: str) -> None:
-    runs = await an_ordinary_day(screen.served.log)
-    await screen.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    game, failed = runs["game"], runs["failed"]
-    pages = {
-        "/approvals": "[data-approval]",
-        f"/compare?a={runs['built']}&b={failed}": "[data-after]",
-        "/tokens": "form.make",
-        f"/runs/{game}?tab=graph": "[data-node]",
-        f"/runs/{game}?tab=cost": "[data-cost]",
-        f"/runs/{runs['asking']}": "[data-approval]",
-        f"/runs/{game}?tab=steps&step=tileset": "[role=dialog] table",
-    }
-    faults: list[str] = []
-    for path, shown in pages.items():
-        await screen.show(path)
-        await expect(screen.page.locator(shown).first).to_be_visible()
-        faults += [f"{path}: {fault}" for fault in await screen.faults()]
-    await screen.show(f"/runs/{failed}")
-    await screen.page.get_by_role("button", name="Retry", exact=True).click()
-    await expect(screen.page.locator("[data-planned]").first).to_be_visible()
-    faults += [f"retry: {fault}" for fault in await screen.faults()]
-
-    assert faults == []

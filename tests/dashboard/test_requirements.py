@@ -9,7 +9,7 @@ from tests.dashboard.screen import Screen
 from tests.dashboard.stories import MINUTE, a_game, a_sprite_sheet, name, write
 from tests.served import OTHER, note
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.slow
 
 
 async def test_req1_list_of_runs(desk: Screen) -> None:

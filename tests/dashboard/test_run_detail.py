@@ -1,6 +1,5 @@
 """One run as a person sees it: now, and as it was."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,12 @@ from tests.dashboard.screen import Screen
 from tests.served import note
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def screen(desk: Screen) -> Screen:
+    """A server and a page for all of them: each looks at a run of its own."""
+    return desk
 
 
 async def open_run(screen: Screen, **body: Any) -> str:
@@ -67,9 +72,9 @@ async def test_events_appear_as_they_happen_and_open_in_place(screen: Screen) ->
     await expect(screen.page.locator("#e5 .whole")).to_contain_text("recorded_at")
 
 
-async def test_output_is_shown_as_text_with_its_colours(screen: Screen, tmp_path: Path) -> None:
+async def test_output_is_shown_as_text_with_its_colours(screen: Screen) -> None:
     run_id = await open_run(screen)
-    folder = tmp_path / "runs" / run_id
+    folder = screen.data / "runs" / run_id
     folder.mkdir(parents=True)
     with (folder / "output.log").open("wb") as output:
         output.write(b"".join(b"line %d\n" % number for number in range(3_000)))
@@ -141,19 +146,3 @@ async def test_a_run_that_is_not_there_is_said_to_be_so(screen: Screen) -> None:
     await expect(screen.page.get_by_role("alert")).to_contain_text("is not known")
     # The browser itself tells of a 404.
     screen.problems.clear()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("tab", ["timeline", "steps", "events", "logs", "files", "history", "data"])
-async def test_the_page_of_a_run_can_be_used_by_everyone(screen: Screen, tmp_path: Path, scheme: str, tab: str) -> None:
-    run_id = await open_run(screen, payload={"a": [1, None, True, "text"]})
-    folder = tmp_path / "runs" / run_id
-    folder.mkdir(parents=True)
-    (folder / "output.log").write_bytes(b"\x1b[32mgreen\x1b[0m and \x1b[35mmagenta\x1b[0m\n")
-    await screen.served.control(run_id, "fail", error={"code": "SYS_A", "message": "m"})
-    await screen.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-
-    await screen.show(f"/runs/{run_id}?tab={tab}")
-    await expect(screen.page.get_by_role("tabpanel")).to_be_visible()
-
-    assert await screen.faults() == []

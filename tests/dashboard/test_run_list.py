@@ -61,16 +61,3 @@ async def test_filters_and_sort_are_in_the_address(screen: Screen) -> None:
     assert "status=failed" in screen.page.url
     await screen.page.reload()
     await expect(screen.page.locator("tbody tr")).to_have_count(1)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_list_can_be_used_by_everyone(screen: Screen, scheme: str) -> None:
-    for status in ("complete", "fail", "cancel", "stop"):
-        run_id = await screen.served.open_run(title=f"to {status}")
-        await screen.served.control(run_id, status)
-    await screen.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-
-    await screen.show("/runs")
-    await expect(screen.page.locator("tbody tr")).to_have_count(4)
-
-    assert await screen.faults() == []

@@ -7,7 +7,7 @@ from tests.dashboard.screen import Screen
 from tests.dashboard.stories import MINUTE, a_game
 from tests.served import OTHER, note
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.slow
 WORDS = {"complete": "Completed", "fail": "Failed", "cancel": "Cancelled", "stop": "Stopped", "pause": "Paused"}
 
 
