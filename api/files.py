@@ -13,7 +13,7 @@ from api.acting import command_id_of
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import QUERY, Route
-from api.service import SERVICE, known_run
+from api.service import SERVICE, known_run, last_of
 from eventstore import blobs
 from projections import artifacts
 from runfold.commands import Observe
@@ -51,9 +51,9 @@ class ArtifactAnswer(msgspec.Struct, frozen=True, kw_only=True):
 async def get_output(request: web.Request) -> web.StreamResponse:
     """`output.log` as text, with ranges; `Runfold-Offset` says where in the file a tail begins."""
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
-    run = await known_run(service, run_id, request[SCOPE].tenant)
+    await last_of(service, run_id, request[SCOPE].tenant)
     query: OutputQuery = request[QUERY]
-    path = service.data / "runs" / run.run_id / "output.log"
+    path = service.data / "runs" / run_id / "output.log"
     headers = {**_HARMLESS, "Content-Type": "text/plain; charset=utf-8"}
     if not path.is_file():
         raise NotFound(
@@ -115,7 +115,7 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
     """The bytes as a download, with ranges: whatever they are, a browser must not show them in our origin."""
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
     tenant = request[SCOPE].tenant
-    await known_run(service, run_id, tenant)
+    await last_of(service, run_id, tenant)
     found, _ = await service.views.query(artifacts.get_artifact, run_id, request.match_info["artifact"], tenant=tenant)
     if found is None:
         raise NotFound(

@@ -9,7 +9,7 @@ from api.answers import view_response
 from api.guard import SCOPE
 from api.reading import Limit, ViewQuery, query_views
 from api.routes import QUERY, Route
-from api.service import SERVICE, known_run
+from api.service import SERVICE, last_of
 from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
 from projections.causes import Causation, causation, chain_of
 from runfold.events import EventClass
@@ -66,7 +66,7 @@ class CausesQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 async def get_causes(request: web.Request) -> web.Response:
     query: CausesQuery = request[QUERY]
     service, run_id, tenant = request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant
-    await known_run(service, run_id, tenant)
+    await last_of(service, run_id, tenant)
     chain = await chain_of(service.log, run_id, request.match_info["event"])
     found, freshness = await query_views(
         service, query.min_position, causation, chain, tenant=tenant, limit=query.limit, cursor=query.cursor

@@ -1,6 +1,7 @@
 """What can be asked: the list of runs, one run, its events and its history."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Annotated, Concatenate, Literal, ParamSpec, TypeVar
@@ -12,11 +13,11 @@ from api.answers import events_response, is_held_by_caller, json_response, view_
 from api.cursors import Cursor, check_cursor, parse_cursor
 from api.guard import SCOPE
 from api.routes import QUERY, Route
-from api.service import SERVICE, Service, known_run, unknown_run
+from api.service import SERVICE, Service, last_of, unknown_run
 from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
 from projections.history import Transition, run_history
-from projections.past import parse_at, state_at
+from projections.past import not_there_yet, parse_at, state_at
 from projections.run_list import RunFilter, RunList, list_shown
 from projections.runs import get_run
 from projections.views import Freshness
@@ -31,6 +32,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Limit = msgspec.Meta(ge=1, le=200)
 MIN_POSITION_SECONDS = 2.0
+_VERSION = re.compile(r"v([0-9]{1,15})", re.ASCII)
 
 
 class ViewQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +62,8 @@ class RunsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`after`: a cursor, a position, or the number of an event of the run such as `v7`."""
+
     after: str = "0"
     format: Literal["events", "items"] = "events"
     limit: Annotated[int, Limit] = 200
@@ -136,11 +140,29 @@ async def _get_past(request: web.Request, text: str) -> web.Response:
 async def past_run(request: web.Request, text: str) -> tuple[Run, int]:
     """The run of the path as it was at a moment, and where that was. Raises NotFound, BadRequest, Gone."""
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
-    await known_run(service, run_id, request[SCOPE].tenant)
+    await last_of(service, run_id, request[SCOPE].tenant)
     at = parse_at(text)
     if at.position is not None:
         await check_cursor(service.log, Cursor(at.position), run_id=run_id)
     return await state_at(service.log, run_id, at)
+
+
+async def moment_of(request: web.Request, text: str | None) -> int | None:
+    """The position in the log that `at` means for the run of the path; None is now. Raises NotFound, BadRequest, Gone.
+
+    Who gives a position or a number of an event has it looked up; only a time asks for the run's fold.
+    """
+    if text is None:
+        return None
+    service, run_id, at = request.app[SERVICE], request.match_info["run_id"], parse_at(text)
+    if at.position is None and at.version is None:
+        return (await past_run(request, text))[1]
+    last = await last_of(service, run_id, request[SCOPE].tenant)
+    if at.position is not None:
+        return (await check_cursor(service.log, Cursor(at.position), run_id=run_id)).position
+    if not at.version:
+        raise not_there_yet(run_id)
+    return last.position if at.version >= last.version else await service.log.position_of(run_id, at.version)
 
 
 async def query_views(
@@ -175,9 +197,8 @@ async def _wait_for(log: EventLog, position: int) -> None:
 async def get_events(request: web.Request) -> web.Response:
     query: EventsQuery = request[QUERY]
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
-    run = await known_run(service, run_id, request[SCOPE].tenant)
-    after = parse_cursor(query.after)
-    await check_cursor(service.log, after, run_id=run_id)
+    last = await last_of(service, run_id, request[SCOPE].tenant)
+    after = await _place(service.log, run_id, query.after, last)
     found: list[Recorded] = []
     async for page in service.log.read(after=after.position, stream=run_id):
         found += [event for event in page.events if is_wanted(event, query.type, query.classes)]
@@ -187,17 +208,27 @@ async def get_events(request: web.Request) -> web.Response:
     is_filtered = bool(query.type or query.classes)
     return events_response(
         items,
-        total=None if is_filtered else run.version,
+        total=None if is_filtered else last.version,
         next_cursor=items[-1].cursor if len(found) > len(items) else None,
         as_json=item_json if query.format == "items" else envelope_json,
     )
 
 
+async def _place(log: EventLog, run_id: str, text: str, last: Recorded) -> Cursor:
+    """Where a reading begins: after a cursor, or after the run's own event of a number. Raises BadRequest, Gone."""
+    number = _VERSION.fullmatch(text)
+    if number is None:
+        return await check_cursor(log, parse_cursor(text), run_id=run_id)
+    version = min(int(number[1]), last.version)
+    return Cursor(last.position if version == last.version else await log.position_of(run_id, version) or 0)
+
+
 async def get_history(request: web.Request) -> web.Response:
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
-    await known_run(service, run_id, request[SCOPE].tenant)
-    query: ViewQuery = request[QUERY]
-    found, freshness = await query_views(service, query.min_position, run_history, run_id)
+    await last_of(service, run_id, request[SCOPE].tenant)
+    query: RunQuery = request[QUERY]
+    at = await moment_of(request, query.at)
+    found, freshness = await query_views(service, query.min_position, run_history, run_id, at=at)
     return view_response(History(items=tuple(found), total=len(found)), freshness)
 
 
@@ -253,7 +284,7 @@ ROUTES: tuple[Route, ...] = (
         handler=get_history,
         summary="The run's status transitions",
         needs="viewer",
-        query=ViewQuery,
+        query=RunQuery,
         answer=History,
     ),
 )

@@ -20,6 +20,7 @@ from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from projections.tokens import TokenBook
 from runfold.commands import Budget
+from runfold.envelope import Recorded
 from runfold.errors import Forbidden, NotFound
 from runfold.events import Driver, RunQueued
 from runfold.state import Run, new_run
@@ -107,6 +108,20 @@ async def known_run(service: Service, run_id: str, tenant: str) -> Run:
         except NotFound:
             pass
     raise unknown_run(run_id)
+
+
+async def last_of(service: Service, run_id: str, tenant: str) -> Recorded:
+    """The last event of a run that the caller may see: for who only has to know that it is there, one row says so.
+
+    Raises as `known_run` does.
+    """
+    last = await service.log.last(run_id) if run_id.startswith("r_") else None
+    if last is None:
+        # Only the whole way tells what is gone from what never was.
+        await known_run(service, run_id, tenant)
+    if last is None or last.tenant != tenant:
+        raise unknown_run(run_id)
+    return last
 
 
 def unknown_run(run_id: str) -> NotFound:

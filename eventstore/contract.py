@@ -85,6 +85,10 @@ class EventLog(Protocol):
 
     async def last(self, stream: str) -> Recorded | None: ...
 
+    async def position_of(self, stream: str, version: int) -> int | None:
+        """Where an event of a stream stands in the log, by its number in the stream; None where there is none."""
+        ...
+
     def read(self, *, after: int = 0, stream: str | None = None, upto: int | None = None) -> AsyncGenerator[Page, None]:
         """Pages up to the head (or `upto`), then ends. Raises Trimmed, Diverged."""
         ...

@@ -257,6 +257,14 @@ def version_at(connection: sqlite3.Connection, stream: str, position: int) -> in
     return low
 
 
+def position_of(connection: sqlite3.Connection, stream: str, version: int) -> int | None:
+    """The position of the stream's event of that number; None where it has none."""
+    row = connection.execute(
+        "SELECT position FROM events WHERE run_id = ? AND version = ?", (stream, version)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
 def bounds(connection: sqlite3.Connection) -> Bounds:
     position, trimmed_to, log_id = connection.execute("SELECT position, trimmed_to, log_id FROM head").fetchone()
     return Bounds(first=trimmed_to + 1, last=position, log_id=log_id)

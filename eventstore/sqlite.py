@@ -109,6 +109,9 @@ class SqliteLog(EventLog):
     async def last(self, stream: str) -> Recorded | None:
         return await self._read(reading.last, stream)
 
+    async def position_of(self, stream: str, version: int) -> int | None:
+        return await self._read(reading.position_of, stream, version)
+
     async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
         return await self._read(reading.find, stream, ids=ids, commands=commands)
 

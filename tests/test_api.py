@@ -323,6 +323,40 @@ async def test_pages_of_events_join_without_gap_or_repeat(served: Served) -> Non
     assert seen == list(range(1, page["total"] + 1))
 
 
+async def test_events_are_read_on_from_the_number_of_one_of_the_run(served: Served) -> None:
+    await served.open_run(title="another")
+    run_id = await served.open_run(title="a")
+    await served.report(run_id, *[note(number) for number in range(20)])
+
+    async def versions(after: str) -> list[int]:
+        page = await (await served.ask("GET", f"/api/runs/{run_id}/events?limit=3&after={after}")).json()
+        return [event["version"] for event in page["items"]]
+
+    assert await versions("v0") == [1, 2, 3]
+    assert await versions("v7") == [8, 9, 10]
+    assert await versions("v22") == await versions("v900") == []
+    assert (await served.ask("GET", f"/api/runs/{run_id}/events?after=v-1")).status == 400
+
+
+async def test_a_run_is_looked_at_without_folding_its_events_anew(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await served.open_run(title="a")
+    folded: list[str] = []
+    state = served.ledger.state
+
+    async def recorded(name: str, **kwargs: Any) -> Any:
+        folded.append(name)
+        return await state(name, **kwargs)
+
+    monkeypatch.setattr(served.ledger, "state", recorded)
+
+    for path in ("", "/events", "/events?after=v1", "/history", "/steps", "/timeline", "/artifacts"):
+        assert (await served.ask("GET", f"/api/runs/{run_id}{path}")).status == 200
+
+    assert folded == []
+
+
 async def test_events_are_filtered_by_type_and_class(served: Served) -> None:
     run_id = await served.open_run(title="a")
     await served.report(

@@ -9,6 +9,7 @@ import pytest
 from eventstore.sqlite import SqliteLog
 from projections.run_list import RunFilter, list_runs
 from projections.runs import VIEW as RUNS
+from projections.runs import get_run
 from projections.views import Views
 from runfold.envelope import moment_us, time_text
 from runfold.errors import BadRequest
@@ -111,6 +112,21 @@ def test_a_list_is_filtered_counted_and_sorted_without_reading_the_folds(
     assert len(listing) == 2
     for plan in plans:
         assert "COVERING INDEX runs_listed" in plan[0][3], plan
+
+
+async def test_the_retries_of_a_run_are_found_without_going_through_the_others(log: SqliteLog, views: Views) -> None:
+    await append(log, "r_1", RunQueued(title="a"))
+    views.refresh()
+    asked: list[str] = []
+
+    views.connection.set_trace_callback(asked.append)
+    get_run(views.connection, "r_1", tenant="default")
+    views.connection.set_trace_callback(None)
+
+    (query,) = (text for text in asked if " WHERE retry_of = " in text)
+    plan = views.connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+
+    assert "runs_retried (retry_of=?)" in plan[0][3]
 
 
 def test_progress_counts_units_where_they_are_planned_and_else_the_steps_of_the_graph() -> None:

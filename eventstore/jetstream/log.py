@@ -109,6 +109,10 @@ class JetStreamLog(SqliteLog):
         await self._freshen()
         return await super().last(stream)
 
+    async def position_of(self, stream: str, version: int) -> int | None:
+        await self._freshen()
+        return await super().position_of(stream, version)
+
     async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
         await self._freshen()
         return await super().find(stream, ids=ids, commands=commands)

@@ -60,6 +60,10 @@ class RemoteLog(EventLog):
         answer: Recorded | None = await self._call("last", stream)
         return answer
 
+    async def position_of(self, stream: str, version: int) -> int | None:
+        answer: int | None = await self._call("position_of", stream, version)
+        return answer
+
     async def find(self, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()) -> tuple[Recorded, ...]:
         answer: tuple[Recorded, ...] = await self._call("find", stream, ids=ids, commands=commands)
         return answer
