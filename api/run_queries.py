@@ -1,44 +1,43 @@
 """What is asked about the inside of one run: its steps, spans and artifacts."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from api.answers import json_response, view_response
 from api.guard import SCOPE
-from api.reading import Limit, ViewQuery, past_run, query_views
+from api.reading import Limit, RunQuery, moment_of, past_run, query_views
 from api.routes import QUERY, Route
-from api.service import SERVICE, Service, known_run
+from api.service import SERVICE, Service, last_of
 from projections.artifacts import ArtifactList, list_artifacts
+from projections.spans import PAGE_SPANS_MAX, Kind, Overview, SpanList, overview, timeline
 from projections.steps import StepDetail, StepList, get_step, list_steps, step_of, steps_of
-from projections.timeline import PAGE_SPANS_MAX, SpanList, timeline
+from runfold.envelope import A_MOMENT, moment_us
 from runfold.errors import BadRequest, NotFound
 from runfold.step_states import StepStatus
 
 After = msgspec.Meta(ge=0, le=2**53)
 
 
-class StepQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`at`: as it was at that moment of its run."""
-
-    at: str | None = None
-
-
-class StepsQuery(StepQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StepsQuery(RunQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: tuple[StepStatus, ...] = ()
     limit: Annotated[int, Limit] = 200
     offset: Annotated[int, After] = 0
     cursor: str | None = None
 
 
-class ArtifactsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ArtifactsQuery(RunQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Limit] = 200
     cursor: str | None = None
 
 
-class TimelineQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: tuple[Literal["turn", "step", "tool", "command", "tests", "unit", "approval", "pause"], ...] = ()
+class TimelineQuery(RunQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`since`, `until`: only what touches the time between them."""
+
+    kind: tuple[Kind, ...] = ()
+    since: str | None = None
+    until: str | None = None
     after: Annotated[int, After] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_SPANS_MAX)] = PAGE_SPANS_MAX
 
@@ -58,7 +57,7 @@ async def get_steps(request: web.Request) -> web.Response:
 
 
 async def get_one_step(request: web.Request) -> web.Response:
-    query: StepQuery = request[QUERY]
+    query: RunQuery = request[QUERY]
     service, run_id, tenant = await _run(request)
     step = request.match_info["step"]
     if query.at is not None:
@@ -74,7 +73,7 @@ async def get_artifacts(request: web.Request) -> web.Response:
     found, freshness = await query_views(
         service, query.min_position, list_artifacts, run_id,
         tenant=tenant, step=request.match_info.get("step"), limit=query.limit,
-        after=0 if query.cursor is None else number_cursor(query.cursor),
+        after=0 if query.cursor is None else number_cursor(query.cursor), at=await moment_of(request, query.at),
     )  # fmt: skip
     return view_response(found, freshness)
 
@@ -84,9 +83,28 @@ async def get_timeline(request: web.Request) -> web.Response:
     service, run_id, tenant = await _run(request)
     found, freshness = await query_views(
         service, query.min_position, timeline, run_id,
-        tenant=tenant, kinds=query.kind, after=query.after, limit=query.limit,
+        tenant=tenant, kinds=query.kind, after=query.after, limit=query.limit, at=await moment_of(request, query.at),
+        since_us=_time_us("since", query.since), until_us=_time_us("until", query.until),
     )  # fmt: skip
     return view_response(found, freshness)
+
+
+async def get_overview(request: web.Request) -> web.Response:
+    query: RunQuery = request[QUERY]
+    service, run_id, tenant = await _run(request)
+    at = await moment_of(request, query.at)
+    found, freshness = await query_views(service, query.min_position, overview, run_id, tenant=tenant, at=at)
+    return view_response(found, freshness)
+
+
+def _time_us(name: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else moment_us(text)
+    except (ValueError, OverflowError):
+        raise BadRequest(
+            f"`{name}` is {text[:40]!a}" if text else f"`{name}` is empty",
+            hint=f"give {A_MOMENT}",
+        ) from None
 
 
 def _found(step: StepDetail | None, run_id: str, name: str) -> StepDetail:
@@ -104,7 +122,7 @@ def number_cursor(text: str) -> int:
 
 async def _run(request: web.Request) -> tuple[Service, str, str]:
     service, run_id, tenant = request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant
-    await known_run(service, run_id, tenant)
+    await last_of(service, run_id, tenant)
     return service, run_id, tenant
 
 
@@ -126,7 +144,7 @@ ROUTES: tuple[Route, ...] = (
         handler=get_one_step,
         summary="One step with what went in and came out",
         needs="viewer",
-        query=StepQuery,
+        query=RunQuery,
         answer=StepDetail,
     ),
     Route(
@@ -154,9 +172,19 @@ ROUTES: tuple[Route, ...] = (
         path="/api/runs/{run_id}/timeline",
         operation="get_timeline",
         handler=get_timeline,
-        summary="Turns, steps, tools, units, approvals and pauses as spans",
+        summary="Turns, steps, tools, units, approvals, pauses and limits as spans",
         needs="viewer",
         query=TimelineQuery,
         answer=SpanList,
+    ),
+    Route(
+        method="GET",
+        path="/api/runs/{run_id}/timeline/overview",
+        operation="get_timeline_overview",
+        handler=get_overview,
+        summary="How busy the run was from its start to its end, by kind",
+        needs="viewer",
+        query=RunQuery,
+        answer=Overview,
     ),
 )

@@ -49,10 +49,12 @@ class ArtifactList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-# What was stored again under the same id is the newer one.
+# What was stored again under the same id is the newer one, of those that there were.
 _NEWEST = """FROM artifacts a WHERE run_id = ?1 AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR step = ?3)
+    AND (?6 IS NULL OR position <= ?6)
     AND NOT EXISTS (SELECT 1 FROM artifacts b
-        WHERE b.run_id = a.run_id AND b.artifact_id = a.artifact_id AND b.position > a.position)"""
+        WHERE b.run_id = a.run_id AND b.artifact_id = a.artifact_id AND b.position > a.position
+        AND (?6 IS NULL OR b.position <= ?6))"""
 
 
 def list_artifacts(
@@ -61,16 +63,17 @@ def list_artifacts(
     *,
     tenant: str | None,
     step: str | None = None,
+    at: int | None = None,
     limit: int = LIMIT_MAX,
     after: int = 0,
 ) -> ArtifactList:
-    """The artifacts of a run, or of one of its steps; none where the run is of another tenant."""
-    asked = (run_id, tenant, step)
+    """The artifacts of a run, or of one of its steps, up to position `at`; none where the run is of another tenant."""
+    asked = (run_id, tenant, step, after, limit + 1, at)
     total: int = connection.execute(f"SELECT count(*) {_NEWEST}", asked).fetchone()[0]
     rows = connection.execute(
         f"""SELECT artifact_id, name, media_type, size_bytes, sha256, step, actor, at_us, position {_NEWEST}
         AND position > ?4 ORDER BY position LIMIT ?5""",
-        (*asked, after, limit + 1),
+        asked,
     ).fetchall()
     items = [_item(row) for row in rows[:limit]]
     return ArtifactList(items=items, total=total, next_cursor=str(items[-1].position) if len(rows) > limit else None)

@@ -44,12 +44,15 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-def run_history(connection: sqlite3.Connection, run_id: str, *, tenant: str | None = None) -> list[Transition]:
-    """The run's transitions, the oldest first; empty where the run is unknown or of another tenant."""
+def run_history(
+    connection: sqlite3.Connection, run_id: str, *, tenant: str | None = None, at: int | None = None
+) -> list[Transition]:
+    """The run's transitions up to position `at`, the oldest first; empty where it is unknown or of another tenant."""
     rows = connection.execute(
         """SELECT from_status, to_status, reason_code, actor, at_us, lead(at_us) OVER (ORDER BY position), position
-        FROM history WHERE run_id = ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY position LIMIT ?3""",
-        (run_id, tenant, TRANSITIONS_MAX),
+        FROM history WHERE run_id = ?1 AND (?2 IS NULL OR tenant = ?2) AND (?4 IS NULL OR position <= ?4)
+        ORDER BY position LIMIT ?3""",
+        (run_id, tenant, TRANSITIONS_MAX, at),
     ).fetchall()
     return [
         Transition(

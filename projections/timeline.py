@@ -1,21 +1,18 @@
-"""A run as spans: its turns, steps, tools, units, approvals and pauses with start, end and what they lie in.
-
-A page of spans is one bounded query however long the run is, for a waterfall needs none of the events between.
-"""
-
-from typing import Any
+"""A run folded into spans: its turns, steps, tools, units, approvals, pauses and limits, each with what it lies in."""
 
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
-from runfold.envelope import Fact, time_text
+from runfold.envelope import Fact
 from runfold.events import (
     ApprovalDenied,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRequested,
     CommandExecuted,
+    LimitExceeded,
+    LimitWarned,
     RunPaused,
     RunResumed,
     StepCancelled,
@@ -36,11 +33,9 @@ from runfold.events import (
     UnitStarted,
 )
 
-PAGE_SPANS_MAX = 2_000  # A waterfall in one answer; more than a screen can show.
 OPEN_MAX = 500  # Of one run: whoever never ends what it begins must not be remembered for ever.
 RUNS_HELD_MAX = 1_024
 NAME_CHARS_MAX = 120
-KINDS = ("turn", "step", "tool", "command", "tests", "unit", "approval", "pause")
 _DDL = (
     """CREATE TABLE spans (
         run_id TEXT NOT NULL,
@@ -53,74 +48,13 @@ _DDL = (
         parent INTEGER, -- The position of the span it lies in.
         started_at_us INTEGER NOT NULL,
         ended_at_us INTEGER, -- Null while it goes on.
+        ended_position INTEGER, -- Of the event that ended it.
         status TEXT NOT NULL,
         PRIMARY KEY (run_id, position)
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX spans_open ON spans (run_id) WHERE ended_at_us IS NULL",
 )
 _RESTS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
-
-
-class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """`parent` is the `position` of the span it lies in; `ended_at` is null while it goes on."""
-
-    position: int
-    kind: str
-    key: str
-    name: str
-    attempt: int | None
-    parent: int | None
-    started_at: str
-    ended_at: str | None
-    duration_ms: int | None
-    status: str
-
-
-class SpanList(msgspec.Struct, frozen=True, kw_only=True):
-    """In the order in which they began; `next_cursor` is the `after` of the next page, null on the last."""
-
-    items: list[Span]
-    total: int | None
-    next_cursor: str | None
-
-
-def timeline(
-    connection: sqlite3.Connection,
-    run_id: str,
-    *,
-    tenant: str | None,
-    kinds: tuple[str, ...] = (),
-    after: int = 0,
-    limit: int = PAGE_SPANS_MAX,
-) -> SpanList:
-    """A page of the run's spans; none where the run is of another tenant."""
-    wanted = kinds or KINDS
-    rows = connection.execute(
-        f"""SELECT position, kind, key, name, attempt, parent, started_at_us, ended_at_us, status FROM spans
-        WHERE run_id = ? AND position > ? AND (? IS NULL OR tenant = ?) AND kind IN ({", ".join("?" * len(wanted))})
-        ORDER BY position LIMIT ?""",  # noqa: S608
-        (run_id, after, tenant, tenant, *wanted, limit + 1),
-    ).fetchall()
-    items = [_item(row) for row in rows[:limit]]
-    is_last = len(rows) <= limit
-    return SpanList(items=items, total=None, next_cursor=None if is_last else str(items[-1].position))
-
-
-def _item(row: tuple[Any, ...]) -> Span:
-    position, kind, key, name, attempt, parent, started_at_us, ended_at_us, status = row
-    return Span(
-        position=position,
-        kind=kind,
-        key=key,
-        name=name,
-        attempt=attempt,
-        parent=parent,
-        started_at=time_text(started_at_us),
-        ended_at=None if ended_at_us is None else time_text(ended_at_us),
-        # The reporter's clock may go back; nothing lasts less than nothing.
-        duration_ms=None if ended_at_us is None else max(0, ended_at_us - started_at_us) // 1_000,
-        status=status,
-    )
 
 
 class _Span(msgspec.Struct):
@@ -132,10 +66,11 @@ class _Span(msgspec.Struct):
     parent: int | None
     started_at_us: int
     ended_at_us: int | None
+    ended_position: int | None
     status: str
 
 
-_COLUMNS = "position, kind, key, name, attempt, parent, started_at_us, ended_at_us, status"
+_COLUMNS = "position, kind, key, name, attempt, parent, started_at_us, ended_at_us, ended_position, status"
 
 
 class TimelineFold:
@@ -173,6 +108,9 @@ class TimelineFold:
                 self._begin(connection, recorded, "approval", event.approval_id, event.summary or event.kind)
             case ApprovalGranted() | ApprovalDenied() | ApprovalExpired():
                 self._end(connection, recorded, "approval", event.approval_id, recorded.type.removeprefix("approval_"))
+            case LimitWarned() | LimitExceeded():
+                name = f"{event.limit} {event.actual:g} of {event.threshold:g}"
+                self._whole(connection, recorded, "limit", name, None, recorded.type.removeprefix("limit_"))
             case RunPaused():
                 self._begin(connection, recorded, "pause", "pause", event.waiting_on or event.reason or "paused")
             case RunResumed():
@@ -195,7 +133,7 @@ class TimelineFold:
         parent = opened.get(("step", step)) if step is not None else _only(opened, within) if within else None
         span = _Span(
             recorded.position, kind, key, name[:NAME_CHARS_MAX], attempt, None if parent is None else parent.position,
-            recorded.at_us, None, "running",
+            recorded.at_us, None, None, "running",
         )  # fmt: skip
         opened[kind, key] = span
         self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
@@ -203,7 +141,7 @@ class TimelineFold:
     def _end(self, connection: sqlite3.Connection, recorded: Fact, kind: str, key: str, status: str) -> None:
         span = self._of(connection, recorded.run_id).pop((kind, key), None)
         if span is not None:
-            span.ended_at_us, span.status = recorded.at_us, status
+            span.ended_at_us, span.ended_position, span.status = recorded.at_us, recorded.position, status
             self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
 
     def _end_step(
@@ -223,10 +161,12 @@ class TimelineFold:
         self, connection: sqlite3.Connection, recorded: Fact, kind: str, name: str, took_ms: int | None, status: str
     ) -> None:
         """What is told only when it is over."""
-        parent = _only(self._of(connection, recorded.run_id), "turn") if kind != "step" else None
+        parent = _only(self._of(connection, recorded.run_id), "turn") if kind not in ("step", "limit") else None
         key, within = name[:NAME_CHARS_MAX], None if parent is None else parent.position
         started_at_us = recorded.at_us - 1_000 * (took_ms or 0)
-        span = _Span(recorded.position, kind, key, key, None, within, started_at_us, recorded.at_us, status)
+        span = _Span(
+            recorded.position, kind, key, key, None, within, started_at_us, recorded.at_us, recorded.position, status
+        )
         self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
 
     def _of(self, connection: sqlite3.Connection, run_id: str) -> dict[tuple[str, str], _Span]:
@@ -241,7 +181,7 @@ class TimelineFold:
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
-            f"INSERT OR REPLACE INTO spans (run_id, tenant, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT OR REPLACE INTO spans (run_id, tenant, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             [(run_id, tenant, *msgspec.structs.astuple(span)) for (run_id, _), (tenant, span) in self._changed.items()],
         )
         self._changed.clear()
@@ -282,6 +222,8 @@ _WANTED = frozenset(
         "approval_granted",
         "approval_denied",
         "approval_expired",
+        "limit_warned",
+        "limit_exceeded",
         "run_paused",
         "run_resumed",
         "run_completed",
@@ -291,5 +233,5 @@ _WANTED = frozenset(
     ]
 )
 VIEW = View(
-    name="timeline", revision=1, tables=("spans",), ddl=_DDL, make_fold=TimelineFold, wants=_WANTED.__contains__
+    name="timeline", revision=2, tables=("spans",), ddl=_DDL, make_fold=TimelineFold, wants=_WANTED.__contains__
 )

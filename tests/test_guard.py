@@ -63,6 +63,7 @@ GUARDED = {
     ("GET", "/api/runs/{run_id}/steps/{step}/artifacts"): "viewer",
     ("GET", "/api/runs/{run_id}/artifacts"): "viewer",
     ("GET", "/api/runs/{run_id}/timeline"): "viewer",
+    ("GET", "/api/runs/{run_id}/timeline/overview"): "viewer",
     ("GET", "/api/admin/costs"): "root",
     ("GET", "/api/admin/runs"): "root",
     ("GET", "/api/admin/runs/stats"): "root",

@@ -11,13 +11,24 @@ import pytest
 from eventstore.sqlite import SqliteLog
 from projections.artifacts import list_artifacts
 from projections.catalogue import VIEWS
+from projections.history import run_history
+from projections.spans import BUCKETS, overview, timeline
 from projections.stats import ALL_HOURS, bucket_of, percentile, queue, run_stats
 from projections.steps import get_step, list_steps
-from projections.timeline import timeline
 from projections.usage import DAY_US, GROUPS, CostFilter, costs
 from projections.views import Views
-from runfold.envelope import SYSTEM_STREAM, Recorded
-from runfold.events import ArtifactStored, Event, RunQueued, TokenUsage, ToolCalled, ToolReturned
+from runfold.envelope import SYSTEM_STREAM, Recorded, moment_us
+from runfold.events import (
+    ArtifactStored,
+    Event,
+    LimitExceeded,
+    LimitWarned,
+    RunQueued,
+    RunStarted,
+    TokenUsage,
+    ToolCalled,
+    ToolReturned,
+)
 from runfold.evolve import fold
 from runfold.state import RESTING, Run, new_run
 from tests.histories import all_events, new_event, write_histories
@@ -218,6 +229,88 @@ async def test_every_tool_call_is_a_span_that_ends_when_it_returns(log: SqliteLo
     views.close()
 
 
+async def test_what_is_inside_a_run_is_asked_for_as_it_was_at_a_moment(log: SqliteLog, tmp_path: Path) -> None:
+    views, chance = Views.open(tmp_path), random.Random(11)
+
+    def inside(at: int | None = None) -> list[Any]:
+        asked: dict[str, Any] = {"tenant": "default", "at": at}
+        connection = views.connection
+        questions = timeline, overview, list_artifacts, run_history
+        return [question(connection, "r_000", **asked) for question in questions]
+
+    then: dict[int, list[Any]] = {}
+    for _ in range(4):
+        await write_histories(log, chance, appends=30, runs=2)
+        views.refresh()
+        then[(await log.bounds()).last] = inside()
+
+    for position, was in then.items():
+        assert inside(position) == was
+    assert inside()[0] != then[min(then)][0]
+    views.close()
+
+
+async def test_spans_of_a_while_are_those_that_touch_it(log: SqliteLog, tmp_path: Path) -> None:
+    await write_histories(log, random.Random(12), appends=100, runs=1)
+    views = Views.open(tmp_path)
+    views.refresh()
+    everything = timeline(views.connection, "r_000", tenant="default").items
+    starts = sorted(moment_us(span.started_at) for span in everything)
+    since_us, until_us = starts[len(starts) // 3], starts[len(starts) // 2]
+
+    found = timeline(views.connection, "r_000", tenant="default", since_us=since_us, until_us=until_us).items
+
+    assert found == [
+        span
+        for span in everything
+        if moment_us(span.started_at) <= until_us
+        and (span.ended_at is None or max(moment_us(span.ended_at), moment_us(span.started_at)) >= since_us)
+    ]
+    assert 0 < len(found) < len(everything)
+    views.close()
+
+
+async def test_an_overview_counts_what_was_at_work_in_each_part_of_the_run(log: SqliteLog, tmp_path: Path) -> None:
+    await write_histories(log, random.Random(13), appends=100, runs=1)
+    views = Views.open(tmp_path)
+    views.refresh()
+
+    found = overview(views.connection, "r_000", tenant="default")
+
+    spans = timeline(views.connection, "r_000", tenant="default").items
+    assert found.started_at is not None
+    first_us = moment_us(found.started_at)
+    for lane in found.lanes:
+        busy, bad = [0] * BUCKETS, [0] * BUCKETS
+        for span in (it for it in spans if it.kind == lane.kind):
+            start = (moment_us(span.started_at) - first_us) // found.bucket_us
+            end = BUCKETS - 1 if span.ended_at is None else (moment_us(span.ended_at) - first_us) // found.bucket_us
+            for bucket in range(start, max(start, end) + 1):
+                busy[bucket] += 1
+            if span.status in ("failed", "error", "rejected", "denied", "expired", "exceeded"):
+                bad[max(start, end)] += 1
+        assert (lane.busy, lane.bad) == (busy, bad)
+    assert sum(lane.spans for lane in found.lanes) == found.spans == len(spans)
+    views.close()
+
+
+async def test_a_limit_that_was_neared_or_broken_is_a_moment_on_the_timeline(log: SqliteLog, tmp_path: Path) -> None:
+    hits = (LimitWarned(limit="cost", threshold=2, actual=1.6), LimitExceeded(limit="cost", threshold=2, actual=2.25))
+    happened: tuple[Event, ...] = (RunQueued(title="a"), RunStarted(), *hits)
+    events = [new_event(event, at_us=number, tenant="default") for number, event in enumerate(happened, 1)]
+    await log.append("r_1", events, expected=0)
+    views = Views.open(tmp_path)
+    views.refresh()
+
+    found = timeline(views.connection, "r_1", tenant="default", kinds=("limit",)).items
+
+    assert [(span.name, span.status, span.duration_ms) for span in found] == [
+        ("cost 1.6 of 2", "warned", 0),
+        ("cost 2.25 of 2", "exceeded", 0),
+    ]
+    views.close()
+
+
 async def test_steps_are_those_of_the_runs_own_fold(log: SqliteLog, tmp_path: Path) -> None:
     await write_histories(log, random.Random(7), appends=100, runs=4)
     runs = folded(all_events(tmp_path))
@@ -271,6 +364,9 @@ async def test_the_inside_of_a_run_is_answered_over_http(tmp_path: Path) -> None
         step = await (await served.ask("GET", f"/api/runs/{run_id}/steps/a")).json()
         missing = await served.ask("GET", f"/api/runs/{run_id}/steps/z")
         spans = await (await served.ask("GET", f"/api/runs/{run_id}/timeline")).json()
+        began = await (await served.ask("GET", f"/api/runs/{run_id}/timeline?at=v3")).json()
+        whole = await (await served.ask("GET", f"/api/runs/{run_id}/timeline/overview")).json()
+        odd = await served.ask("GET", f"/api/runs/{run_id}/timeline?since=yesterday")
         cost = await (await served.ask("GET", "/api/costs?by=step")).json()
         bad = await served.ask("GET", "/api/costs?since=yesterday")
 
@@ -278,7 +374,9 @@ async def test_the_inside_of_a_run_is_answered_over_http(tmp_path: Path) -> None
     assert (step["status"], step["output"], step["tokens"], step["cost_usd"]) == ("completed", {"file": "x"}, 7, 3.0)
     assert [(span["kind"], span["key"], span["status"]) for span in spans["items"]] == [("step", "a", "completed")]
     assert [(item["key"], item["cost_usd"]) for item in cost["items"]] == [("a", 3.0)]
-    assert (missing.status, bad.status) == (404, 400)
+    assert [span["status"] for span in began["items"]] == ["running"]
+    assert [(lane["kind"], lane["spans"]) for lane in whole["lanes"]] == [("step", 1)]
+    assert (missing.status, bad.status, odd.status) == (404, 400, 400)
 
 
 async def test_steps_are_shown_as_they_were_at_an_event(tmp_path: Path) -> None:

@@ -180,8 +180,8 @@ async def test_what_is_read_up_to_a_position_ends_there(log: EventLog, other: Ev
 async def test_an_event_is_found_by_its_number_in_its_stream(log: EventLog, other: EventLog) -> None:
     first = await log.append("r_a", numbered(0, 3), expected=0)
     await log.append("r_b", numbered(0, 5), expected=0)
-    positions = [event.position for event in (first, await log.append("r_a", numbered(3, 2), expected=first.last))
-                 for event in event.events]  # fmt: skip
+    second = await log.append("r_a", numbered(3, 2), expected=first.last)
+    positions = [event.position for event in (*first.events, *second.events)]
 
     assert [await other.position_of("r_a", version) for version in range(1, 6)] == positions
     assert [await other.position_of(*none) for none in (("r_a", 6), ("r_a", 0), ("r_c", 1))] == [None] * 3

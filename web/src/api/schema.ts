@@ -614,8 +614,25 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Turns, steps, tools, units, approvals and pauses as spans */
+        /** Turns, steps, tools, units, approvals, pauses and limits as spans */
         get: operations["get_timeline"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{run_id}/timeline/overview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How busy the run was from its start to its end, by kind */
+        get: operations["get_timeline_overview"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1444,6 +1461,16 @@ export interface components {
             total: number;
         };
         /**
+         * Lane
+         * @description Of one kind, by bucket: how many spans were `busy` in it, and how many came to a `bad` end in it.
+         */
+        Lane: {
+            bad: number[];
+            busy: number[];
+            kind: string;
+            spans: number;
+        };
+        /**
          * LastProof
          * @description When the folder was last proved, up to which position, and how much did not match; `remedy` where something.
          */
@@ -1530,6 +1557,17 @@ export interface components {
         /** NoteBody */
         NoteBody: {
             text: string;
+        };
+        /**
+         * Overview
+         * @description The time from the first start to the last that is known of, cut into equal buckets of `bucket_us`.
+         */
+        Overview: {
+            bucket_us: number;
+            ended_at: string | null;
+            lanes: components["schemas"]["Lane"][];
+            spans: number;
+            started_at: string | null;
         };
         /**
          * Parameter
@@ -1807,6 +1845,8 @@ export interface components {
         /**
          * Span
          * @description `parent` is the `position` of the span it lies in; `ended_at` is null while it goes on.
+         *
+         *         A limit is a moment: `name` says how much of what was used, `status` is `warned` or `exceeded`.
          */
         Span: {
             attempt: number | null;
@@ -3027,6 +3067,7 @@ export interface operations {
     list_artifacts: {
         parameters: {
             query?: {
+                at?: string | null;
                 cursor?: string | null;
                 limit?: number;
                 min_position?: number;
@@ -3338,6 +3379,7 @@ export interface operations {
     get_history: {
         parameters: {
             query?: {
+                at?: string | null;
                 min_position?: number;
             };
             header?: never;
@@ -3683,6 +3725,7 @@ export interface operations {
     list_step_artifacts: {
         parameters: {
             query?: {
+                at?: string | null;
                 cursor?: string | null;
                 limit?: number;
                 min_position?: number;
@@ -3758,8 +3801,45 @@ export interface operations {
         parameters: {
             query?: {
                 after?: number;
-                kind?: ("approval" | "command" | "pause" | "step" | "tests" | "tool" | "turn" | "unit")[];
+                at?: string | null;
+                kind?: ("approval" | "command" | "limit" | "pause" | "step" | "tests" | "tool" | "turn" | "unit")[];
                 limit?: number;
+                min_position?: number;
+                since?: string | null;
+                until?: string | null;
+            };
+            header?: never;
+            path: {
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Turns, steps, tools, units, approvals, pauses and limits as spans */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SpanList"];
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_timeline_overview: {
+        parameters: {
+            query?: {
+                at?: string | null;
                 min_position?: number;
             };
             header?: never;
@@ -3770,13 +3850,13 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Turns, steps, tools, units, approvals and pauses as spans */
+            /** @description How busy the run was from its start to its end, by kind */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SpanList"];
+                    "application/json": components["schemas"]["Overview"];
                 };
             };
             /** @description What went wrong, and what to do next */
