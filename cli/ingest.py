@@ -34,7 +34,7 @@ async def _ingest(settings: Settings) -> None:
     from runner.intake import Intake
 
     data = settings.data
-    log = await open_log(data, settings.log)
+    log = await open_log(data, settings.log, blobs=settings.blobs)
     try:
         ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
         await end_overdue(ledger, log, data)

@@ -1,4 +1,4 @@
-"""`runfold log copy`: move a folder's log onto a cluster, or a cluster's into a folder."""
+"""`runfold log`: move a folder's log onto a cluster or back, and make a lost one again from its second copy."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cli.folder import prepare_folder
+from cli.reading import json_option, print_json
 from cli.screen import is_talking, next_command, talk
 from cli.server_lock import server_lock
 from eventstore.leases import Leases
@@ -18,7 +19,7 @@ FOLDER = "sqlite:"
 
 @click.group()
 def log() -> None:
-    """Move the log between a folder and a cluster."""
+    """Move the log between a folder and a cluster, or restore it from its second copy."""
 
 
 @log.command()
@@ -54,6 +55,46 @@ def copy(source: str, target: str) -> None:
             "one side is a folder and the other a cluster",
             hint="runfold log copy sqlite:FOLDER nats://host,host,host/name, or the other way round",
         )
+
+
+@log.command()
+@click.argument("store", metavar="STORE")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--log-id", default="", help="Which log, where the store has copies of several.")
+@json_option
+def restore(store: str, folder: Path, log_id: str, *, as_json: bool) -> None:
+    """Make a lost log again from the copy in STORE (s3://, gs://, az://, file://), in a FOLDER that has none.
+
+    It is proved before it has its name; the views are folded anew. `runfold log copy` then brings it onto a cluster.
+    """
+    from eventstore.log_restoring import restore_log
+    from eventstore.object_store import open_store
+    from eventstore.second_copy import copied_log
+
+    opened = open_store(store)
+    copy = copied_log(opened, log_id)
+    prepare_folder(folder)
+    with server_lock(folder):
+        restored = restore_log(copy, opened, folder, on_segment=lambda made: _show_position(made.upto))
+    if is_talking():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    if as_json:
+        print_json(restored)
+    else:
+        click.echo(
+            f"{restored.events:,} events up to position {restored.position} from {restored.segments:,} segments,"
+            f" {restored.files:,} files"
+        )
+    if restored.missing:
+        talk(
+            f"note: the store does not have {len(restored.missing)} blobs that events name; `runfold verify` names them"
+        )
+    next_command(f"runfold --data {folder} verify")
+
+
+def _show_position(position: int) -> None:
+    if is_talking():
+        click.echo(f"\r\x1b[Krestored up to position {position:,}", nl=False, err=True)
 
 
 def _show(done: int, total: int) -> None:

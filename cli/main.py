@@ -53,7 +53,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "backup": ("cli.backup", "backup", "Copy the data folder while runs go on"),
     "restore": ("cli.backup", "restore", "Prove a backup and put it into an empty data folder"),
     "anchors": ("cli.anchors", "anchors", "Print the log's anchors, signed, to be kept elsewhere"),
-    "log": ("cli.log_copy", "log", "Move the log between a folder and a cluster"),
+    "log": ("cli.log_copy", "log", "Move the log to a cluster or back, or restore it"),
     "verify": ("cli.verify", "verify", "Prove the log, its blobs and the views"),
     "import": ("cli.import_", "import_", "Import recorded sessions as finished runs"),
     "recover": ("cli.act", "recover", "End runs of this host whose driver is gone"),

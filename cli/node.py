@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from cli.actor import local_actor
+from cli.copying import keep_copy
 from cli.proving import prove_now_and_then
 from cli.settings import Settings
 from cli.workflow_file import watched_registry
@@ -94,6 +95,7 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
                 tasks.create_task(_sweep(node)),
                 tasks.create_task(_keep_limits(Reactor(node.ledger, left=node.spending.left), node.views)),
                 tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
+                tasks.create_task(keep_copy(settings)),
             ]
             if node.log.presence is not None:
                 beside.append(tasks.create_task(_lose_silent(node.ledger, node.log.presence, node.views)))

@@ -144,7 +144,7 @@ async def _run(settings: Settings, order: RunQueued, estimated: CostEstimated | 
     tell = _teller()
     launch = launch_here(order, workflow, shown=tell is None, tty=tty and is_terminal(1))
     data = settings.data
-    log = await open_log(data, settings.log)
+    log = await open_log(data, settings.log, blobs=settings.blobs)
     try:
         ledger = Ledger(log, data=data, secrets=secrets_of(os.environ))
         await take_in(ledger, data)
@@ -211,7 +211,7 @@ async def _queue(settings: Settings, order: RunQueued, estimated: CostEstimated 
     from runfold.envelope import run_id_of
 
     data = settings.data
-    log = await open_log(data, settings.log)
+    log = await open_log(data, settings.log, blobs=settings.blobs)
     try:
         identity = uuid.uuid4()
         run_id = run_id_of(identity)

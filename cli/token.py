@@ -117,7 +117,7 @@ async def _book(settings: Settings) -> "AsyncGenerator[TokenBook, None]":
     from projections.tokens import TokenBook
 
     prepare_folder(settings.data)
-    log = await open_log(settings.data, settings.log)
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
     try:
         yield TokenBook(log)
     finally:

@@ -1,32 +1,37 @@
 """`runfold verify`: the proof that nothing was altered, and that what is shown is what happened."""
 
+import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from cli.copying import store_url
 from cli.folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, is_talking, plain, talk
+from cli.settings import Settings
 from eventstore.anchoring import Anchor
 from eventstore.attachments import Attachments
 from eventstore.faults import Fault
+from eventstore.mirrored import mirrored_log
 from eventstore.reading import open_reader
 from eventstore.signing import Verifier
+from eventstore.sqlite3_module import sqlite3
 from eventstore.state_file import States
 from eventstore.verified import Verified, keep_verified
 from eventstore.verifying import Proof, anchors_beside, check_signatures, read_anchors
 from projections.drift import Drift
 from runfold.envelope import time_text
-from runfold.errors import BadRequest
+from runfold.errors import BadRequest, Unavailable
 
 FAULTS_SHOWN_MAX = 1_000
 LEAST = 19  # The scheduler gives such a process what is left over.
-PARTS = ("log", "blobs", "views", "states")
+PARTS = ("log", "blobs", "views", "states", "copy", "stream")
 
 
 @click.command()
@@ -63,10 +68,10 @@ def verify(
         talk("note: the anchors are signed; `--public-key FILE` checks by whom")
     if gently:
         os.nice(LEAST)
-    verified = _verify(data, given, only or PARTS, verifier=verifier, gently=gently)
+    verified = _verify(settings, given, only or PARTS, verifier=verifier, gently=gently)
     if gently and not verified.ok:
         # Beside a server a run may move, or be cleaned, between two looks: only what is found twice is so.
-        verified = _verify(data, given, only or PARTS, verifier=verifier, gently=gently)
+        verified = _verify(settings, given, only or PARTS, verifier=verifier, gently=gently)
     if not only:
         keep_verified(data, verified)
     if as_json:
@@ -87,8 +92,9 @@ def _anchors_of(path: Path) -> list[Anchor]:
 
 
 def _verify(
-    data: Path, given: list[Anchor], only: tuple[str, ...], *, verifier: Verifier | None, gently: bool
+    settings: Settings, given: list[Anchor], only: tuple[str, ...], *, verifier: Verifier | None, gently: bool
 ) -> Verified:
+    data = settings.data
     faults: list[Fault] = []
     found_count, started_us = 0, time.time_ns() // 1_000
     looked_at: dict[str, int] = {}
@@ -123,6 +129,10 @@ def _verify(
             states = States(connection, data)
             keep(states.faults())
             looked_at |= {"states": states.files}
+        if "copy" in only and store_url(settings):
+            looked_at |= _compare_copy(connection, settings, keep)
+        if "stream" in only and (settings.log or mirrored_log(data) is not None):
+            looked_at |= _compare_stream(connection, settings, keep)
     finally:
         connection.close()
         if is_talking():
@@ -136,6 +146,44 @@ def _verify(
         started_at=time_text(started_us),
         finished_at=time_text(time.time_ns() // 1_000),
     )
+
+
+def _compare_copy(
+    connection: sqlite3.Connection, settings: Settings, keep: Callable[[Iterator[Fault]], None]
+) -> dict[str, int]:
+    """The log beside its second copy. A store that is not there is no fault of the log."""
+    from eventstore.object_store import open_store
+    from eventstore.second_copy import Comparison, SecondCopy
+
+    log_id = connection.execute("SELECT log_id FROM head").fetchone()[0]
+    comparison = Comparison(
+        connection,
+        SecondCopy(open_store(store_url(settings)), log_id),
+        is_mirror=mirrored_log(settings.data) is not None,
+    )
+    try:
+        keep(comparison.faults())
+    except Unavailable as error:
+        talk(f"note: the second copy could not be compared: {error.message}")
+    return {"segments of the copy": comparison.segments}
+
+
+def _compare_stream(
+    connection: sqlite3.Connection, settings: Settings, keep: Callable[[Iterator[Fault]], None]
+) -> dict[str, int]:
+    """The mirror beside its stream. Servers that are not there are no fault of the mirror."""
+    from eventstore.jetstream.address import parse_address
+    from eventstore.jetstream.comparing import compare_stream
+
+    mirrored = mirrored_log(settings.data)
+    address = parse_address(settings.log or (mirrored.address if mirrored is not None else ""))
+    try:
+        compared, fault = asyncio.run(compare_stream(connection, address, on_progress=_progress("stream")))
+    except Unavailable as error:
+        talk(f"note: the stream could not be compared: {error.message}")
+        return {}
+    keep(iter([fault] if fault is not None else []))
+    return {"messages of the stream": compared}
 
 
 def _progress(what: str) -> Any:

@@ -179,7 +179,7 @@ def _write_events(
     query = f"SELECT {EVENT_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT {PAGE_ROWS}"  # noqa: S608
     while rows := connection.execute(query, (run_id, after)).fetchall():
         for values in rows:
-            row = _row(values)
+            row = row_of(values)
             line = msgspec.json.encode(row) + b"\n"
             digest.update(line)
             events.write(line)
@@ -288,7 +288,7 @@ def _damaged(path: Path, what: str) -> BadRequest:
     return BadRequest(f"the archive `{path}` is damaged: {what}", hint="take another copy of it; nothing was changed")
 
 
-def _row(values: tuple[Any, ...]) -> Row:
+def row_of(values: tuple[Any, ...]) -> Row:
     named = dict(zip(Row.__struct_fields__, values, strict=True))
     for name in ("id", "cause", "command", "sent", "hash", "salt", "digest"):
         named[name] = None if named[name] is None else named[name].hex()

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["file", "event", "head", "anchor", "blob", "output", "state", "view"]
+Kind = Literal["file", "event", "head", "anchor", "blob", "output", "state", "view", "copy", "stream"]
 OF_ANOTHER_KIND = (AttributeError, TypeError, struct.error)
 """What reading a damaged row raises: a flipped bit makes a number of a text, which no hash can be computed of."""
 

@@ -21,10 +21,10 @@ async def open_log(data: Path, address: str = "", *, blobs: str = "") -> SqliteL
         # Only who has a replicated log needs the client for it.
         from eventstore.jetstream.address import parse_address
         from eventstore.jetstream.log import JetStreamLog
-        from eventstore.shared_blobs import check_store
+        from eventstore.object_store import open_store
 
         if blobs:
-            check_store(blobs)
+            open_store(blobs)
     except ImportError as error:
         raise InvalidSetting(
             "a replicated log needs the package nats-py", hint="pip install 'runfold[nats]'"

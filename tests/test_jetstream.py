@@ -10,9 +10,11 @@ import pytest
 
 from cli.log_servers import _durability
 from deploy.loopback import Cluster
+from eventstore.copy_keeping import Keeper
 from eventstore.jetstream.address import Address, parse_address, without_password
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import subject_of
+from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.errors import BadRequest, InvalidSetting, Unavailable
 from tests.contract.jetstream import shared_cluster
@@ -137,6 +139,31 @@ def test_a_mirror_is_not_written_by_itself(tmp_path: Path, url: str) -> None:
     assert refused.returncode != 0
     with pytest.raises(BadRequest, match="mirrors the replicated log"):
         Writer(tmp_path, lambda: 0)
+
+
+@pytest.mark.slow
+def test_a_mirror_is_compared_with_its_stream_and_with_the_second_copy_event_by_event(tmp_path: Path, url: str) -> None:
+    data, store = tmp_path / "data", f"file://{tmp_path / 'store'}"
+    assert runfold(data, "--log", url, "run", "--quiet", "--", "true", RUNFOLD_BLOBS=store).returncode == 0
+    assert Keeper(data, store, writer="one").step() is not None
+    sound = runfold(data, "verify")
+    connection = sqlite3.connect(data / "log.db", isolation_level=None)
+    connection.execute("DROP TRIGGER events_stay")
+    connection.execute("UPDATE events SET actor = 'user:other' WHERE position = 2")
+    connection.close()
+
+    from_stream = runfold(data, "verify", "--only", "stream")
+    from_copy = runfold(data, "verify", "--only", "copy")
+
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    assert "1 segments of the copy" in sound.stdout
+    assert "messages of the stream" in sound.stdout
+    for found, where in ((from_stream, "in the stream"), (from_copy, "in segment 1 of the second copy")):
+        assert found.returncode == 1
+        assert found.stdout.count("event ") == 1
+        assert "event 2, version 2 of" in found.stdout
+        assert where in found.stdout
+        assert "its actor is another" in found.stdout
 
 
 @pytest.mark.slow

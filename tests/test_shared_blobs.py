@@ -8,7 +8,7 @@ import pytest
 
 from eventstore import blobs
 from eventstore.mirrored import Mirrored, note_mirrored
-from eventstore.shared_blobs import check_store
+from eventstore.object_store import open_store
 from runfold.errors import InvalidSetting, NotFound, Unavailable
 
 Machine = Callable[[str], Path]
@@ -82,6 +82,6 @@ def test_a_store_that_cannot_be_written_refuses_the_blob(machine: Machine) -> No
 @pytest.mark.parametrize("url", ["", "nowhere", "ftp://a/b"])
 def test_a_url_that_names_no_store_is_refused_with_how_to_write_one(url: str) -> None:
     with pytest.raises(InvalidSetting) as refused:
-        check_store(url)
+        open_store(url)
 
     assert "s3://" in refused.value.hint

@@ -1,0 +1,38 @@
+"""The second copy beside the work: what the log got goes to the store that the machines share, until told to stop."""
+
+import asyncio
+import time
+
+import structlog
+
+from cli.settings import Settings
+from eventstore.copy_keeping import Keeper
+from eventstore.mirrored import mirrored_log
+from runfold.errors import RunfoldError
+from runner import machine
+
+STEP_SECONDS = 15.0  # What a lost log may lack of its second copy, where the store keeps up.
+
+
+def store_url(settings: Settings) -> str:
+    """The store of this folder; empty where none was named."""
+    mirrored = mirrored_log(settings.data)
+    return settings.blobs or (mirrored.blobs if mirrored is not None else "")
+
+
+async def keep_copy(settings: Settings) -> None:
+    """Keep the second copy of the folder's log where a store was named, until cancelled."""
+    url = store_url(settings)
+    if not url:
+        return
+    keeper = Keeper(settings.data, url, writer=f"{machine.host()}:{settings.data.absolute()}")
+    while True:
+        began = time.monotonic()
+        try:
+            segment = await asyncio.to_thread(keeper.step)
+        except RunfoldError as error:
+            segment = None
+            structlog.get_logger().error("the second copy is not kept", error=error.message, hint=error.hint)
+        # A long log is copied part by part, with as much rest as work, so that it takes half of a thread at most.
+        rest = time.monotonic() - began if segment is not None else STEP_SECONDS
+        await asyncio.sleep(min(rest, STEP_SECONDS))
