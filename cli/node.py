@@ -145,7 +145,7 @@ async def _end_overdue(node: Node) -> None:
     ledger, data = node.ledger, node.settings.data
     for run_id in await take_in_spool(ledger, data, actor=local_actor()):
         structlog.get_logger().info("took in what was left in the spool", run_id=run_id)
-    lost = await recover(ledger, node.log, data=data)
+    lost = await recover(ledger, node.log, data=data, waits=False)
     active, _ = await node.views.query(active_runs)
     for run_id in await rest_unattended(ledger, node.log, active, data=data):
         structlog.get_logger().info("run paused: nobody waits for it any more", run_id=run_id)

@@ -106,6 +106,40 @@ class KeptProcess:
         return Report(signal=int(signal.SIGKILL), receipt=receipt)
 
 
+class LivingKeeper(msgspec.Struct, frozen=True, kw_only=True):
+    pid: int
+    ends_within_seconds: float
+    """How long it takes from the loss of its driver until nothing of its turn is left."""
+
+
+def keepers_of(run_id: str) -> list[LivingKeeper]:
+    """The keepers on this machine that hold a turn of the run, or still end one; none where there is no /proc."""
+    found: list[LivingKeeper] = []
+    for pid, (_, state) in keeper.processes().items():
+        if state in "ZX":
+            continue
+        try:
+            before = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0--\0")[0]
+        except OSError:
+            continue
+        # As `prepare` writes them: -I -S keeper.py CONTROL STATUS GRACE MARK RUN_ID.
+        match before.decode(errors="replace").split("\0")[1:]:
+            case ["-I", "-S", path, _, _, grace, _, of, *_] if of == run_id and Path(path).name == "keeper.py":
+                found.append(LivingKeeper(pid=pid, ends_within_seconds=float(grace) + keeper.KILL_WAIT_SECONDS))
+            case _:
+                pass
+    return found
+
+
+def end_keepers(run_id: str) -> None:
+    """End at once what the run's keepers hold, and then them: for those that are overdue."""
+    for it in keepers_of(run_id):
+        ending = keeper.Ending(it.pid, run_id, 0.0)
+        while not ending.step():
+            time.sleep(keeper.POLL_SECONDS)
+        keeper.send({it.pid}, signal.SIGKILL)
+
+
 def end_leftovers(run_id: str) -> Receipt:
     """End at once whatever carries the run's marker; blocks for at most the time that a kill may take."""
     ending = keeper.Ending(None, run_id, 0.0)

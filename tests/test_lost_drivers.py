@@ -94,6 +94,34 @@ async def test_a_server_that_is_told_to_stop_hands_its_run_over_and_exits_0(tmp_
     assert are_gone(handles, 0)
 
 
+HELD = """
+[workflow.w]
+command = ["sh", "-c", '''
+env -i PATH="$PATH" setsid sh -c 'trap : TERM; echo $$ > new; mv new held; while :; do sleep 0.05; done' &
+until test -e held; do :; done; echo up; exec sleep 60
+''']
+grace_seconds = 1
+on_lost = "resume"
+"""
+
+
+async def test_the_turn_after_a_lost_driver_may_begin_once_nothing_of_the_last_one_is_left(tmp_path: Path) -> None:
+    run_id = await queue(tmp_path, HELD)
+
+    async with working(tmp_path, HELD, workers=0) as watching:
+        with served(tmp_path) as server:
+            await watching.wait_type(run_id, "subprocess_output")
+            server.kill()
+            server.wait()
+        at_once = await recover(watching.ledger, watching.log, data=watching.data, waits=False)
+        lost = await recover(watching.ledger, watching.log, data=watching.data)
+        is_left = machine.process_started_at(int((tmp_path / "held").read_text())) != ""
+        run = await watching.ledger.state(run_id)
+
+    assert (at_once, lost, is_left) == ([], [run_id], False)
+    assert run.status == "queued"
+
+
 @pytest.mark.timeout(900)
 async def test_a_worker_that_slept_past_its_claim_writes_nothing_more_and_ends_its_children(tmp_path: Path) -> None:
     toml = escaping(tmp_path, "resume")
