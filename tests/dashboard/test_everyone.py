@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
+from runfold.events import RunFailed
 from tests.dashboard.screen import Screen
-from tests.dashboard.stories import an_ordinary_day
+from tests.dashboard.stories import an_ordinary_day, name, write
 from tests.served import note
 
 pytestmark = pytest.mark.slow
@@ -41,10 +42,10 @@ APART = {"/", "/api/docs"}  # A redirection; and what `test_api_docs.py` looks a
 _Ask = Callable[[Page], Awaitable[None]]
 
 
-def press(*names: str) -> _Ask:
+def press(*buttons: str) -> _Ask:
     async def ask(page: Page) -> None:
-        for name in names:
-            await page.get_by_role("button", name=name, exact=True).first.click()
+        for button in buttons:
+            await page.get_by_role("button", name=button, exact=True).first.click()
 
     return ask
 
@@ -56,6 +57,7 @@ async def choose_all_and_cancel(page: Page) -> None:
 
 DIALOGS: dict[str, tuple[str, _Ask]] = {
     "retry": ("/runs/{failed}", press("Retry")),
+    "retry of what was typed": ("/runs/{typed}", press("Retry")),
     "cancel": ("/runs/{game}", press("Cancel")),
     "describe": ("/runs/{game}", press("Edit, or add a note")),
     "resume with a higher limit": ("/runs/{stopped}", press("Resume")),
@@ -80,7 +82,9 @@ async def runs(house: Screen) -> dict[str, str]:
     stopped = await served.open_run(title="too dear", limits={"cost": 0.5})
     await served.report(stopped, {"type": "token_usage", "data": {"model": "m", "cost_micros": 600_000}}, note(1))
     await served.ask("POST", "/api/tokens", json={"name": "ci", "role": "viewer"})
-    return {**runs, "stopped": stopped}
+    failed = RunFailed(reason_code="EXIT_NONZERO")
+    typed = await write(served.log, name(0x5900), 60, [(9, failed)], driver="here", command=("pytest", "-q"))
+    return {**runs, "stopped": stopped, "typed": typed}
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -91,18 +95,18 @@ async def test_a_page_can_be_used_by_everyone(desk: Screen, runs: dict[str, str]
     assert await desk.faults() == []
 
 
-@pytest.mark.parametrize("name", DIALOGS)
+@pytest.mark.parametrize("question", DIALOGS)
 async def test_a_question_can_be_used_by_everyone_and_keeps_the_focus_inside(
-    desk: Screen, runs: dict[str, str], name: str
+    desk: Screen, runs: dict[str, str], question: str
 ) -> None:
-    path, ask = DIALOGS[name]
+    path, ask = DIALOGS[question]
     await desk.show(path.format_map(runs))
     await ask(desk.page)
     dialogs = desk.page.locator("[role=dialog], [role=alertdialog]")
     dialog = dialogs.last
     await expect(dialog).to_have_attribute("aria-labelledby", re.compile("."))
     opened = await dialogs.count()
-    if name == "retry":
+    if question == "retry":
         await expect(dialog.locator("[data-planned]").first).to_be_visible()
 
     faults = await desk.faults()

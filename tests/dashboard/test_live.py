@@ -2,65 +2,17 @@
 
 import asyncio
 import contextlib
-import os
-import signal
-import socket
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from aiohttp import ClientSession
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.dashboard.screen import Screen
+from tests.dashboard.upped import free_port, server
 from tests.served import note
 
 pytestmark = pytest.mark.slow
-
-
-class Server:
-    """A real server in a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process, link: str, data: Path) -> None:
-        self.process, self.link = process, link
-        self.origin = "{0.scheme}://{0.netloc}".format(urlsplit(link))
-        self._headers = {"Authorization": f"Bearer {(data / 'token').read_text().strip()}"}
-
-    async def ask(self, path: str, body: object) -> dict[str, str]:
-        async with (
-            ClientSession(headers=self._headers) as session,
-            session.post(self.origin + path, json=body) as answer,
-        ):
-            assert answer.status < 300, await answer.text()
-            return dict(await answer.json())
-
-    async def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
-
-
-@asynccontextmanager
-async def server(data: Path, port: int) -> AsyncGenerator[Server]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runfold", "--data", str(data), "up", "--port", str(port), "--workers", "1",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        yield Server(process, (await process.stdout.readline()).decode().strip(), data)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_killed_server_that_comes_back_costs_the_page_nothing(tmp_path: Path, page: Page) -> None:

@@ -1427,7 +1427,7 @@ export interface components {
          */
         Fault: {
             /** @enum {unknown} */
-            kind: "anchor" | "blob" | "event" | "file" | "head" | "output" | "state" | "view";
+            kind: "anchor" | "blob" | "copy" | "event" | "file" | "head" | "output" | "state" | "stream" | "view";
             message: string;
             /** @default null */
             position?: number | null;

@@ -12,6 +12,7 @@ type Control = "pause" | "resume" | "cancel";
 
 export type BulkAction = "cancel" | "retry";
 export type Bulk = components["schemas"]["BulkAnswer"];
+const FORBIDDEN = "forbidden"; // The code of what this person may not do here.
 const BULK_RUNS_MAX = 200; // Of one request; the server takes no more.
 
 /** How a run looks between a wish and its answer; the events that follow say how it really stands. */
@@ -38,7 +39,8 @@ export function useWishes() {
     }
   }
 
-  async function control(run: Snapshot, action: Control, more: { reason?: string; limits?: Record<string, number> } = {}): Promise<boolean> {
+  /** The run as it is after the wish; undefined where that was refused. */
+  async function control(run: Snapshot, action: Control, more: { reason?: string; limits?: Record<string, number> } = {}): Promise<Snapshot | undefined> {
     store.put({ ...run, status: MEANWHILE[action] });
     const params = { path: { run_id: run.id } };
     const after = await wish((headers) =>
@@ -47,7 +49,15 @@ export function useWishes() {
     // The run may have gone on by itself meanwhile: refused, it is read again rather than put back.
     if (after) store.put(after);
     else await store.refresh(run.id);
-    return after !== undefined;
+    return after;
+  }
+
+  /** What to type where nobody here goes on with the run at this person's word; null where the server takes the wish. */
+  async function resumeByHand(id: string): Promise<string | null> {
+    const body = { action: "resume", ids: [id], dry_run: true };
+    const said = await wish((headers) => answered(api.POST("/api/runs/bulk", { headers, body: body as never })));
+    const item = said?.items[0];
+    return item?.outcome === "refused" && item.code === FORBIDDEN ? (item.hint ?? null) : null;
   }
 
   async function plan(id: string, fromStep: string | null): Promise<RetryPlan> {
@@ -109,5 +119,5 @@ export function useWishes() {
     return after !== undefined;
   }
 
-  return { busy, control, plan, retry, step, answer, bulk, describe };
+  return { busy, control, resumeByHand, plan, retry, step, answer, bulk, describe };
 }
