@@ -1,6 +1,7 @@
 """The proof beside the server: now and then, in a process of its own that gets what is left of the machine.
 
-It is not done here: a busy thread in the process that writes takes most of its appends.
+It is not done here: a busy thread in the process that writes takes most of its appends. It ends with the server,
+however that ends: its input is a pipe that nobody else holds.
 """
 
 import asyncio
@@ -49,9 +50,9 @@ def _due_in_seconds(verified: Verified | None, every_seconds: int) -> float:
 async def _prove(data: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RUNFOLD_URL"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runfold", "verify", "--gently", "--json",
+        sys.executable, "-m", "runfold", "verify", "--gently", "--while-asked", "--json",
         env={**environment, "RUNFOLD_DATA": str(data)},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip

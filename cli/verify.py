@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,16 +53,19 @@ PARTS = ("log", "blobs", "views", "states", "copy", "stream")
 )
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Prove only this; repeatable.")
 @click.option("--gently", is_flag=True, help="Take only what nobody else needs of the machine.")
+@click.option("--while-asked", "while_asked", is_flag=True, hidden=True, help="End when standard input does.")
 @json_option
 @click.pass_context
 def verify(
     context: click.Context, *, anchor_files: tuple[Path, ...], public_key: Path | None, only: tuple[str, ...],
-    gently: bool, as_json: bool,
+    gently: bool, while_asked: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Prove the log, its anchors and blobs, and that every view equals its history."""
     settings = settings_of(context)
     need_folder(settings, "verify")
     data = settings.data
+    if while_asked:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     given = [anchor for path in anchor_files for anchor in _anchors_of(path)]
     if public_key is None and settings.anchor_public_key:
         public_key = Path(settings.anchor_public_key)
@@ -80,6 +86,13 @@ def verify(
         _print(verified, data)
     if not verified.ok:
         context.exit(1)
+
+
+def _end_with_input() -> None:
+    """Whoever asked holds the other side: when he is gone, also by a kill, nobody waits for the proof."""
+    while sys.stdin.buffer.read1():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _anchors_of(path: Path) -> list[Anchor]:

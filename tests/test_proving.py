@@ -1,8 +1,10 @@
 """The proof in the background: a server proves its folder by itself, and says everywhere what it found."""
 
 import json
+import os
 import sqlite3
 import subprocess
+import sys
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 import pytest
 
 from eventstore.verified import read_verified
+from tests.leaving import are_gone, handles_of
 from tests.served import VIEWER, serving
 from tests.terminal import first_line, read, record, runfold, started
+
+PATIENCE_SECONDS = 20
 
 
 def alter(data: Path) -> None:
@@ -75,6 +80,30 @@ def test_a_server_proves_its_folder_by_itself_and_says_what_it_found(tmp_path: P
     assert sound["verified"]["ok"]
     assert sound["verified"]["position"] >= head
     assert (unsound["status"], unsound["verified"]["faults"]) == ("degraded", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidfds")
+def test_a_proof_ends_with_the_server_that_was_killed(tmp_path: Path) -> None:
+    record(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with started(tmp_path, "up", "--port", "0", RUNFOLD_VERIFY_EVERY_SECONDS="1") as server:
+        first_line(server)
+        pipe.replace(tmp_path / "anchors.jsonl")  # No proof goes on past it.
+        with (tmp_path / "anchors.jsonl").open("wb"):  # Opened once a proof reads it.
+            handles = handles_of(children_of(server.pid))
+            server.kill()
+            gone = are_gone(handles, PATIENCE_SECONDS)
+
+    assert len(handles) == 1
+    assert gone
+
+
+def children_of(pid: int) -> list[int]:
+    found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for children in found for child in children]
 
 
 def wait_for_word(server: "subprocess.Popen[str]", word: str) -> None:
