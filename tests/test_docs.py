@@ -160,3 +160,20 @@ def test_every_command_line_of_the_readme_runs_as_it_stands(tmp_path: Path) -> N
             )  # fmt: skip
 
     assert read(tmp_path / "data", "ps")["items"][0]["stats"]["tokens"]["total"] == 940
+
+
+def test_every_test_that_a_promise_names_is_there() -> None:
+    promises = (ROOT / "docs" / "promises.md").read_text()
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.M)
+    }
+    named = set(re.findall(r"`(test_\w+)`", promises))
+    programs = re.findall(r"`(\w+/[\w/]+\.py)`", promises)
+
+    assert named
+    assert sorted(named - there) == []
+    assert [name for name in programs if not (ROOT / name).exists()] == []
+    # Each of the numbered tests of event stores has its row, in order: a test, or why there is none.
+    assert re.findall(r"^\| T(\d+) \| \S", promises, re.M) == [str(number) for number in range(1, 69)]
