@@ -5,7 +5,6 @@ a killed process could not write any more is written by the next command that wr
 since the last such look. Reading never writes.
 """
 
-import fcntl
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -16,6 +15,7 @@ import msgspec
 
 from eventstore.checking import open_checked
 from eventstore.faults import Fault
+from eventstore.file_lock import FileLock
 from eventstore.reading import LOG_FILE, bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
@@ -245,13 +245,13 @@ def _folded(data: Path, run_id: str, connection: sqlite3.Connection | None = Non
 
 @contextmanager
 def _locked(data: Path, run_id: str) -> Generator[None]:
-    """The lock of the run's folder: of two who write its file, one waits."""
+    """The lock of the run's folder: of two who write its file, one waits. Raises Unavailable."""
     folder = data / "runs" / run_id
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        with FileLock(descriptor, folder).held():
+            yield
     finally:
         os.close(descriptor)
 

@@ -1,16 +1,16 @@
 """The write side of a log file: creating it, and one transaction at a time under the lock all processes share."""
 
-import fcntl
 import os
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 from eventstore.anchoring import ANCHORS_FILE, write_anchor
 from eventstore.appending import Request, append_group, append_within, prepare
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
+from eventstore.file_lock import FileLock
 from eventstore.intents import settle
 from eventstore.mirrored import refuse_mirror
 from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
@@ -33,7 +33,8 @@ class Writer:
     def __init__(self, data: Path, now_us: Callable[[], int]) -> None:
         """Open the log of a folder; make both where absent.
 
-        Raises BadRequest for a file that is not ours to write, Unavailable for a folder that cannot be written.
+        Raises BadRequest for a file that is not ours to write, Unavailable for a folder that cannot be written, or
+        whose lock cannot be had in time, as whatever is asked of it later.
         """
         self._data = data
         self._now_us = now_us
@@ -42,6 +43,7 @@ class Writer:
         try:
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._turns = FileLock(self._lock, data / LOCK_FILE)
             try:
                 with self.locked():
                     self.connection = _open(data / LOG_FILE)
@@ -117,7 +119,8 @@ class Writer:
     def close(self) -> None:
         """Seal what is not yet sealed, checkpoint, and let go of the file."""
         try:
-            with self.locked():
+            # Who stands still with the lock keeps nobody here: whoever closes the log next seals it.
+            with suppress(Unavailable), self.locked():
                 with suppress(sqlite3.Error):
                     self.connection.execute("BEGIN IMMEDIATE")
                     position = self.connection.execute("SELECT position FROM head").fetchone()[0]
@@ -126,7 +129,7 @@ class Writer:
                     self._publish(anchor)
                 self.connection.close()
         finally:
-            os.close(self._lock)
+            self.abandon()
 
     def abandon(self) -> None:
         """Let go of the file without another write: after a failed commit nothing on this connection is retried."""
@@ -138,14 +141,10 @@ class Writer:
             if lock >= 0:
                 os.close(lock)
 
-    @contextmanager
-    def locked(self) -> Generator[None]:
-        # SQLite's own busy handler is not fair between processes; a blocking lock is, and it covers checkpoints too.
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+    def locked(self) -> AbstractContextManager[None]:
+        """The lock that every process takes round what it writes. Raises Unavailable."""
+        # SQLite's own busy handler is not fair between processes; this is, and it covers checkpoints too.
+        return self._turns.held()
 
     def _publish(self, anchor: str | None) -> None:
         if anchor is None:
