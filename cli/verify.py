@@ -90,7 +90,7 @@ def verify(
 
 def _end_with_input() -> None:
     """Whoever asked holds the other side: when he is gone, also by a kill, nobody waits for the proof."""
-    while sys.stdin.buffer.read1():
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
