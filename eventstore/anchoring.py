@@ -19,15 +19,23 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     """Of an exported one, see `eventstore.signing`."""
 
 
-def write_anchor(connection: sqlite3.Connection, position: int, *, at_least: int) -> str | None:
-    """Seal the log up to a position where `at_least` positions are not yet sealed; the line for anchors.jsonl."""
+def write_anchor(
+    connection: sqlite3.Connection, position: int, *, at_least: int, unsealed: bytes | bytearray | None = None
+) -> str | None:
+    """Seal the log up to a position where `at_least` positions are not yet sealed; the line for anchors.jsonl.
+
+    `unsealed` is what the anchor holds of all events since the last one, where that is known and need not be read.
+    """
     row = connection.execute("SELECT position, digest FROM anchors ORDER BY position DESC LIMIT 1").fetchone()
     sealed, previous = (0, b"") if row is None else row
     if position - sealed < at_least:
         return None
-    from eventstore.chain import anchor_digest
+    from eventstore.chain import anchor_digest, digest_of_anchored
 
-    digest = anchor_digest(previous, connection.execute(ANCHORED, (sealed, position)))
+    if unsealed is None:
+        digest = anchor_digest(previous, connection.execute(ANCHORED, (sealed, position)))
+    else:
+        digest = digest_of_anchored(previous, unsealed)
     connection.execute(
         "INSERT INTO anchors (position, digest, previous) VALUES (?, ?, ?)", (position, digest, previous)
     )

@@ -1,118 +1,52 @@
 """Appending to the log in one transaction for many callers: each is judged alone, all are durable together."""
 
-import os
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import TypeAlias
-
-import msgspec
+from collections.abc import Sequence
 
 from eventstore.anchoring import write_anchor
-from eventstore.chain import data_digest, link, sent_digest
-from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended
-from eventstore.reading import COLUMNS, recorded_of, uuid_bytes, uuid_text
+from eventstore.chain import anchored, data_digest, link, sent_digest
+from eventstore.contract import Appended
+from eventstore.grouping import NO_HEAD, Group, Head, Memory, in_parts, look_up_ids
+from eventstore.preparing import Request
+from eventstore.reading import COLUMNS, RecordedRows, Row, recorded_of, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import NewEvent, Recorded
-from runfold.errors import BadRequest, Conflict, EventIdConflict, RunfoldError, TooLarge, Unavailable
+from runfold.errors import Conflict, EventIdConflict, RunfoldError, Unavailable
 
 ANCHOR_EVENTS = 1000
-NAME_BYTES_MAX = 512
-AT_US_MAX = 253_402_300_799_999_999  # The end of year 9999: what RFC 3339 can still write.
-SALT_BYTES = 16
 SQLITE_BUSY = 5
 SQLITE_LOCKED = 6
-ROWS_AT_ONCE_MAX = 256  # 17 values each: far below the 32,766 of one statement.
 _INSERT = f"INSERT INTO events ({COLUMNS}) VALUES "  # noqa: S608
 _EVENT_MARKS = f"({', '.join('?' * 17)})"
 _INSERT_HEADS = "INSERT INTO heads (run_id, position, version, hash) VALUES "
 _UPDATE_HEADS = (
     " ON CONFLICT (run_id) DO UPDATE SET position = excluded.position, version = excluded.version, hash = excluded.hash"
 )
-_Row: TypeAlias = tuple[int | str | bytes | None, ...]
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller's append, checked as far as it can be without the log; `ids` are the bytes of the events' ids."""
-
-    stream: str
-    events: tuple[NewEvent, ...]
-    ids: tuple[bytes, ...]
-    expected: int
-    size_bytes: int
-
-
-class Head(msgspec.Struct, frozen=True):
-    """The last event of a run, as the transaction at work sees it."""
-
-    position: int
-    version: int
-    hash: bytes
-
-
-class Group:
-    """The state of one transaction: what the log holds, plus what its earlier requests add."""
-
-    def __init__(self, position: int, recorded_at_us: int) -> None:
-        self.position = position
-        self.recorded_at_us = recorded_at_us
-        self.rows: list[_Row] = []
-        self.heads: dict[str, Head] = {}
-        self.known: set[tuple[str, bytes]] = set()
-        self.added: dict[tuple[str, bytes], Recorded] = {}
-
-
-def prepare(stream: str, events: Sequence[NewEvent], expected: int) -> Request:
-    """A request that the log can take or refuse without harm to its neighbours. Raises BadRequest, TooLarge."""
-    if not events:
-        raise BadRequest(f"nothing to append to `{stream}`")
-    check_sizes(stream, [len(event.data) for event in events])
-    _check_text("stream", stream)
-    ids = tuple(uuid_bytes(event.id) for event in events)
-    if len(set(ids)) != len(ids):
-        raise BadRequest(f"an event id is twice in one append to `{stream}`", hint="give each event its own id")
-    for event in events:
-        for name in ("type", "tenant", "actor", "correlation"):
-            _check_text(name, getattr(event, name))
-        if not 0 <= event.at_us <= AT_US_MAX:
-            raise BadRequest(f"the time of event `{event.id}` is outside the years 1970 to 9999")
-        if not 0 <= event.schema < 2**31:
-            raise BadRequest(f"the schema {event.schema} of event `{event.id}` is not a small number")
-        for other in (event.cause, event.command):
-            if other is not None:
-                uuid_bytes(other)
-    return Request(
-        stream=stream,
-        events=tuple(events),
-        ids=ids,
-        expected=expected,
-        size_bytes=sum(len(event.data) for event in events),
-    )
-
-
-def check_sizes(stream: str, sizes: Sequence[int]) -> None:
-    """Raises TooLarge where the data of one append's events is more than the log takes."""
-    if len(sizes) > APPEND_EVENTS_MAX:
-        raise TooLarge(
-            f"{len(sizes)} events in one append to `{stream}`, at most {APPEND_EVENTS_MAX}", hint="send them in parts"
-        )
-    if max(sizes, default=0) > EVENT_BYTES_MAX:
-        raise TooLarge(
-            f"an event for `{stream}` has {max(sizes)} bytes of data, at most {EVENT_BYTES_MAX}",
-            hint="store the long part as an artifact and name it in the event",
-        )
-    if sum(sizes) > APPEND_BYTES_MAX:
-        raise TooLarge(
-            f"{sum(sizes)} bytes in one append to `{stream}`, at most {APPEND_BYTES_MAX}", hint="send them in parts"
-        )
 
 
 def append_group(
-    connection: sqlite3.Connection, requests: Sequence[Request], now_us: int
+    connection: sqlite3.Connection, requests: Sequence[Request], now_us: int, memory: Memory | None = None
 ) -> tuple[list[Appended | RunfoldError], str | None]:
     """Append for all callers in one transaction; the outcomes in order, and the line of a new anchor.
 
-    Raises Unavailable before anything was tried; sqlite3.Error when the transaction as a whole fails.
+    `memory` is of this connection and no other. Raises Unavailable before anything was tried; sqlite3.Error when the
+    transaction as a whole fails.
     """
+    memory = Memory() if memory is None else memory
+    try:
+        try:
+            return _transact(connection, requests, now_us, memory, is_hopeful=True)
+        except sqlite3.IntegrityError:
+            # The log knows one of the ids: it is looked up whose, and the others are appended all the same.
+            memory.forget()
+            return _transact(connection, requests, now_us, memory, is_hopeful=False)
+    except BaseException:
+        memory.forget()
+        raise
+
+
+def _transact(
+    connection: sqlite3.Connection, requests: Sequence[Request], now_us: int, memory: Memory, *, is_hopeful: bool
+) -> tuple[list[Appended | RunfoldError], str | None]:
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
@@ -121,25 +55,46 @@ def append_group(
             raise
         raise Unavailable(f"the log is held by another program: {error}", hint="try again") from error
     try:
-        outcomes, anchor = append_within(connection, requests, now_us)
+        group = memory.group(connection, requests, now_us)
+        # New ids are the rule, and the table itself refuses a known one: then this is done again, and looked up.
+        look_up_ids(connection, group, _doubtful(group, requests) if is_hopeful else requests)
+        outcomes, anchor = _judge_and_store(connection, group, requests)
         connection.execute("COMMIT")
-        return outcomes, anchor
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    memory.keep(group)
+    return outcomes, anchor
 
 
 def append_within(
     connection: sqlite3.Connection, requests: Sequence[Request], now_us: int
 ) -> tuple[list[Appended | RunfoldError], str | None]:
     """The same inside a transaction of the caller's."""
-    position, recorded_at_us = connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
-    # A clock that steps back must not put later events before earlier ones.
-    group = Group(position, max(now_us, recorded_at_us))
-    look_up(connection, group, requests)
+    group = Memory().group(connection, requests, now_us)
+    look_up_ids(connection, group, requests)
+    return _judge_and_store(connection, group, requests)
+
+
+def _judge_and_store(
+    connection: sqlite3.Connection, group: Group, requests: Sequence[Request]
+) -> tuple[list[Appended | RunfoldError], str | None]:
+    since = group.position
     outcomes = [judge(connection, group, request) for request in requests]
-    return outcomes, store(connection, group, since=position) if group.rows else None
+    return outcomes, store(connection, group, since=since) if group.rows else None
+
+
+def _doubtful(group: Group, requests: Sequence[Request]) -> list[Request]:
+    """Those that may not be appended as they are: a Conflict is only an answer to events that the log does not know."""
+    doubtful: list[Request] = []
+    seen: set[str] = set()
+    for request in requests:
+        head = group.heads.get(request.stream)
+        if request.expected != (0 if head is None else head.position) or request.stream in seen:
+            doubtful.append(request)
+        seen.add(request.stream)
+    return doubtful
 
 
 def _primary_code(error: sqlite3.Error) -> int:
@@ -147,51 +102,36 @@ def _primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _in_parts(rows: Sequence[_Row]) -> Iterator[tuple[int, list[int | str | bytes | None]]]:
-    """The rows in parts with their values in one list; sizes are powers of two, so few statements are ever compiled."""
-    start = 0
-    while start < len(rows):
-        size = min(ROWS_AT_ONCE_MAX, 1 << (len(rows) - start).bit_length() - 1)
-        yield size, list(chain.from_iterable(rows[start : start + size]))
-        start += size
-
-
-def look_up(connection: sqlite3.Connection, group: Group, requests: Sequence[Request]) -> None:
-    """What the log holds of all requests: the last events of their runs, and which of their ids it knows."""
-    for size, streams in _in_parts([(stream,) for stream in {request.stream for request in requests}]):
-        query = f"SELECT run_id, position, version, hash FROM heads WHERE run_id IN ({', '.join('?' * size)})"  # noqa: S608
-        for run_id, position, version, digest in connection.execute(query, streams):
-            group.heads[run_id] = Head(position, version, digest)
-    pairs = [(request.stream, id) for request in requests if request.stream in group.heads for id in request.ids]
-    for size, values in _in_parts(pairs):
-        marks = ", ".join(["(?, ?)"] * size)
-        query = f"SELECT run_id, id FROM events WHERE (run_id, id) IN (VALUES {marks})"  # noqa: S608
-        group.known.update(connection.execute(query, values))
-
-
 def store(connection: sqlite3.Connection, group: Group, *, since: int) -> str | None:
     """Write what the group adds after the head `since`; the line of a new anchor."""
-    for size, values in _in_parts(group.rows):
+    for size, values in in_parts(group.rows):
         connection.execute(_INSERT + ", ".join([_EVENT_MARKS] * size), values)
-    heads: list[_Row] = [
+    heads: list[Row] = [
         (run_id, head.position, head.version, head.hash)
         for run_id, head in group.heads.items()
         if head.position > since
     ]
-    for size, values in _in_parts(heads):
+    for size, values in in_parts(heads):
         connection.execute(_INSERT_HEADS + ", ".join(["(?, ?, ?, ?)"] * size) + _UPDATE_HEADS, values)
     connection.execute(
         "UPDATE head SET position = ?, recorded_at_us = ? WHERE one = 1", (group.position, group.recorded_at_us)
     )
-    return write_anchor(connection, group.position, at_least=ANCHOR_EVENTS)
+    if group.unsealed is not None:
+        group.unsealed += b"".join([anchored(row[0], row[7], row[14]) for row in group.rows])
+    if group.position - group.sealed < ANCHOR_EVENTS:
+        return None
+    anchor = write_anchor(connection, group.position, at_least=ANCHOR_EVENTS, unsealed=group.unsealed)
+    if anchor is not None:
+        group.sealed, group.unsealed = group.position, bytearray()
+    return anchor
 
 
 def judge(connection: sqlite3.Connection, group: Group, request: Request) -> Appended | RunfoldError:
     """One caller's outcome, after what the group adds already; what it adds itself is in the group."""
     try:
-        head = group.heads.get(request.stream) or Head(0, 0, b"")
-        for id in request.ids:
-            if (request.stream, id) in group.known or (request.stream, id) in group.added:
+        head = group.heads.get(request.stream) or NO_HEAD
+        for held in (group.known.get(request.stream), group.added.get(request.stream)):
+            if held and not held.keys().isdisjoint(request.ids):
                 return _duplicate(request, _known(connection, group, request))
         if head.position != request.expected:
             return Conflict(
@@ -211,8 +151,9 @@ def _known(connection: sqlite3.Connection, group: Group, request: Request) -> li
     query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND id IN ({marks}) ORDER BY position"  # noqa: S608
     known = [recorded_of(row) for row in connection.execute(query, (request.stream, *request.ids)).fetchall()]
     # What an earlier caller of this transaction added is not yet in the table.
-    added = [group.added[request.stream, id] for id in request.ids if (request.stream, id) in group.added]
-    return known + sorted(added, key=lambda recorded: recorded.position)
+    added = group.added.get(request.stream, {})
+    mine = [recorded_of(added[id]) for id in request.ids if id in added]
+    return known + sorted(mine, key=lambda recorded: recorded.position)
 
 
 def _duplicate(request: Request, known: list[Recorded]) -> Appended:
@@ -256,20 +197,19 @@ def _id_conflict(stream: str, identity: str, how: str) -> EventIdConflict:
 
 
 def _add(group: Group, request: Request, head: Head) -> Appended:
-    rows: list[_Row] = []
-    added: list[Recorded] = []
+    stream, recorded_at_us = request.stream, group.recorded_at_us
     position, version, previous = group.position, head.version, head.hash
-    salts = os.urandom(SALT_BYTES * len(request.ids))
-    for number, (event, identity) in enumerate(zip(request.events, request.ids, strict=True)):
+    rows: list[Row] = []
+    for event, identity, cause, command in zip(
+        request.events, request.ids, request.causes, request.commands, strict=True
+    ):
         position, version = position + 1, version + 1
-        salt = salts[number * SALT_BYTES : (number + 1) * SALT_BYTES]
-        cause = None if event.cause is None else uuid_bytes(event.cause)
-        command = None if event.command is None else uuid_bytes(event.command)
+        salt = group.salt()
         sent = None if event.sent is None else sent_digest(salt, event.sent)
         previous = link(
             previous,
             tenant=event.tenant,
-            run_id=request.stream,
+            run_id=stream,
             version=version,
             identity=identity,
             type_name=event.type,
@@ -282,30 +222,14 @@ def _add(group: Group, request: Request, head: Head) -> Appended:
             correlation=event.correlation,
             digest=data_digest(salt, event.data),
         )
-        row: _Row = (
-            *(position, request.stream, version, identity, event.type, event.schema, event.at_us),
-            *(group.recorded_at_us, event.tenant, event.actor, cause, command, sent, event.correlation),
-            *(previous, event.data, salt),
-        )
-        rows.append(row)
-        added.append(recorded_of(row))
+        rows.append((
+            position, stream, version, identity, event.type, event.schema, event.at_us, recorded_at_us, event.tenant,
+            event.actor, cause, command, sent, event.correlation, previous, event.data, salt,
+        ))  # fmt: skip
     # Only now is the group changed: a failure above leaves no trace of this caller.
     first = group.position + 1
     group.rows += rows
     group.position = position
-    group.heads[request.stream] = Head(position, version, previous)
-    group.added.update(((request.stream, id), recorded) for id, recorded in zip(request.ids, added, strict=True))
-    return Appended(first=first, last=position, version=version, duplicate=False, events=tuple(added))
-
-
-def _check_text(name: str, text: str) -> None:
-    if text and text.isascii() and len(text) <= NAME_BYTES_MAX:
-        return
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise BadRequest(f"the {name} of an event is not valid Unicode text") from None
-    if size > NAME_BYTES_MAX:
-        raise TooLarge(f"the {name} of an event has {size} bytes, at most {NAME_BYTES_MAX}")
-    if not text and name in ("stream", "type"):
-        raise BadRequest(f"the {name} of an event is empty")
+    group.heads[stream] = Head(position, version, previous)
+    group.added.setdefault(stream, {}).update(zip(request.ids, rows, strict=True))
+    return Appended(first=first, last=position, version=version, duplicate=False, events=RecordedRows(rows))

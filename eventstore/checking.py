@@ -80,7 +80,7 @@ class Checks:
     def trust(self, first: int, last: int) -> None:
         """These events were appended by this process."""
         with self._lock:
-            self._mark(range(first, last + 1))
+            self._mark_all(first, last)
 
     def check(self, connection: sqlite3.Connection, positions: Sequence[int]) -> None:
         """Check what is not known among events about to be served."""
@@ -148,13 +148,22 @@ class Checks:
 
     def _mark(self, positions: Iterable[int]) -> None:
         for position in positions:
-            number = position // BLOCK
-            block = self._blocks.get(number)
-            if block is None:
-                block = self._blocks[number] = bytearray(BLOCK)
-                if len(self._blocks) > BLOCKS_MAX:
-                    self._blocks.popitem(last=False)
-            block[position % BLOCK] = 1
+            self._block(position // BLOCK)[position % BLOCK] = 1
+
+    def _mark_all(self, first: int, last: int) -> None:
+        while first <= last:
+            end = min(last, first | (BLOCK - 1))
+            size = end - first + 1
+            self._block(first // BLOCK)[first % BLOCK : first % BLOCK + size] = b"\1" * size
+            first = end + 1
+
+    def _block(self, number: int) -> bytearray:
+        block = self._blocks.get(number)
+        if block is None:
+            block = self._blocks[number] = bytearray(BLOCK)
+            if len(self._blocks) > BLOCKS_MAX:
+                self._blocks.popitem(last=False)
+        return block
 
     def _check_events(self, connection: sqlite3.Connection, positions: list[int]) -> None:
         # Here and below, not at the top: who finds nothing new to check does not wait for proof and OpenSSL to load.

@@ -1,6 +1,6 @@
 """What every log promises to what stands above it; SQLite and a replicated log keep the same contract."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +9,7 @@ import msgspec
 
 from eventstore.framing import Framed, Framing, framed
 from runfold.envelope import NewEvent, Recorded
-from runfold.errors import NotAllowed
+from runfold.errors import NotAllowed, RunfoldError
 
 APPEND_EVENTS_MAX = 500
 APPEND_BYTES_MAX = 512 * 1024
@@ -25,7 +25,7 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     version: int
     duplicate: bool
-    events: tuple[Recorded, ...]
+    events: Sequence[Recorded]
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +73,20 @@ class EventLog(Protocol):
 
         The same ids, order and content again answer with the original positions, whatever `expected` says.
         Raises Conflict, EventIdConflict, TooLarge, BadRequest, Unavailable, LogFailed.
+        """
+        ...
+
+    async def submit(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        *,
+        expected: int,
+        done: Callable[[Appended | RunfoldError], object],
+    ) -> None:
+        """As `append`, but returns once the log has the events in its hands; `done` is then called in this loop, once.
+
+        Raises TooLarge, BadRequest, Unavailable where the log does not take them: `done` is never called then.
         """
         ...
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.appending import check_sizes
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended, EventLog
 from eventstore.line import Caller, Line
 from eventstore.overflow import overflow
+from eventstore.preparing import check_sizes
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
 from eventstore.state_file import TOLD_TYPES, kept_going, mend_states, write_state

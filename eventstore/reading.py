@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast, overload
 
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.sqlite3_module import sqlite3
@@ -338,6 +338,36 @@ def recorded_of(row: Row) -> Recorded:
     )
 
 
+class RecordedRows(Sequence[Recorded]):
+    """The events of rows of COLUMNS, each made when it is looked at: most who append only ask where it went."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    @overload
+    def __getitem__(self, index: int) -> Recorded: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "RecordedRows": ...
+
+    def __getitem__(self, index: int | slice) -> "Recorded | RecordedRows":
+        return RecordedRows(self._rows[index]) if isinstance(index, slice) else recorded_of(self._rows[index])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(cast("Sequence[object]", other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
 def uuid_text(content: bytes) -> str:
     text = content.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -348,7 +378,7 @@ def uuid_bytes(text: str) -> bytes:
     try:
         # The usual spelling is read three times as fast as by UUID, which also knows the others.
         if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
-            content = bytes.fromhex(text[:8] + text[9:13] + text[14:18] + text[19:23] + text[24:])
+            content = bytes.fromhex(text.replace("-", ""))
             if len(content) == 16:
                 return content
         return uuid.UUID(text).bytes

@@ -5,16 +5,17 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 import aiosqlite
 
 from eventstore import reading
-from eventstore.appending import Request, prepare
 from eventstore.checking import Checks, checks_of, open_checked
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, EventLog, Page, not_rewritten
 from eventstore.framing import Framed, Framing
+from eventstore.preparing import Request, prepare
 from eventstore.splicing import read_framed
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
@@ -32,7 +33,7 @@ _P = ParamSpec("_P")
 _Outcome: TypeAlias = Appended | RunfoldError
 _What: TypeAlias = tuple[str | None, Framing | None]
 _Seen = TypeVar("_Seen", Page, Framed)
-Waiting: TypeAlias = tuple[Request, asyncio.Future[_Outcome]]
+Waiting: TypeAlias = tuple[Request, Callable[[_Outcome], object]]
 
 
 class SqliteLog(EventLog):
@@ -52,9 +53,9 @@ class SqliteLog(EventLog):
         self._writer = writer
         self._writes = writes
         self._reads = reads
-        self._room = asyncio.Semaphore(QUEUE_REQUESTS_MAX)
         self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
         self._woken = asyncio.Event()
         self._looks: dict[tuple[int, _What], asyncio.Task[Any]] = {}
         self._tails = 0
@@ -86,18 +87,25 @@ class SqliteLog(EventLog):
         return log
 
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
-        request = prepare(stream, events, expected)
-        async with self._room:
-            if self._closing:
-                raise Unavailable("the log is closed", hint="try again when the service is back")
-            future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
-            self._waiting.append((request, future))
-            self._arrived.set()
-            # A caller that is cancelled here gives up its answer only: the writer task goes on.
-            outcome = await future
+        future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
+        await self.submit(stream, events, expected=expected, done=partial(_answer, future))
+        # A caller that is cancelled here gives up its answer only: the writer task goes on.
+        outcome = await future
         if isinstance(outcome, RunfoldError):
             raise outcome
         return outcome
+
+    async def submit(
+        self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Callable[[_Outcome], object]
+    ) -> None:
+        request = prepare(stream, events, expected)
+        while len(self._waiting) >= QUEUE_REQUESTS_MAX:
+            self._taken.clear()
+            await self._taken.wait()
+        if self._closing:
+            raise Unavailable("the log is closed", hint="try again when the service is back")
+        self._waiting.append((request, done))
+        self._arrived.set()
 
     async def bounds(self) -> Bounds:
         return await self._read(reading.bounds)
@@ -258,17 +266,17 @@ class SqliteLog(EventLog):
     async def _serve(self, group: Sequence[Waiting]) -> None:
         outcomes = await self._commit([request for request, _ in group])
         self._trust(outcomes)
-        for (_, future), outcome in zip(group, outcomes, strict=True):
-            if not future.done():
-                future.set_result(outcome)
+        for (_, done), outcome in zip(group, outcomes, strict=True):
+            done(outcome)
         self._wake()
 
     def _trust(self, outcomes: Sequence[_Outcome]) -> None:
         if self._checks is None:
             return
-        for outcome in outcomes:
-            if isinstance(outcome, Appended) and not outcome.duplicate:
-                self._checks.trust(outcome.first, outcome.last)
+        fresh = [it for it in outcomes if isinstance(it, Appended) and not it.duplicate]
+        if fresh:
+            # What one transaction adds stands together.
+            self._checks.trust(fresh[0].first, fresh[-1].last)
 
     def _take(self) -> list[Waiting]:
         group: list[Waiting] = []
@@ -278,6 +286,7 @@ class SqliteLog(EventLog):
             if group and size_bytes > GROUP_BYTES_MAX:
                 break
             group.append(self._waiting.popleft())
+        self._taken.set()
         return group
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[_Outcome]:
@@ -333,6 +342,11 @@ class SqliteLog(EventLog):
                 seen = version
                 self._wake()
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _answer(future: asyncio.Future[_Outcome], outcome: _Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)
 
 
 async def connected(connector: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:

@@ -31,7 +31,7 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     """The run after the command, the command's events, and whether they had been recorded before."""
 
     run: Run
-    events: tuple[Recorded, ...]
+    events: Sequence[Recorded]
     duplicate: bool
 
 

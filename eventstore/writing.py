@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 from eventstore.anchoring import ANCHORS_FILE, write_anchor
-from eventstore.appending import Request, append_group, append_within, prepare
+from eventstore.appending import append_group, append_within
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
 from eventstore.file_lock import FileLock
+from eventstore.grouping import Memory
 from eventstore.intents import settle
-from eventstore.mirrored import refuse_mirror
+from eventstore.mirrored import MIRROR_FILE, refuse_mirror
+from eventstore.preparing import Request, prepare
 from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import NewEvent
@@ -20,6 +22,7 @@ from runfold.errors import RunfoldError, Unavailable
 
 LOCK_FILE = "log.lock"
 READ_BYTES = 4 * 1024 * 1024
+STATEMENTS_KEPT_MAX = 300  # For appends of every number of rows up to 64, to each of the tables.
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -38,6 +41,8 @@ class Writer:
         """
         self._data = data
         self._now_us = now_us
+        self._mirror_path = data / MIRROR_FILE
+        self._memory = Memory()
         if not self.writes_mirrors:
             refuse_mirror(data)
         try:
@@ -61,8 +66,9 @@ class Writer:
         """Append for all callers; returns after the commit is durable. Raises sqlite3.Error, OSError, BadRequest."""
         with self.locked():
             # The log may have moved to other machines since this process opened it.
-            refuse_mirror(self._data)
-            outcomes, anchor = append_group(self.connection, requests, self._now_us())
+            if os.access(self._mirror_path, os.F_OK):
+                refuse_mirror(self._data)
+            outcomes, anchor = append_group(self.connection, requests, self._now_us(), self._memory)
             self._publish(anchor)
         return outcomes
 
@@ -75,6 +81,8 @@ class Writer:
         """
         self.connection.execute("PRAGMA secure_delete = ON")
         with self.locked():
+            # What it changes, no other connection has committed.
+            self._memory.forget()
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
@@ -193,7 +201,9 @@ def _open(path: Path) -> sqlite3.Connection:
     # An existing file is judged read-only, so a foreign or newer one is left as it was.
     if not (path.exists() and path.stat().st_size and _is_log(path)):
         _make(path)
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=STATEMENTS_KEPT_MAX
+    )
     try:
         _prepare(connection)
         check_file(connection, path)

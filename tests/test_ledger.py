@@ -111,7 +111,7 @@ async def test_a_retry_in_another_batch_shape_gets_the_positions_of_its_events(t
     assert part.duplicate
     assert part.events == first.events[1:]
     assert whole.duplicate
-    assert whole.events == first.events + second.events
+    assert list(whole.events) == [*first.events, *second.events]
     assert messages(tmp_path) == ["a", "b", "c"]
 
 

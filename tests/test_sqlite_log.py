@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from eventstore.appending import append_group, prepare
+from eventstore.appending import append_group
 from eventstore.chain import data_digest
+from eventstore.preparing import prepare
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog, hop
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import Proof
-from runfold.errors import BadRequest, LogFailed, NotFound, RunfoldError, Unavailable
+from runfold.errors import BadRequest, Conflict, LogFailed, NotFound, RunfoldError, Unavailable
 from tests.contract.events import all_events, new_event, numbered, tailed
 
 ROOT = Path(__file__).parent.parent
@@ -466,6 +467,42 @@ async def test_t25_writers_that_are_killed_at_random_lose_nothing_that_was_ackno
     assert len(acknowledged) > 100
     assert acknowledged <= set(stored)
     assert len(stored) == len(set(stored))
+    assert problems(tmp_path) == []
+
+
+async def test_the_anchors_of_a_writer_that_does_not_read_again_are_those_of_what_is_stored(tmp_path: Path) -> None:
+    log, other = await SqliteLog.open(tmp_path), await SqliteLog.open(tmp_path)
+    last = 0
+    for start in range(0, 2_500, 250):
+        last = (await log.append("r_a", numbered(start, 250), expected=last)).last
+    await other.append("r_b", numbered(0, 100), expected=0)
+    for start in range(0, 2_500, 250):
+        last = (await log.append("r_a", numbered(start, 250), expected=last)).last
+    await other.close()
+    await log.close()
+
+    with closing(open_reader(tmp_path)) as connection:
+        anchors = [position for (position,) in connection.execute("SELECT position FROM anchors ORDER BY position")]
+
+    assert anchors == [1_000, 2_000, 3_100, 4_100, 5_100]
+    assert problems(tmp_path) == []
+
+
+async def test_a_log_knows_what_another_has_appended_to_a_run_that_it_remembers(tmp_path: Path) -> None:
+    log, other = await SqliteLog.open(tmp_path), await SqliteLog.open(tmp_path)
+    theirs = new_event()
+    first = (await log.append("r_a", [new_event()], expected=0)).last
+    second = (await other.append("r_a", [theirs], expected=first)).last
+
+    with pytest.raises(Conflict):
+        await log.append("r_a", [new_event()], expected=first)
+    again = await log.append("r_a", [theirs], expected=first)
+    third = await log.append("r_a", [new_event()], expected=second)
+    await other.close()
+    await log.close()
+
+    assert (again.first, again.duplicate) == (second, True)
+    assert third.version == 3
     assert problems(tmp_path) == []
 
 

@@ -18,7 +18,6 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from eventstore import reading
-from eventstore.appending import Request
 from eventstore.contract import Appended, Bounds, Page
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, RETRY_SECONDS, Cluster, connect, stream_state
@@ -27,6 +26,7 @@ from eventstore.jetstream.mirror import Arrived, Mirror, Planned
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.publishing import Publisher
 from eventstore.mirrored import Mirrored
+from eventstore.preparing import Request
 from eventstore.sqlite import SqliteLog, Waiting, connected, hop
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded

@@ -10,11 +10,13 @@ from typing import cast
 
 import msgspec
 
-from eventstore.appending import Group, Head, Request, judge, look_up, store
+from eventstore.appending import judge, store
 from eventstore.chain import data_digest, link
 from eventstore.contract import Appended
+from eventstore.grouping import Group, Head, look_up
 from eventstore.jetstream.messages import FORMAT, Message
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
+from eventstore.preparing import Request
 from eventstore.reading import COLUMNS
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer

@@ -184,6 +184,27 @@ async def test_a_retry_beside_its_original_is_known_too(log: EventLog) -> None:
     assert len(await all_events(log)) == 2
 
 
+async def test_a_retry_behind_an_append_to_its_run_is_known_and_its_neighbours_are_stored(log: EventLog) -> None:
+    old, fresh, beside = new_event(), new_event(), new_event()
+    first = (await log.append("r_a", [old], expected=0)).last
+
+    added, again, other, behind = await asyncio.gather(
+        log.append("r_a", [fresh], expected=first),
+        log.append("r_a", [old], expected=first),
+        log.append("r_b", [beside], expected=0),
+        log.append("r_a", [new_event()], expected=first),
+        return_exceptions=True,
+    )
+
+    assert isinstance(added, Appended)
+    assert isinstance(again, Appended)
+    assert isinstance(other, Appended)
+    assert (again.first, again.duplicate) == (first, True)
+    assert isinstance(behind, Conflict)
+    assert [event.id for event in await all_events(log, stream="r_a")] == [old.id, fresh.id]
+    assert [event.id for event in await all_events(log, stream="r_b")] == [beside.id]
+
+
 async def test_t12_a_hundred_retries_take_no_position(log: EventLog, other: EventLog) -> None:
     events = numbered(0, 2)
     first = await log.append("r_a", events, expected=0)

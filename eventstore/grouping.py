@@ -1,0 +1,138 @@
+"""What one transaction knows of the log it appends to: read when it begins, or remembered from the one before."""
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from eventstore.preparing import Request
+from eventstore.reading import Row
+from eventstore.sqlite3_module import sqlite3
+
+SALT_BYTES = 16
+ROWS_AT_ONCE_MAX = 256  # 17 values each: far below the 32,766 of one statement.
+ROWS_AS_THEY_ARE_MAX = 64  # Up to here every number of rows has a statement of its own.
+HEADS_REMEMBERED_MAX = 4096
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The last event of a run, as the transaction at work sees it."""
+
+    position: int
+    version: int
+    hash: bytes
+
+
+NO_HEAD = Head(0, 0, b"")
+
+
+class Group:
+    """The state of one transaction: what the log holds, plus what its earlier requests add."""
+
+    def __init__(self, position: int, recorded_at_us: int, *, sealed: int = 0) -> None:
+        self.position = position
+        self.recorded_at_us = recorded_at_us
+        self.sealed = sealed
+        """An anchor seals the log at least up to here."""
+        self.unsealed: bytearray | None = None
+        """What an anchor will hold of the events since then, where that is known."""
+        self.rows: list[Row] = []
+        self.heads: dict[str, Head] = {}
+        self.known: dict[str, dict[bytes, None]] = {}
+        self.added: dict[str, dict[bytes, Row]] = {}
+        self._salts = b""
+        self._salts_used = 0
+
+    def provide_salts(self, count: int) -> None:
+        """Draw the salts of so many events at once: every call of the system lets another thread in between."""
+        self._salts, self._salts_used = os.urandom(SALT_BYTES * count), 0
+
+    def salt(self) -> bytes:
+        if self._salts_used == len(self._salts):
+            self.provide_salts(1)
+        self._salts_used += SALT_BYTES
+        return self._salts[self._salts_used - SALT_BYTES : self._salts_used]
+
+
+class Memory:
+    """What one connection saw when it last committed: it holds for as long as no other connection has committed."""
+
+    def __init__(self) -> None:
+        self._data_version: int | None = None
+        self._position = self._recorded_at_us = self._sealed = 0
+        self._unsealed: bytearray | None = None
+        self._heads: dict[str, Head] = {}
+
+    def group(self, connection: sqlite3.Connection, requests: Sequence[Request], now_us: int) -> Group:
+        """The state to begin a transaction with, that has the heads of all the requests' runs."""
+        data_version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if data_version != self._data_version:
+            self.forget()
+            self._position, self._recorded_at_us, self._sealed = connection.execute(
+                "SELECT position, recorded_at_us, (SELECT ifnull(max(position), 0) FROM anchors) FROM head"
+            ).fetchone()
+            self._unsealed = bytearray() if self._sealed == self._position else None
+            self._data_version = data_version
+        # A clock that steps back must not put later events before earlier ones.
+        group = Group(self._position, max(now_us, self._recorded_at_us), sealed=self._sealed)
+        group.unsealed = self._unsealed
+        group.provide_salts(sum([len(request.ids) for request in requests]))
+        unknown: dict[str, None] = {}
+        for request in requests:
+            head = self._heads.get(request.stream)
+            if head is None:
+                unknown[request.stream] = None
+            else:
+                group.heads[request.stream] = head
+        look_up_heads(connection, group, unknown)
+        return group
+
+    def keep(self, group: Group) -> None:
+        """What the group added is committed."""
+        if not group.rows:
+            return
+        self._position, self._recorded_at_us, self._sealed = group.position, group.recorded_at_us, group.sealed
+        self._unsealed = group.unsealed
+        if len(self._heads) > HEADS_REMEMBERED_MAX:
+            self._heads.clear()
+        self._heads.update(group.heads)
+
+    def forget(self) -> None:
+        self._data_version = None
+        self._heads.clear()
+
+
+def in_parts(rows: Sequence[Row]) -> Iterator[tuple[int, list[Any]]]:
+    """The rows in as few parts as there are statements for, with their values in one list: a thread that waits for a
+    statement gives way to the others, and of many statements only some are kept compiled."""
+    start = 0
+    while start < len(rows):
+        size = len(rows) - start
+        if size > ROWS_AS_THEY_ARE_MAX:
+            size = min(ROWS_AT_ONCE_MAX, 1 << size.bit_length() - 1)
+        yield size, list(chain.from_iterable(rows[start : start + size]))
+        start += size
+
+
+def look_up(connection: sqlite3.Connection, group: Group, requests: Sequence[Request]) -> None:
+    """What the log holds of all requests: the last events of their runs, and which of their ids it knows."""
+    look_up_heads(connection, group, {request.stream for request in requests})
+    look_up_ids(connection, group, requests)
+
+
+def look_up_heads(connection: sqlite3.Connection, group: Group, streams: Collection[str]) -> None:
+    for size, names in in_parts([(stream,) for stream in streams]):
+        query = f"SELECT run_id, position, version, hash FROM heads WHERE run_id IN ({', '.join('?' * size)})"  # noqa: S608
+        for run_id, position, version, digest in connection.execute(query, names).fetchall():
+            group.heads[run_id] = Head(position, version, digest)
+
+
+def look_up_ids(connection: sqlite3.Connection, group: Group, requests: Sequence[Request]) -> None:
+    pairs = [(request.stream, id) for request in requests if request.stream in group.heads for id in request.ids]
+    for size, values in in_parts(pairs):
+        marks = ", ".join(["(?, ?)"] * size)
+        query = f"SELECT run_id, id FROM events WHERE (run_id, id) IN (VALUES {marks})"  # noqa: S608
+        for run_id, identity in connection.execute(query, values).fetchall():
+            group.known.setdefault(run_id, {})[identity] = None
