@@ -10,14 +10,18 @@ from dataclasses import dataclass
 import structlog
 
 from cli.actor import local_actor
-from cli.copying import keep_copy
+from cli.copying import keep_copy, store_url
 from cli.proving import prove_now_and_then
 from cli.settings import Settings
+from cli.snapshotting import keep_snapshots
 from cli.workflow_file import watched_registry
 from eventstore.contract import EventLog, Presence
 from eventstore.ledger import Ledger
+from eventstore.mirrored import mirrored_log
+from eventstore.object_store import open_store
 from eventstore.opening import open_log
 from projections.runs import active_runs
+from projections.seeding import bring_views
 from projections.service import ViewService
 from projections.spending import Spending
 from runfold.errors import RunfoldError
@@ -52,6 +56,11 @@ async def open_node(settings: Settings) -> AsyncGenerator[Node]:
         log = await open_log(settings.data, settings.log, blobs=settings.blobs)
         stack.push_async_callback(log.close)
         ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        url = store_url(settings)
+        if url and mirrored_log(settings.data) is not None:
+            # A new machine folds only what the snapshot of another does not have.
+            log_id = (await log.bounds()).log_id
+            await asyncio.to_thread(bring_views, settings.data, open_store(url), log_id)
         views = await ViewService.open(settings.data)
         stack.push_async_callback(views.close)
         registry = watched_registry()
@@ -96,6 +105,7 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
                 tasks.create_task(_keep_limits(Reactor(node.ledger, left=node.spending.left), node.views)),
                 tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
                 tasks.create_task(keep_copy(settings)),
+                tasks.create_task(keep_snapshots(settings)),
             ]
             if node.log.presence is not None:
                 beside.append(tasks.create_task(_lose_silent(node.ledger, node.log.presence, node.views)))

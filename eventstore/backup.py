@@ -52,7 +52,7 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
         path = folder / LOG_FILE
         for _ in range(TRIES):
             _remove(path)
-            manifest = _copy_log(source, data / LOG_FILE, path, on_progress)
+            manifest = copy_log(source, data / LOG_FILE, path, on_progress)
             if manifest is not None:
                 break
         else:
@@ -79,8 +79,11 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
     return manifest
 
 
-def _copy_log(
-    source: sqlite3.Connection, original: Path, path: Path, on_progress: Callable[[int, int], None] | None
+def copy_log(
+    source: sqlite3.Connection,
+    original: Path,
+    path: Path,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest | None:
     """The log as it was at its head, a batch of events at a time; None where earlier events were changed meanwhile.
 

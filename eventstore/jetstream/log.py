@@ -25,6 +25,7 @@ from eventstore.jetstream.messages import decode
 from eventstore.jetstream.mirror import Arrived, Mirror, Planned
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.publishing import Publisher
+from eventstore.jetstream.seeding import seed_mirror
 from eventstore.mirrored import Mirrored
 from eventstore.preparing import Request
 from eventstore.sqlite import SqliteLog, Waiting, connected, hop
@@ -46,6 +47,9 @@ _T = TypeVar("_T")
 
 class JetStreamLog(SqliteLog):
     """As the log on SQLite, but a commit is the stream's, and a task of its own brings the stream into the mirror."""
+
+    began_at = 0
+    """Up to where a new mirror was brought from another machine's snapshot."""
 
     def __init__(
         self, cluster: Cluster, mirror: Mirror, position: int, writes: aiosqlite.Connection, reads: aiosqlite.Connection
@@ -76,6 +80,7 @@ class JetStreamLog(SqliteLog):
         """The log at an address, mirrored in a folder; `blobs`: the store it shares. Raises Unavailable, BadRequest."""
         cluster = await connect(address, replicas=replicas, patience_seconds=patience_seconds)
         mirrored = Mirrored(address=address.shown, log_id=cluster.log_id, blobs=blobs)
+        began_at = await seed_mirror(cluster, data, blobs) if blobs else 0
         made: list[Mirror] = []
 
         def open_mirror() -> sqlite3.Connection:
@@ -94,7 +99,9 @@ class JetStreamLog(SqliteLog):
         except BaseException:
             await cluster.client.close()
             raise
-        return cls(cluster, made[0], position, writes, reads)
+        log = cls(cluster, made[0], position, writes, reads)
+        log.began_at = began_at
+        return log
 
     @property
     def behind_seconds(self) -> float:

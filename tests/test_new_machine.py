@@ -1,0 +1,149 @@
+"""A new machine of a cluster begins with the newest snapshot that holds, and follows the log from there."""
+
+import uuid
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.snapshotting import snapshot_where_due
+from eventstore.jetstream.address import parse_address
+from eventstore.jetstream.log import JetStreamLog
+from eventstore.object_store import open_store
+from eventstore.snapshots import snapshots
+from projections.catalogue import VIEWS
+from projections.seeding import bring_views
+from projections.views import Views
+from runfold.events import EventRedacted, encode_data
+from tests.contract.events import all_events, new_event
+from tests.contract.jetstream import shared_cluster
+from tests.contract.test_keeping import run
+
+
+class Machines:
+    """Machines of one log that share a store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.url = folder, f"file://{folder / 'store'}"
+        self.address = parse_address(shared_cluster().url(f"t{uuid.uuid4().hex}"))
+        self._logs: list[JetStreamLog] = []
+
+    async def open(self, name: str) -> JetStreamLog:
+        log = await JetStreamLog.connect(self.address, self.folder / name, blobs=self.url)
+        self._logs.append(log)
+        return log
+
+    def fold(self, name: str) -> Any:
+        """The rows of the list of runs, after catching up; and where the views began."""
+        views = Views.open(self.folder / name)
+        try:
+            began = min(checkpoint.position for checkpoint in views.checkpoints().values())
+            views.refresh()
+            rows = views.connection.execute("SELECT run_id, status FROM runs ORDER BY run_id").fetchall()
+        finally:
+            views.close()
+        return began, rows
+
+    def snapshot(self, name: str) -> Any:
+        return snapshot_where_due(self.folder / name, self.url, events_due=5)
+
+    def stored(self, name: str) -> Path:
+        (found,) = (self.folder / "store" / "snapshots").rglob(f"{name}.zst")
+        return found
+
+    async def close(self) -> None:
+        for log in self._logs:
+            await log.close()
+
+
+@pytest.fixture
+async def machines(tmp_path: Path) -> AsyncGenerator[Machines]:
+    made = Machines(tmp_path)
+    yield made
+    await made.close()
+
+
+def brought(machines: Machines, name: str, log: JetStreamLog) -> int:
+    return bring_views(machines.folder / name, open_store(machines.url), log.cluster.log_id)
+
+
+@pytest.mark.slow
+async def test_a_new_machine_begins_with_the_newest_snapshot_and_shows_the_same(machines: Machines) -> None:
+    one = await machines.open("one")
+    await one.append("r_a", run(), expected=0)
+    machines.fold("one")
+    made = machines.snapshot("one")
+    later = await one.append("r_b", run(ended=False), expected=0)
+
+    two = await machines.open("two")
+    began_at = two.began_at
+    position = brought(machines, "two", two)
+
+    assert (made.position, began_at, position) == (5, 5, 5)
+    assert await all_events(two) == await all_events(one)
+    assert (await two.bounds()).last == later.last
+    began, rows = machines.fold("two")
+    assert began == 5
+    assert rows == machines.fold("one")[1] == [("r_a", "completed"), ("r_b", "running")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["log.db", "views.db"])
+async def test_a_damaged_snapshot_is_passed_over(machines: Machines, what: str) -> None:
+    one = await machines.open("one")
+    await one.append("r_a", run(), expected=0)
+    machines.fold("one")
+    machines.snapshot("one")
+    content = bytearray(machines.stored(what).read_bytes())
+    content[len(content) // 2] ^= 1
+    machines.stored(what).write_bytes(content)
+
+    two = await machines.open("two")
+
+    assert (two.began_at, brought(machines, "two", two)) == ((0, 5) if what == "log.db" else (5, 0))
+    assert await all_events(two) == await all_events(one)
+    assert machines.fold("two")[1] == machines.fold("one")[1]
+
+
+@pytest.mark.slow
+async def test_a_snapshot_of_another_log_or_of_other_views_is_passed_over(machines: Machines, tmp_path: Path) -> None:
+    one = await machines.open("one")
+    await one.append("r_a", run(), expected=0)
+    machines.fold("one")
+    machines.snapshot("one")
+    other = Machines(tmp_path / "other")
+    try:
+        strange = await other.open("one")
+        await strange.append("r_z", run(), expected=0)
+        (tmp_path / "other" / "store" / "snapshots").mkdir(parents=True)
+        # Another log of as many events under this one's name.
+        source = tmp_path / "store" / "snapshots" / one.cluster.log_id
+        target = tmp_path / "other" / "store" / "snapshots" / strange.cluster.log_id
+        source.rename(target)
+        for manifest in target.rglob("manifest.json"):
+            manifest.write_text(manifest.read_text().replace(one.cluster.log_id, strange.cluster.log_id))
+
+        two = await other.open("two")
+
+        assert two.began_at == 0
+        assert [event.run_id for event in await all_events(two)] == ["r_z"] * 5
+        assert bring_views(tmp_path / "three", open_store(machines.url), one.cluster.log_id, VIEWS[:2]) == 0
+    finally:
+        await other.close()
+
+
+@pytest.mark.slow
+async def test_a_snapshot_from_before_a_redaction_goes_at_once(machines: Machines) -> None:
+    one = await machines.open("one")
+    appended = await one.append("r_a", run(), expected=0)
+    first = machines.snapshot("one")
+    told = encode_data(EventRedacted(version=3))
+    await one.append("r_a", [new_event(told, type_name="event_redacted")], expected=appended.last)
+
+    second = machines.snapshot("one")
+
+    kept = list(snapshots(open_store(machines.url), one.cluster.log_id))
+    assert (first.position, second.position) == (5, 6)
+    assert [snapshot.position for snapshot in kept] == [6]
+    assert machines.snapshot("one") is None

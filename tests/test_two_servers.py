@@ -1,0 +1,179 @@
+"""Two servers of one log behind one address: whoever is moved from one to the other misses nothing."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, Generator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.contract.jetstream import shared_cluster
+from tests.served import bearer, note
+from tests.terminal import first_line, read, started
+
+EVENTS = 2_000
+BATCH = 50
+MOVES = 8
+WITHIN_SECONDS = 60
+pytestmark = pytest.mark.slow
+
+
+class Servers:
+    """Real ones, each with a folder of its own; `token` is known to both, for it is in the log."""
+
+    def __init__(self, urls: list[str], token: str) -> None:
+        self.urls, self.token = urls, token
+
+    async def ask(self, number: int, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        async with (
+            aiohttp.ClientSession(headers=bearer(self.token)) as client,
+            client.request(method, self.urls[number] + path, **options) as answer,
+        ):
+            return answer.status, await answer.json()
+
+    async def open_run(self) -> str:
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        status, run = await self.ask(0, "POST", "/api/runs/external", headers=headers, json={"title": "t"})
+        assert status == 201
+        return str(run["id"])
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Generator[Servers]:
+    folder, log = tmp_path_factory.mktemp("servers"), shared_cluster().url(f"t{uuid.uuid4().hex}")
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                started(folder / name, "--log", log, "up", "--port", "0", "--workers", "0", "--no-browser", cwd=folder)
+            )
+            for name in ("one", "two")
+        ]
+        urls = [first_line(process).partition("/login")[0] for process in processes]
+        secret = read(folder / "one", "token", "create", "--role", "operator")["secret"]
+        yield Servers(urls, secret)
+
+
+class Switch:
+    """One address; whoever connects reaches the server that is chosen, and `move` cuts all who are on the other."""
+
+    def __init__(self, urls: list[str]) -> None:
+        self._ports = [int(url.rpartition(":")[2]) for url in urls]
+        self._chosen = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.reached: list[int] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def move(self) -> None:
+        self._chosen = 1 - self._chosen
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        self._server.close()
+        self.move()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.reached.append(self._chosen)
+        their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self._ports[self._chosen])
+        self._writers |= {writer, their_writer}
+        with suppress(OSError):
+            await asyncio.gather(_pour(reader, their_writer), _pour(their_reader, writer))
+        self._writers -= {writer, their_writer}
+        for each in (writer, their_writer):
+            each.close()
+
+
+async def _pour(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    try:
+        while content := await source.read(65_536):
+            target.write(content)
+            await target.drain()
+    finally:
+        target.close()
+
+
+async def frames(address: str, path: str, token: str) -> AsyncGenerator[dict[str, Any], None]:
+    """The stream as a browser reads it: cut off, it comes back with the id of the last event that it had."""
+    after = ""
+    async with aiohttp.ClientSession(headers=bearer(token)) as client:
+        while True:
+            with suppress(aiohttp.ClientError, ConnectionError):
+                headers = {"Last-Event-ID": after} if after else {}
+                async with client.get(address + path, headers=headers) as answer:
+                    assert answer.status == 200, await answer.text()
+                    frame: dict[str, str] = {}
+                    async for line in answer.content:
+                        name, _, value = line.decode().rstrip("\n").partition(": ")
+                        if name:
+                            frame[name] = value
+                        elif "id" in frame and "data" in frame:
+                            after = frame["id"]
+                            yield json.loads(frame["data"])
+                            frame = {}
+                        else:
+                            frame = {}
+
+
+async def test_a_stream_that_is_moved_between_servers_has_no_gap_and_nothing_twice(servers: Servers) -> None:
+    run_id = await servers.open_run()
+    switch = Switch(servers.urls)
+    address = await switch.start()
+    seen: list[int] = []
+
+    async def write() -> None:
+        for first in range(0, EVENTS, BATCH):
+            events = [note(number) for number in range(first, first + BATCH)]
+            number = first // BATCH % 2
+            status, answer = await servers.ask(number, "POST", f"/api/runs/{run_id}/events", json={"events": events})
+            assert status < 300, answer
+
+    async def follow() -> None:
+        moved = 0
+        async for event in frames(address, f"/api/runs/{run_id}/stream?after=0", servers.token):
+            seen.append(event["version"])
+            if len(seen) > (moved + 1) * EVENTS // (MOVES + 1):
+                switch.move()
+                moved += 1
+            if len(seen) >= EVENTS + 2:
+                return
+
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS), asyncio.TaskGroup() as group:
+            group.create_task(write())
+            group.create_task(follow())
+    finally:
+        await switch.close()
+
+    assert seen == list(range(1, EVENTS + 3))
+    assert len(switch.reached) > MOVES
+    assert set(switch.reached) == {0, 1}
+
+
+async def test_what_was_written_at_one_server_is_read_at_the_other_or_the_answer_says_that_it_is_old(
+    servers: Servers,
+) -> None:
+    run_id, position = await servers.open_run(), 0
+    for number in range(20):
+        at, there = number % 2, 1 - number % 2
+        _, written = await servers.ask(at, "POST", f"/api/runs/{run_id}/events", json={"events": [note(number)]})
+        position = written["last"]
+
+        _, found = await servers.ask(there, "GET", f"/api/runs/{run_id}?min_position={position}")
+
+        assert (found["version"], found.get("stale", False)) == (number + 3, False)
+        assert found["position"] >= position
+
+    _, ahead = await servers.ask(1, "GET", f"/api/runs/{run_id}?min_position={position + 1000}")
+    assert ahead["stale"] is True
+    assert ahead["version"] == 22
