@@ -8,6 +8,7 @@ import msgspec
 
 from eventstore.reading import uuid_bytes, uuid_text
 from eventstore.sqlite3_module import sqlite3
+from projections.inserting import Rows
 from projections.names import Names
 from projections.view import Decoded, View
 from runfold.envelope import A_MOMENT, SYSTEM_STREAM, Fact, moment_us, time_text
@@ -319,7 +320,7 @@ class AuditFold:
     def __init__(self) -> None:
         self._names = Names("audit_names")
         self._paths = Names("audit_paths")
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows = Rows("audit", 13)
         self._tellers: dict[str, _Teller] = {}
 
     def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
@@ -333,29 +334,29 @@ class AuditFold:
                 known = self._tellers[recorded.type] = _teller(recorded.type)
             has_path, say = known
             path, text = self._paths[event.path] if has_path else None, say(event)  # type: ignore[union-attr]
-        self._rows.append(
-            (
-                recorded.position,
-                names[run_id],
-                names[recorded.tenant],
-                names[recorded.type],
-                names[recorded.actor],
-                path,
-                version,
-                recorded.id,
-                recorded.at_us,
-                recorded.recorded_at_us,
-                recorded.cause,
-                recorded.command,
-                text,
-            )
+        rows = self._rows
+        rows += (
+            recorded.position,
+            names[run_id],
+            names[recorded.tenant],
+            names[recorded.type],
+            names[recorded.actor],
+            path,
+            version,
+            recorded.id,
+            recorded.at_us,
+            recorded.recorded_at_us,
+            recorded.cause,
+            recorded.command,
+            text,
         )
+        if len(rows) >= rows.full:
+            rows.write(connection)
 
     def write(self, connection: sqlite3.Connection) -> None:
         self._names.write(connection)
         self._paths.write(connection)
-        connection.executemany("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
-        self._rows.clear()
+        self._rows.write(connection)
 
     def forget(self) -> None:
         self._names.forget()

@@ -10,8 +10,9 @@ from eventstore.reading import bounds, read_facts
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.checkpoints import Checkpoint, read_checkpoints
+from projections.folding import Folding
 from projections.skips import Skips
-from projections.view import View, fold_page
+from projections.view import View
 from projections.views import Views
 from runfold.errors import Damaged, InvalidEvent, RunfoldError
 
@@ -86,15 +87,17 @@ class Drift:
     def _fold(self, view: View, upto: int, fresh: sqlite3.Connection, on_progress: Progress | None) -> None:
         for statement in view.ddl:
             fresh.execute(statement)
-        fold, skips, after = view.make_fold(), Skips(self._log), 0
+        fold, after = view.make_fold(), 0
+        folding = Folding(fresh, {view.name: (view, fold)}, is_skipped=Skips(self._log).holds)
         while after < upto:
-            facts, after = read_facts(self._log, after=after, upto=upto, kept=True)
+            facts, reached = read_facts(self._log, after=after, upto=upto, kept=True)
             fresh.execute("BEGIN")
-            parked = fold_page(fresh, {view.name: (view, fold)}, facts, is_skipped=skips.holds)
+            folding.fold(facts, after=after)
             fold.write(fresh)
             fresh.execute("COMMIT")
-            if parked:
-                raise InvalidEvent(parked[view.name].error)
+            if folding.parked:
+                raise InvalidEvent(folding.parked[view.name].error)
+            after = reached
             if on_progress is not None:
                 on_progress(view.name, after, upto)
 

@@ -133,7 +133,7 @@ class HistoryFold:
         connection.executemany("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
         connection.executemany(
             "INSERT OR REPLACE INTO history_runs VALUES (?, ?, ?)",
-            [(run.run_id, position, encode_run(run)) for run, position in self._runs.changed()],
+            [(run.run_id, position, encode_run(run)) for run, position in self._runs.written()],
         )
         self._rows.clear()
         self._summed_up.clear()

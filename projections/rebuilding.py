@@ -32,7 +32,7 @@ from projections.view import View
 from projections.views import Views
 from runfold.errors import BadRequest, Contended, Unavailable
 
-PAGE_EVENTS_BUILDING = 8 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.
+PAGE_EVENTS_BUILDING = 32 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.
 SWITCH_WAIT_SECONDS = 30.0
 ROUNDS_MAX = 100  # Of catching up with a log that grows meanwhile, before who folds the served ones has to wait.
 Progress = Callable[[int, int], object]

@@ -1,6 +1,7 @@
 """Runs whose earlier events are no longer what they were: what is folded of them is folded anew."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from eventstore.reading import read_facts
 from eventstore.sqlite3_module import sqlite3
@@ -8,9 +9,13 @@ from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.errors import Trimmed
 from runfold.events import REWRITES, RunArchived
 
+_type_of = attrgetter("type")
 
-def rewritten_runs(events: Iterable[Fact], *, is_trimmed: bool) -> list[str]:
+
+def rewritten_runs(events: Sequence[Fact], *, is_trimmed: bool) -> list[str]:
     """The runs of which one of these events says so, each once."""
+    if not is_trimmed and REWRITES.isdisjoint(map(_type_of, events)):
+        return []
     found: dict[str, None] = {}
     for recorded in events:
         if recorded.type in REWRITES:

@@ -137,13 +137,19 @@ class RunsFold:
         self._runs = RunCache("SELECT body, position FROM runs WHERE run_id = ?")
 
     def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
-        if recorded.run_id == SYSTEM_STREAM:
-            self._list_trimmed(recorded, event)
-            return
+        runs, run_id = self._runs, recorded.run_id
+        run = runs.held.get(run_id)
         # A run that comes back from an archive begins anew, whatever is listed of it.
-        is_first = recorded.version == 1
-        run = new_run(recorded.run_id, recorded.tenant) if is_first else self._runs.get(connection, recorded)
-        self._runs.put(self._advance(run, event, at_us=recorded.at_us), recorded.position)
+        if run is None or recorded.version == 1:
+            if run_id == SYSTEM_STREAM:
+                self._list_trimmed(recorded, event)
+                return
+            run = new_run(run_id, recorded.tenant) if recorded.version == 1 else runs.get(connection, recorded)
+            runs.held[run_id] = run
+        after = self._advance(run, event, recorded.at_us)
+        if after is not run:
+            runs.held[run_id] = after
+        runs.changed[run_id] = recorded.position
 
     def _list_trimmed(self, recorded: Fact, event: Decoded) -> None:
         """A run of which nothing but its summary is kept."""
@@ -177,7 +183,7 @@ class RunsFold:
                     encode_run(run),
                     _encode(snapshot(run, position=position)),
                 )
-                for run, position in self._runs.changed()
+                for run, position in self._runs.written()
             ],
         )
         self._runs.settle()

@@ -15,7 +15,7 @@ from projections.catalogue import VIEWS
 from projections.view import View
 from projections.views import Views
 
-PAGE_EVENTS_SHARED = 8 * PAGE_EVENTS
+PAGE_EVENTS_SHARED = 32 * PAGE_EVENTS
 KEPT = frozenset({"audit"})
 """What the first process folds: about half of the work, and most of the rows, which then need not be copied."""
 

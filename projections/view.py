@@ -1,15 +1,14 @@
 """What a view is: a name, a revision, its tables, and a fold that gathers a page in memory and then writes it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias
 
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from runfold.envelope import SYSTEM_STREAM, Fact
-from runfold.errors import InvalidEvent
-from runfold.events import DATA_ERRORS, Event, Unknown, decoder_of
+from runfold.envelope import Fact
+from runfold.events import Event, Unknown
 from runfold.state import Run, new_run
 
 CACHED_RUNS_MAX = 4_096  # More than the runs that one page can touch, few enough for some tens of megabytes.
@@ -78,76 +77,6 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join((f"{self.name} {self.revision}", *self.ddl))
 
 
-class Parked(msgspec.Struct, frozen=True):
-    """A fold refused an event: its view stands after position `last`, and None is where it stood before the page."""
-
-    last: int | None
-    error: str
-
-
-def fold_page(
-    connection: sqlite3.Connection,
-    folds: Mapping[str, tuple[View, Fold]],
-    facts: Iterable[Fact],
-    *,
-    is_skipped: Callable[[str, int], bool],
-) -> dict[str, Parked]:
-    """Give every event to the folds that want it, decoded once for all; the answer names those that broke.
-
-    An event that a fold refuses is left out where a person let this view leave out that position.
-    """
-    parked: dict[str, Parked] = {}
-    # By type; of runs, and of the system stream.
-    takers: tuple[dict[str, _Takers], dict[str, _Takers]] = ({}, {})
-    last: int | None = None
-    for fact in facts:
-        is_system = fact.run_id == SYSTEM_STREAM
-        known = takers[is_system].get(fact.type)
-        if known is None:
-            known = takers[is_system][fact.type] = _takers(folds, fact.type, is_system=is_system)
-        applies, decode = known
-        event: Decoded = None
-        if decode is not None and fact.data is not None:
-            try:
-                event = decode(fact.data)
-            except DATA_ERRORS:
-                event = _shortened(fact)
-        for name, apply in applies:
-            if parked and name in parked:
-                continue
-            try:
-                apply(connection, fact, event)
-            except sqlite3.Error:
-                raise
-            except Exception as error:  # Whatever a fold raises stops its own view only.
-                if is_skipped(name, fact.position):
-                    continue
-                text = f"event {fact.position} of `{fact.run_id}`: {type(error).__name__}: {error}"
-                parked[name] = Parked(last, text)
-        last = fact.position
-    return parked
-
-
-_Takers: TypeAlias = tuple[
-    list[tuple[str, Callable[[sqlite3.Connection, Fact, Decoded], None]]], Callable[[bytes], Event | Unknown] | None
-]
-"""Who takes a type of event, and how its data is read where one of them does."""
-
-
-def _takers(folds: Mapping[str, tuple[View, Fold]], type_name: str, *, is_system: bool) -> _Takers:
-    wanted = [(view, fold) for view, fold in folds.values() if view.wants(type_name) and (view.system or not is_system)]
-    is_read = any(view.reads(type_name) for view, _ in wanted)
-    return [(view.name, fold.apply) for view, fold in wanted], decoder_of(type_name) if is_read else None
-
-
-def _shortened(fact: Fact) -> Decoded:
-    """Data that is not as its type has it: the beginning of a text stored apart, or nothing that can be read."""
-    try:
-        return fact.event()
-    except InvalidEvent:
-        return None
-
-
 class RunCache:
     """Runs folded lately, with the position of their last event; the others are loaded from the view's own rows."""
 
@@ -155,33 +84,36 @@ class RunCache:
         """`load` is the SELECT of (body, position) of one run."""
         self._load = load
         self._runs_max = runs_max
-        self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._changed: dict[str, int] = {}
+        self.held: OrderedDict[str, Run] = OrderedDict()
+        """For who asks once an event, and calls `get` only for a run that is not here."""
+        self.changed: dict[str, int] = {}
+        """Run → position of its last event, of those that changed since the last `settle`."""
 
     def get(self, connection: sqlite3.Connection, fact: Fact) -> Run:
         """The run as it was before this event; nobody else holds it."""
-        known = self._runs.get(fact.run_id)
+        known = self.held.get(fact.run_id)
         if known is not None:
             return known
         row = connection.execute(self._load, (fact.run_id,)).fetchone()
         return new_run(fact.run_id, fact.tenant) if row is None else decode_run(row[0])
 
     def put(self, run: Run, position: int) -> None:
-        self._runs[run.run_id] = run
-        self._changed[run.run_id] = position
+        self.held[run.run_id] = run
+        self.changed[run.run_id] = position
 
-    def changed(self) -> Iterator[tuple[Run, int]]:
-        for run_id, position in self._changed.items():
-            yield self._runs[run_id], position
+    def written(self) -> Iterator[tuple[Run, int]]:
+        """What is to be written: what changed, with the position of its last event."""
+        for run_id, position in self.changed.items():
+            yield self.held[run_id], position
 
     def settle(self) -> None:
         """What changed is written: it may be forgotten now, the oldest use first."""
-        for run_id in self._changed:
-            self._runs.move_to_end(run_id)
-        self._changed.clear()
-        while len(self._runs) > self._runs_max:
-            self._runs.popitem(last=False)
+        for run_id in self.changed:
+            self.held.move_to_end(run_id)
+        self.changed.clear()
+        while len(self.held) > self._runs_max:
+            self.held.popitem(last=False)
 
     def clear(self) -> None:
-        self._runs.clear()
-        self._changed.clear()
+        self.held.clear()
+        self.changed.clear()

@@ -6,13 +6,14 @@ Rows and checkpoint are written in one transaction, so a process that dies leave
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 
 from eventstore.checking import open_checked
 from eventstore.contract import PAGE_EVENTS
-from eventstore.reading import LOG_FILE, hash_at, read_facts
+from eventstore.reading import LOG_FILE, hash_at, read_facts, some_facts
 from eventstore.sqlite3_module import sqlite3
 from projections.checkpoints import (
     CHECKPOINT_COLUMNS,
@@ -22,6 +23,7 @@ from projections.checkpoints import (
     foreign_places,
     read_checkpoints,
 )
+from projections.folding import Folding, Parked
 from projections.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
@@ -34,8 +36,7 @@ from projections.generations import (
 from projections.opening import connect, connect_read_only, connect_to_build
 from projections.rewritten import pages_before, rewritten_runs
 from projections.skips import Skips
-from projections.view import Fold, Parked, View, fold_page
-from runfold.envelope import Fact
+from projections.view import Fold, View
 from runfold.errors import Contended, Damaged, NotFound
 
 OPEN_WAIT_SECONDS = 10.0
@@ -198,12 +199,11 @@ class Views:
             together = [view for view in moving if checkpoints[view.name].position == start]
             ahead = [checkpoints[view.name].position for view in moving if checkpoints[view.name].position > start]
             upto = min([*ahead, head.last])
-            facts, scanned_to = read_facts(log, after=start, upto=upto, limit=self._page_events, kept=True)
-            if not facts:
+            reached = self._fold(together, checkpoints, log, (start, upto), head.log_id)
+            if reached == start:
                 return
-            self._fold(together, checkpoints, facts, head.log_id)
             if on_page is not None:
-                on_page(scanned_to)
+                on_page(reached)
 
     def _is_freed(self, log: sqlite3.Connection, view: View, checkpoint: Checkpoint) -> bool:
         """Whether somebody let a parked view leave out the event that it stands before."""
@@ -222,53 +222,89 @@ class Views:
                 if now[view.name] == before[view.name]:
                     self._write_checkpoint(view, _checkpoint(view, now[view.name].place))
 
-    def _fold(self, views: list[View], before: dict[str, Checkpoint], facts: list[Fact], log_id: str) -> None:
+    def _fold(
+        self,
+        views: list[View],
+        before: dict[str, Checkpoint],
+        log: sqlite3.Connection,
+        stretch: tuple[int, int],
+        log_id: str,
+    ) -> int:
+        """Fold the events after one position up to another, or as many as one transaction holds; the last of them."""
+        last, upto = stretch
+        pages = some_facts(log, after=last, upto=upto, limit=self._page_events)
+        # Before the transaction: what cannot be read takes nothing back.
+        first = next(pages, None)
+        if not first:
+            return last
         with self.transaction():
             now = self.checkpoints()
-            folds: dict[str, tuple[View, Fold]] = {}
-            for view in views:
-                # Compare-and-set: whoever moved this view meanwhile has folded these events already.
-                if now[view.name] != before[view.name]:
-                    self._forget(view)
-                    continue
-                if self._written.get(view.name) != now[view.name].place:
-                    self._forget(view)
-                if view.name not in self._folds:
-                    self._folds[view.name] = view.make_fold()
-                folds[view.name] = (view, self._folds[view.name])
-            parked = self._fold_anew(folds, facts)
-            parked |= fold_page(self.connection, folds, facts, is_skipped=self._is_skipped)
+            folds = self._warm(views, before, now)
+            folding = Folding(self.connection, folds, is_skipped=self._is_skipped)
+            is_trimmed = bounds_of(self._log).first > 1
+            for facts in chain([first], pages):
+                self._fold_anew(folding, rewritten_runs(facts, is_trimmed=is_trimmed), last, facts[0].position)
+                folding.fold(facts, after=last)
+                last = facts[-1].position
             for name, (view, fold) in folds.items():
                 fold.write(self.connection)
-                broke = parked.get(name)
-                last = facts[-1].position if broke is None else broke.last
-                reached = now[name].place if last is None else (log_id, last, self._hash_at(last))
-                after = (
-                    _checkpoint(view, reached)
-                    if broke is None
-                    else _checkpoint(view, reached, status="parked", error=broke.error[:ERROR_CHARS_MAX])
-                )
-                self._write_checkpoint(view, after)
-                self._written[name] = after.place
+                broke = folding.parked.get(name)
+                self._settle(view, now[name], log_id, last if broke is None else broke.last, broke)
+        return last
+
+    def _warm(
+        self, views: list[View], before: dict[str, Checkpoint], now: dict[str, Checkpoint]
+    ) -> dict[str, tuple[View, Fold]]:
+        """The folds that may go on, each with nothing in memory but what belongs to its checkpoint."""
+        folds: dict[str, tuple[View, Fold]] = {}
+        for view in views:
+            # Compare-and-set: whoever moved this view meanwhile has folded these events already.
+            if now[view.name] != before[view.name]:
+                self._forget(view)
+                continue
+            if self._written.get(view.name) != now[view.name].place:
+                self._forget(view)
+            if view.name not in self._folds:
+                self._folds[view.name] = view.make_fold()
+            folds[view.name] = (view, self._folds[view.name])
+        return folds
+
+    def _settle(self, view: View, now: Checkpoint, log_id: str, last: int, broke: Parked | None) -> None:
+        """Write how far a view has come; one that stands where it stood has the same place."""
+        place = now.place if last == now.position else (log_id, last, self._hash_at(last))
+        after = (
+            _checkpoint(view, place)
+            if broke is None
+            else _checkpoint(view, place, status="parked", error=broke.error[:ERROR_CHARS_MAX])
+        )
+        self._write_checkpoint(view, after)
+        self._written[view.name] = after.place
 
     def _hash_at(self, position: int) -> bytes:
         return b"" if self._log is None else hash_at(self._log, position) or b""
 
-    def _fold_anew(self, folds: dict[str, tuple[View, Fold]], facts: list[Fact]) -> dict[str, Parked]:
-        """Runs of which the page says that earlier events were redacted: their rows are made of what is left."""
-        parked: dict[str, Parked] = {}
-        is_trimmed = bounds_of(self._log).first > 1
-        anew = {name: (view, fold) for name, (view, fold) in folds.items() if not view.sums}
-        for run_id in rewritten_runs(facts, is_trimmed=is_trimmed):
-            self.make_indexes()
-            for view, fold in anew.values():
+    def _fold_anew(self, folding: Folding, run_ids: list[str], after: int, upto: int) -> None:
+        """Runs of which earlier events were redacted: their rows are made of what is left of them before `upto`.
+
+        A view that cannot take them stays `after` the position where it stands.
+        """
+        if not run_ids:
+            return
+        self.make_indexes()
+        views = {name: (view, fold) for name, (view, fold) in folding.folds.items() if not view.sums}
+        anew = Folding(self.connection, views, is_skipped=self._is_skipped)
+        for _, fold in views.values():
+            fold.write(self.connection)
+        for run_id in run_ids:
+            for view, fold in views.values():
                 fold.forget()
                 view.drop_run(self.connection, run_id)
-            for earlier in pages_before(self._log, run_id, facts[0].position):
-                parked |= fold_page(self.connection, anew, earlier, is_skipped=self._is_skipped)
-                for _, fold in anew.values():
+            for earlier in pages_before(self._log, run_id, upto):
+                anew.fold(earlier, after=after)
+                for _, fold in views.values():
                     fold.write(self.connection)
-        return parked
+        for name, broke in anew.parked.items():
+            folding.park(name, after, broke.error)
 
     def _discard(self, views: list[View]) -> None:
         """These rows were folded from a log that is not this one, so the views begin anew."""

@@ -52,7 +52,8 @@ def _tool_called(run: Run, event: ToolCalled) -> Changes:
 def _tool_returned(run: Run, event: ToolReturned) -> Changes:
     if event.call_id not in run.open_tools:
         return {}
-    left = {call_id: tool for call_id, tool in run.open_tools.items() if call_id != event.call_id}
+    left = run.open_tools.copy()
+    del left[event.call_id]
     return {"open_tools": left, "repeats": _repeated_tool(run.repeats, event)}
 
 

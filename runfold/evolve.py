@@ -1,6 +1,7 @@
 """The fold: a run after one more event. It believes every event, holds no rule, and never raises."""
 
 from collections.abc import Iterable
+from types import NoneType
 from typing import Any, Literal, TypeAlias, assert_never, cast
 
 from msgspec import ValidationError, convert, to_builtins
@@ -10,6 +11,7 @@ from runfold.counting import COUNTS
 from runfold.envelope import Recorded
 from runfold.errors import InvalidEvent
 from runfold.events import (
+    EVENT_TYPES,
     AgentError,
     Anchor,
     ApprovalDenied,
@@ -107,6 +109,7 @@ _SAID_AT_OPENING = tuple(
 )
 # The bulk of every log: their data need not even be decoded.
 CHANGING_NOTHING = frozenset({"subprocess_output", "message", "reasoning", "file_read"})
+_QUIET = frozenset({NoneType, *(EVENT_TYPES[name] for name in CHANGING_NOTHING)})
 _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 
 
@@ -122,12 +125,13 @@ def evolve(run: Run, event: Event | Unknown | None, *, at_us: int) -> Run:
     return replace(changed, version=run.version + 1, updated_at_us=now_us)
 
 
-def advance(run: Run, event: Event | Unknown | None, *, at_us: int) -> Run:
+def advance(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
     """As `evolve`, but where an event only counts, `run` itself is changed: for who holds it alone, and folds a log."""
-    counts = COUNTS.get(type(event))
-    if counts is None and event is not None:
-        return evolve(run, event, at_us=at_us)
-    if counts is not None:
+    kind = type(event)
+    if kind not in _QUIET:
+        counts = COUNTS.get(kind)
+        if counts is None:
+            return evolve(run, event, at_us=at_us)
         for name, value in counts(run, event).items():
             force_setattr(run, name, value)
     force_setattr(run, "version", run.version + 1)

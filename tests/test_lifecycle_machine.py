@@ -139,7 +139,7 @@ def test_a_run_changed_in_place_is_the_run_that_the_fold_gives(events: list[Any]
 
     for number, event in enumerate(events):
         folded = evolve(folded, event, at_us=number % 7)
-        advanced = advance(replace(advanced), event, at_us=number % 7)
+        advanced = advance(replace(advanced), event, number % 7)
 
         assert advanced == folded
 
