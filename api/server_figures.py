@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,29 +17,40 @@ from api.service import SERVICE, Service
 from eventstore.leases import Lease, Leases
 from eventstore.reading import LOG_FILE
 from projections.checkpoints import read_checkpoints
+from projections.runs import active_runs
 from projections.tenants import TenantList, list_tenants
 from runfold.envelope import time_text
+from runfold.errors import Unavailable
+from runfold.state import Run
 
 LEASES_SHOWN_MAX = 200
+WORKERS_ASKED_MAX = 50  # Each is a question to the servers of the log.
 
 
 class LeaseItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's right to drive a run, which ends by itself unless it is renewed."""
+    """A worker's right to drive a run, which ends by itself unless it is renewed.
+
+    `pid` and `expires_at` are null where the lease is kept on another machine of a replicated log; it has expired then
+    when its worker is not heard of any more, and null says that this cannot be asked now.
+    """
 
     run_id: str
     tenant: str
     worker: str
     host: str
-    pid: int
+    pid: int | None
     claim: int
-    expires_at: str
-    is_expired: bool
+    expires_at: str | None
+    is_expired: bool | None
 
 
 class WorkerItem(msgspec.Struct, frozen=True, kw_only=True):
+    """`is_alive` is null where it cannot be asked now."""
+
     name: str
     host: str
     runs: int
+    is_alive: bool | None
 
 
 class LogFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,16 +86,13 @@ async def get_server(request: web.Request) -> web.Response:
 
 async def server_figures(service: Service) -> ServerFigures:
     """What the page of admins and Prometheus are told alike."""
-    leases = await asyncio.to_thread(_leases, service.data)
-    workers: dict[tuple[str, str], int] = {}
-    for lease in leases:
-        workers[lease.worker, lease.host] = workers.get((lease.worker, lease.host), 0) + 1
+    leases = await _leases(service)
     return ServerFigures(
         version=runfold.__version__,
         started_at=time_text(service.started_us),
         log=await _log_figures(service),
         stream_clients=service.live.clients,
-        workers=tuple(WorkerItem(name=name, host=host, runs=runs) for (name, host), runs in sorted(workers.items())),
+        workers=_workers(leases),
         leases=tuple(leases[:LEASES_SHOWN_MAX]),
         leases_total=len(leases),
         tokens_live=len(service.tokens.live()),
@@ -119,7 +128,41 @@ def _weight(data: Path, pattern: str) -> int | None:
     return sum(path.stat().st_size for path in files) if files else None
 
 
-def _leases(data: Path) -> list[LeaseItem]:
+async def _leases(service: Service) -> list[LeaseItem]:
+    """Those of this folder, and the claims of other machines that share the log."""
+    here = await asyncio.to_thread(_leases_here, service.data)
+    presence = service.log.presence
+    if presence is None:
+        return here
+    known = {lease.run_id for lease in here}
+    active, _ = await service.views.query(active_runs)
+    elsewhere = [run for run in active if run.worker and run.run_id not in known]
+    silent: dict[str, bool | None] = {}
+    for worker in sorted({run.worker for run in elsewhere})[:WORKERS_ASKED_MAX]:
+        try:
+            silent[worker] = not await presence.is_alive(worker)
+        except Unavailable:
+            break  # Its servers are not there: nobody can say anything of any worker.
+    return here + [_lease_elsewhere(run, silent.get(run.worker)) for run in elsewhere]
+
+
+def _workers(leases: Sequence[LeaseItem]) -> tuple[WorkerItem, ...]:
+    """Each with what it drives; one lives as long as one of its leases does."""
+    of: dict[tuple[str, str], list[LeaseItem]] = {}
+    for lease in leases:
+        of.setdefault((lease.worker, lease.host), []).append(lease)
+    return tuple(
+        WorkerItem(name=name, host=host, runs=len(its), is_alive=_is_alive(its))
+        for (name, host), its in sorted(of.items())
+    )
+
+
+def _is_alive(leases: Sequence[LeaseItem]) -> bool | None:
+    said = {lease.is_expired for lease in leases}
+    return True if False in said else None if None in said else False
+
+
+def _leases_here(data: Path) -> list[LeaseItem]:
     leases = Leases.open_reader(data)
     if leases is None:
         return []
@@ -139,6 +182,19 @@ def _lease_item(lease: Lease) -> LeaseItem:
         claim=lease.claim,
         expires_at=time_text(lease.expires_wall_us),
         is_expired=lease.expires_wall_us <= time.time_ns() // 1_000,
+    )
+
+
+def _lease_elsewhere(run: Run, is_expired: bool | None) -> LeaseItem:
+    return LeaseItem(
+        run_id=run.run_id,
+        tenant=run.tenant,
+        worker=run.worker,
+        host=run.host,
+        pid=None,
+        claim=run.claim,
+        expires_at=None,
+        is_expired=is_expired,
     )
 
 

@@ -14,12 +14,17 @@ from api.sessions import Scope
 from projections.tokens import now_us
 from runfold.errors import Forbidden
 from runfold.reporting import Text
-from runfold.tokens import EXPIRES_BY_DEFAULT, NewToken, Role, TokenItem, TokenList, item_of
+from runfold.tokens import EXPIRES_BY_DEFAULT, NewToken, Role, TokenItem, TokenList, TokenStatus, item_of
 
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class TokensQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`q` stands in the name, the tenant or who made it, in any case."""
+
+    q: Text = ""
+    role: Role | None = None
+    status: TokenStatus | None = None
     limit: Annotated[int, Limit] = 50
     offset: Offset = 0
 
@@ -41,9 +46,16 @@ async def get_tokens(request: web.Request) -> web.Response:
     query: TokensQuery = request[QUERY]
     book = request.app[SERVICE].tokens
     await book.refresh()
-    mine = [token for token in book.every() if _tenant(request[SCOPE]) in (None, token.tenant)]
-    page = mine[query.offset : query.offset + query.limit]
-    return json_response(TokenList(items=tuple(item_of(token, now_us()) for token in page), total=len(mine)))
+    now, tenant = now_us(), _tenant(request[SCOPE])
+    mine = [item_of(token, now) for token in book.every() if tenant in (None, token.tenant)]
+    found = [item for item in mine if _fits(item, query)]
+    return json_response(TokenList(items=tuple(found[query.offset : query.offset + query.limit]), total=len(found)))
+
+
+def _fits(item: TokenItem, query: TokensQuery) -> bool:
+    texts = f"{item.name}\n{item.tenant}\n{item.created_by}".casefold()
+    is_named = query.q.casefold() in texts
+    return is_named and query.role in (None, item.role) and query.status in (None, item.status)
 
 
 async def post_token(request: web.Request) -> web.Response:

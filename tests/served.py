@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +69,9 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(data: Path, **options: Any) -> AsyncGenerator[Served]:
-    log = await SqliteLog.open(data)
+async def serving(data: Path, *, now_us: Callable[[], int] | None = None, **options: Any) -> AsyncGenerator[Served]:
+    """`now_us` is the clock of the log."""
+    log = await (SqliteLog.open(data) if now_us is None else SqliteLog.open(data, now_us=now_us))
     views = await ViewService.open(data)
     ledger = Ledger(log)
     app = make_app(

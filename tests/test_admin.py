@@ -73,7 +73,7 @@ async def test_the_servers_figures_show_who_listens_who_works_and_what_it_weighs
             pass
 
     assert figures["stream_clients"] == 2
-    assert figures["workers"] == [{"name": "w1", "host": "h", "runs": 2}]
+    assert figures["workers"] == [{"name": "w1", "host": "h", "runs": 2, "is_alive": True}]
     assert [(it["run_id"], it["is_expired"]) for it in figures["leases"]] == [("r_1", False), ("r_2", True)]
     assert figures["log"]["position"] == (await served.log.bounds()).last
     assert (figures["log"]["views_lag"], figures["log"]["views_parked"]) == (0, [])

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from api.app import make_app
+from api.server_figures import server_figures
+from api.service import SERVICE
 from deploy.loopback import Cluster, Node
 from eventstore.contract import Appended
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.ledger import Ledger
+from projections.service import ViewService
 from runfold.commands import Claim, Queue, Start
 from runfold.errors import Conflict, Fenced, Unavailable
 from runfold.events import RunQueued
@@ -101,6 +105,39 @@ async def test_the_run_of_a_machine_that_fell_silent_goes_on_elsewhere_and_the_o
     with pytest.raises(Fenced):
         await here.execute("r_a", Start(claim=claimed.run.claim), actor="worker:one:1", tenant="default")
     assert await lose_silent(there, presence, [claimed.run]) == []
+
+
+@pytest.mark.slow
+async def test_an_admin_sees_the_workers_of_every_machine_and_which_of_them_fell_silent(
+    machines: Machines, tmp_path: Path
+) -> None:
+    one, two = await machines.add(), await machines.add()
+    here, presence = Ledger(one), JetStreamPresence(one.cluster)
+    for run_id, worker in (("r_a", "one:1"), ("r_b", "one:2")):
+        await here.execute(run_id, Queue(queued=RunQueued(driver="queue")), actor="user:a", tenant="default")
+        claim = Claim(worker=worker, host="one")
+        await here.execute(run_id, claim, actor=f"worker:{worker}", tenant="default")
+        await presence.beat(worker)
+    await presence.leave("one:2")
+    await Ledger(two).state("r_b")
+    views = await ViewService.open(tmp_path / "2")
+    try:
+        app = make_app(
+            log=two, ledger=Ledger(two), views=views, data=tmp_path / "2", token="t", allowed_hosts=frozenset()
+        )
+
+        figures = await server_figures(app[SERVICE])
+    finally:
+        await views.close()
+
+    assert [(it.name, it.host, it.runs, it.is_alive) for it in figures.workers] == [
+        ("one:1", "one", 1, True),
+        ("one:2", "one", 1, False),
+    ]
+    assert [(it.run_id, it.expires_at, it.is_expired) for it in figures.leases] == [
+        ("r_a", None, False),
+        ("r_b", None, True),
+    ]
 
 
 @pytest.mark.slow

@@ -102,6 +102,24 @@ async def test_a_token_may_do_what_its_role_may_in_its_tenant_and_is_named_by_th
     assert [it["actor"] for it in opened["items"]] == ["user:ci"]
 
 
+async def test_tokens_are_found_by_text_role_and_status(served: Served) -> None:
+    for name, role in (("ci-linux", "operator"), ("ci-mac", "viewer"), ("anna", "operator")):
+        await make(served, name=name, role=role, tenant="team" if name == "anna" else None)
+    await served.ask("DELETE", "/api/tokens/ci-mac", json={})
+
+    async def found(query: str) -> tuple[list[str], int]:
+        listed = await (await served.ask("GET", f"/api/tokens?{query}")).json()
+        return [item["name"] for item in listed["items"]], listed["total"]
+
+    assert await found("q=CI-") == (["ci-mac", "ci-linux"], 2)
+    assert await found("q=TEAM") == (["anna"], 1)
+    assert await found("role=operator&limit=1") == (["anna"], 2)
+    assert await found("role=operator&limit=1&offset=1") == (["ci-linux"], 2)
+    assert await found("status=revoked") == (["ci-mac"], 1)
+    assert await found("status=active&q=ci") == (["ci-linux"], 1)
+    assert (await served.ask("GET", "/api/tokens?status=lost")).status == 400
+
+
 async def test_a_revoked_token_ends_its_requests_sessions_links_and_streams_at_once(served: Served) -> None:
     secret, token = await make(served)
     cookie = await log_in(served, secret)

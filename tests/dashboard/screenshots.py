@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 
 from tests.dashboard.conftest import CHROMIUM, FLAGS
 from tests.dashboard.screen import Screen
-from tests.dashboard.stories import an_ordinary_day
+from tests.dashboard.stories import Past, an_ordinary_day
 from tests.served import Served, serving
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -45,6 +45,15 @@ def pages(runs: dict[str, str]) -> dict[str, str]:
     }
 
 
+async def filled(served: Served, past: Past) -> dict[str, str]:
+    """An ordinary day, with output, files and tokens."""
+    runs = await an_ordinary_day(past.writing(served.log))
+    for name, role in (("ci", "operator"), ("mira", "admin"), ("wall-display", "viewer")):
+        await served.ask("POST", "/api/tokens", json={"name": name, "role": role})
+    await served.ask("DELETE", "/api/tokens/ci", json={"reason": "it stood in a script"})
+    return runs
+
+
 async def take(browser: Browser, served: Served, name: str, path: str, folder: Path) -> None:
     for scheme in ("light", "dark"):
         for device, size in (("", DESK), ("-phone", PHONE)):
@@ -54,6 +63,7 @@ async def take(browser: Browser, served: Served, name: str, path: str, folder: P
             screen = Screen(await context.new_page(), served)
             await screen.log_in()
             await screen.show(path)
+            await expect(screen.page.locator(".link")).to_have_attribute("data-state", "live")
             await screen.page.wait_for_timeout(QUIET_MS)
             await keep(screen.page, folder / f"{name}{device}-{scheme}.webp")
             for problem in screen.problems:
@@ -80,9 +90,10 @@ async def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as data:
-        async with serving(Path(data)) as served, async_playwright() as playwright:
+        past = Past()
+        async with serving(Path(data), now_us=past.now_us) as served, async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS[1:7]))
-            for name, path in pages(await an_ordinary_day(served.log)).items():
+            for name, path in pages(await filled(served, past)).items():
                 if not given.only or name in given.only:
                     await take(browser, served, name, path, given.folder)
             await browser.close()

@@ -4,9 +4,9 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from eventstore.contract import EventLog
+from eventstore.contract import Appended
 from runfold.envelope import NewEvent
 from runfold.events import (
     ApprovalRequested,
@@ -63,7 +63,34 @@ STACK = """Traceback (most recent call last):
 AtlasFull: frame blaze_run_07 does not fit into 1024x1024"""
 
 
-async def write(log: EventLog, run_id: str, ago: float, moments: Sequence[Moment], **queued: Any) -> str:
+class Writable(Protocol):
+    async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended: ...
+
+
+class Past:
+    """A log's clock, and the log as those write to it who wrote then: what is recorded is as old as it says."""
+
+    def __init__(self) -> None:
+        self._at_us: int | None = None
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1_000 if self._at_us is None else self._at_us
+
+    def writing(self, log: Writable) -> Writable:
+        past = self
+
+        class Then:
+            async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
+                past._at_us = events[-1].at_us
+                try:
+                    return await log.append(stream, events, expected=expected)
+                finally:
+                    past._at_us = None
+
+        return Then()
+
+
+async def write(log: Writable, run_id: str, ago: float, moments: Sequence[Moment], **queued: Any) -> str:
     """One run that began so many seconds ago."""
     tenant, is_waiting = queued.pop("tenant", "default"), queued.get("driver") == "queue" and not moments
     opened: list[Moment] = [
@@ -93,7 +120,7 @@ def name(number: int) -> str:
     return f"r_{uuid.UUID(int=number).hex[-26:]}"
 
 
-async def a_game(log: EventLog, number: int, *, ago: float, ends: str = "") -> str:
+async def a_game(log: Writable, number: int, *, ago: float, ends: str = "") -> str:
     """A game in eight steps: one from the cache, one at its second try, one at work, two to come; or at its end."""
     spent = TokenUsage(model="claude-sonnet-4-5", input_tokens=18_400, output_tokens=2_150, cost_micros=87_450)
     moments: list[Moment] = [
@@ -162,7 +189,7 @@ async def a_game(log: EventLog, number: int, *, ago: float, ends: str = "") -> s
     )
 
 
-async def a_sprite_sheet(log: EventLog, number: int, *, ago: float, done: int = 3, total: int = 8) -> str:
+async def a_sprite_sheet(log: Writable, number: int, *, ago: float, done: int = 3, total: int = 8) -> str:
     moments: list[Moment] = []
     for index in range(done + 1):
         after = 4 + 30.0 * index
@@ -180,7 +207,7 @@ async def a_sprite_sheet(log: EventLog, number: int, *, ago: float, done: int = 
     )  # fmt: skip
 
 
-async def a_question(log: EventLog, number: int, *, ago: float) -> str:
+async def a_question(log: Writable, number: int, *, ago: float) -> str:
     moments: list[Moment] = [
         (3, TokenUsage(model="claude-opus-4-1", input_tokens=61_000, output_tokens=9_000, cost_micros=1_590_000)),
         (40, ApprovalRequested(
@@ -195,7 +222,7 @@ async def a_question(log: EventLog, number: int, *, ago: float) -> str:
     )  # fmt: skip
 
 
-async def short_runs(log: EventLog, first: int, chance: random.Random, *, count: int = 22) -> None:
+async def short_runs(log: Writable, first: int, chance: random.Random, *, count: int = 22) -> None:
     """What was done in the last days, most of it well."""
     titles = (
         "Nightly build",
@@ -206,7 +233,8 @@ async def short_runs(log: EventLog, first: int, chance: random.Random, *, count:
         "Release notes",
     )
     models = ("claude-sonnet-4-5", "gpt-5", "claude-haiku-4-5", "gemini-2.5-pro")
-    for number in range(count):
+    # The oldest first, as they were recorded.
+    for number in reversed(range(count)):
         took = chance.uniform(20, 900)
         cost = chance.randrange(4_000, 900_000)
         moments: list[Moment] = [
@@ -236,7 +264,7 @@ async def short_runs(log: EventLog, first: int, chance: random.Random, *, count:
         )  # fmt: skip
 
 
-async def an_ordinary_day(log: EventLog) -> dict[str, str]:
+async def an_ordinary_day(log: Writable) -> dict[str, str]:
     """Everything that the pages can show, by name."""
     await short_runs(log, 0x6000, random.Random(7))
     built = await a_game(log, 0x5001, ago=2 * HOUR, ends="completed")

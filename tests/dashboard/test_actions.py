@@ -159,8 +159,8 @@ async def test_a_token_is_made_shown_once_and_revoked_by_an_admin(desk: Screen) 
     await desk.show("/tokens")
     await expect(desk.page.get_by_text("No token was made yet")).to_be_visible()
 
-    await desk.page.get_by_label("Name").fill("ci")
-    await desk.page.get_by_label("Role").select_option("viewer")
+    await desk.page.get_by_label("Name").first.fill("ci")
+    await desk.page.get_by_label("Make a token").get_by_label("Role").select_option("viewer")
     await desk.page.get_by_role("button", name="Make a token").click()
 
     secret = await desk.page.get_by_label("The new token").locator("code").inner_text()
@@ -173,3 +173,25 @@ async def test_a_token_is_made_shown_once_and_revoked_by_an_admin(desk: Screen) 
     await desk.page.get_by_role("alertdialog").get_by_role("button", name="Revoke the token").click()
     await expect(desk.page.locator("[data-token=ci]")).to_contain_text("revoked")
     assert (await desk.served.ask("GET", "/session", token=secret)).status == 401
+
+
+async def test_tokens_are_found_by_text_role_and_status_and_the_question_is_in_the_address(desk: Screen) -> None:
+    for token, role in (("nightly", "operator"), ("reader", "viewer")):
+        await desk.served.ask("POST", "/api/tokens", json={"name": token, "role": role})
+    rows = desk.page.locator("[data-token]")
+    await desk.show("/tokens")
+    await expect(desk.page.locator("[data-token=reader]")).to_be_visible()
+
+    await desk.page.get_by_label("Of role").select_option("operator")
+    await expect(desk.page.locator("[data-token=reader]")).to_have_count(0)
+    await desk.page.get_by_label("Search").fill("night")
+    await desk.page.get_by_label("Search").press("Enter")
+    await expect(rows).to_have_count(1)
+    await desk.page.reload()
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_have_attribute("data-token", "nightly")
+    await desk.page.get_by_role("button", name="Expired").click()
+
+    await expect(desk.page.get_by_text("No token fits")).to_be_visible()
+    await desk.page.get_by_role("button", name="Show all tokens").click()
+    await expect(desk.page.locator("[data-token=reader]")).to_be_visible()

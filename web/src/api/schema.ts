@@ -1499,13 +1499,16 @@ export interface components {
         /**
          * LeaseItem
          * @description A worker's right to drive a run, which ends by itself unless it is renewed.
+         *
+         *         `pid` and `expires_at` are null where the lease is kept on another machine of a replicated log; it has expired then
+         *         when its worker is not heard of any more, and null says that this cannot be asked now.
          */
         LeaseItem: {
             claim: number;
-            expires_at: string;
+            expires_at: string | null;
             host: string;
-            is_expired: boolean;
-            pid: number;
+            is_expired: boolean | null;
+            pid: number | null;
             run_id: string;
             tenant: string;
             worker: string;
@@ -2252,9 +2255,13 @@ export interface components {
             a: string;
             b: string;
         };
-        /** WorkerItem */
+        /**
+         * WorkerItem
+         * @description `is_alive` is null where it cannot be asked now.
+         */
         WorkerItem: {
             host: string;
+            is_alive: boolean | null;
             name: string;
             runs: number;
         };
@@ -4042,6 +4049,9 @@ export interface operations {
             query?: {
                 limit?: number;
                 offset?: number;
+                q?: string;
+                role?: ("admin" | "operator" | "viewer") | null;
+                status?: ("active" | "expired" | "revoked") | null;
             };
             header?: never;
             path?: never;
