@@ -12,8 +12,11 @@ from cli.log_servers import _durability
 from deploy.loopback import Cluster
 from eventstore.copy_keeping import Keeper
 from eventstore.jetstream.address import Address, parse_address, without_password
+from eventstore.jetstream.cluster import connect
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import subject_of
+from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.publishing import BATCH_EVENTS_MAX, Publisher
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.errors import BadRequest, InvalidSetting, Unavailable
@@ -65,6 +68,40 @@ def test_any_name_of_a_run_is_a_subject_of_its_own() -> None:
 def url() -> str:
     """A log of its own on the cluster of three."""
     return shared_cluster().url(f"t{uuid.uuid4().hex}")
+
+
+@pytest.mark.slow
+async def test_of_appends_published_together_only_the_refused_one_is_not_granted(url: str) -> None:
+    cluster = await connect(parse_address(url))
+    try:
+        publisher = Publisher(cluster)
+        first = await publisher.publish([_plan("r_a", 0, 2), _plan("r_b", 0, 1)])
+        second = await publisher.publish([_plan("r_a", 2, 1), _plan("r_b", 1, 3), _plan("r_c", 0, 1)])
+        kept = [await cluster.jetstream.get_msg(cluster.name, seq) for seq in sorted({*first, *second} - {0})]
+
+        assert first == [2, 3]
+        assert second[1] == 0
+        assert sorted((second[0], second[2])) == [4, 5]
+        assert [str(message.subject).rpartition(".")[2] for message in kept].count("r_b") == 1
+    finally:
+        await cluster.client.close()
+
+
+@pytest.mark.slow
+async def test_more_events_than_the_servers_take_at_once_are_published_in_parts(url: str) -> None:
+    cluster = await connect(parse_address(url))
+    try:
+        plans = [_plan(f"r_{number}", 0, BATCH_EVENTS_MAX // 2) for number in range(3)]
+
+        granted = await Publisher(cluster).publish(plans)
+
+        assert sorted(granted) == [500, 1000, 1500]
+    finally:
+        await cluster.client.close()
+
+
+def _plan(stream: str, expected: int, count: int) -> Planned:
+    return Planned(stream, expected, tuple(b"event %d" % number for number in range(count)))
 
 
 @pytest.mark.slow

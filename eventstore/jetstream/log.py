@@ -34,7 +34,7 @@ from runfold.envelope import Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
 
 PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
-GROUPS_MAX = 16  # Of appends on their way at once.
+GROUPS_MAX = 2  # Of appends on their way at once: who comes meanwhile joins the next, which is one batch.
 FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
 STOP_SECONDS = 0.5
 HEARTBEAT_SECONDS = 1.0  # Two missed, and the stream is followed anew.
@@ -62,6 +62,8 @@ class JetStreamLog(SqliteLog):
         self._publisher = Publisher(cluster)
         self._groups = asyncio.Semaphore(GROUPS_MAX)
         self._serving: set[asyncio.Task[None]] = set()
+        self._arriving: list[dict[str, list[reading.Row]]] = []
+        """For each group on its way, what has come of its runs."""
         self._first, self._wanted = 1, position
         self._is_current, self._current_at, self._silent_until = False, time.monotonic(), 0.0
         self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
@@ -183,12 +185,32 @@ class JetStreamLog(SqliteLog):
             if isinstance(plan, Appended) or (isinstance(plan, RunfoldError) and is_current):
                 outcomes[number] = plan
         planned = {number: plan for number, plan in plans.items() if isinstance(plan, Planned)}
-        answers = await asyncio.gather(*(self._publisher.publish(plan) for plan in planned.values()))
-        granted = {number: last for number, last in zip(planned, answers, strict=True) if last}
-        if granted:
-            await self._reach(max(granted.values()))
-            spans = [(requests[number].stream, last, len(planned[number].messages)) for number, last in granted.items()]
-            outcomes.update(zip(granted, await self._read(_answers, spans), strict=True))
+        if not planned:
+            return
+        arriving = {plan.stream: list[reading.Row]() for plan in planned.values()}
+        self._arriving.append(arriving)
+        try:
+            answers = await self._publisher.publish(list(planned.values()))
+            granted = {number: last for number, last in zip(planned, answers, strict=True) if last}
+            await self._reach(max(granted.values(), default=0))
+            for number, last in granted.items():
+                plan = planned[number]
+                outcomes[number] = await self._answer(plan, last, arriving[plan.stream])
+        finally:
+            # Two may be equal: it is this one that is done.
+            self._arriving = [other for other in self._arriving if other is not arriving]
+
+    async def _answer(self, plan: Planned, last: int, arrived: Sequence[reading.Row]) -> Appended:
+        """What was appended, as the mirror holds it; where another process brought it there, it is read."""
+        first = last - len(plan.messages) + 1
+        rows = [row for row in arrived if first <= row[0] <= last]
+        events = tuple(reading.recorded_of(row) for row in rows)
+        if len(events) != len(plan.messages):
+            page = await self._read(
+                lambda connection: reading.read_page(connection, after=first - 1, stream=plan.stream, upto=last)
+            )
+            events = page.events
+        return Appended(first=first, last=last, version=events[-1].version, duplicate=False, events=events)
 
     async def _freshen(self) -> None:
         """Catch up before a read; where the leader is not reached in time, the mirror is read as it is.
@@ -221,6 +243,8 @@ class JetStreamLog(SqliteLog):
     async def _reach(self, position: int) -> None:
         """Wait until the mirror holds the stream up to a position. Raises Unavailable, LogFailed."""
         self._wanted = max(self._wanted, position)
+        if position <= self._position:
+            return
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while self._position < position:
@@ -296,7 +320,12 @@ class JetStreamLog(SqliteLog):
             whole = next((n for n in range(len(held), 0, -1) if not held[n - 1].message.rest), 0)
             if whole:
                 taken, held = held[:whole], held[whole:]
-                self._position = await hop(self._writes, lambda taken=taken: self._mirror.take(taken))  # type: ignore[misc]
+                position, rows = await hop(self._writes, lambda taken=taken: self._mirror.take(taken))  # type: ignore[misc]
+                for arriving in self._arriving:
+                    for row in rows:
+                        if row[1] in arriving:
+                            arriving[row[1]].append(row)
+                self._position = position
                 self._wake()
 
     async def _next(self, arrivals: "asyncio.Queue[Msg]") -> Msg:
@@ -337,14 +366,3 @@ class JetStreamLog(SqliteLog):
 def _arrived(message: Msg) -> Arrived:
     position = message.metadata.sequence.stream
     return Arrived(position, decode(message.data, position))
-
-
-def _answers(connection: sqlite3.Connection, spans: Sequence[tuple[str, int, int]]) -> list[Appended]:
-    """What was appended, as the mirror holds it: (stream, last position, count) each."""
-    answers: list[Appended] = []
-    for stream, last, count in spans:
-        events = reading.read_page(connection, after=last - count, stream=stream, upto=last).events
-        answers.append(
-            Appended(first=events[0].position, last=last, version=events[-1].version, duplicate=False, events=events)
-        )
-    return answers

@@ -14,10 +14,10 @@ from eventstore.appending import judge, store
 from eventstore.chain import data_digest, link
 from eventstore.contract import Appended
 from eventstore.grouping import Group, Head, look_up
-from eventstore.jetstream.messages import FORMAT, Message
+from eventstore.jetstream.messages import FORMAT, Message, encode
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.preparing import Request
-from eventstore.reading import COLUMNS
+from eventstore.reading import COLUMNS, Row
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.errors import BadRequest, LogFailed, RunfoldError
@@ -31,10 +31,11 @@ class Arrived(msgspec.Struct, frozen=True):
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """What an append would write if the stream still ends where the mirror does; `messages` lack their positions."""
+    """What an append writes to a run that still ends at `expected`: its messages, ready."""
 
+    stream: str
     expected: int
-    messages: tuple[Message, ...]
+    messages: tuple[bytes, ...]
 
 
 class Mirror(Writer):
@@ -92,8 +93,11 @@ class Mirror(Writer):
                 planned.append(outcome)
         return planned
 
-    def take(self, arrived: Sequence[Arrived]) -> int:
-        """Add what the stream holds after the mirror's head; the new head. Raises LogFailed where a chain is broken."""
+    def take(self, arrived: Sequence[Arrived]) -> tuple[int, list[Row]]:
+        """Add what the stream holds after the mirror's head; the new head, and the rows that were added.
+
+        Raises LogFailed where a chain is broken.
+        """
         with self.locked():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -120,7 +124,7 @@ class Mirror(Writer):
                     self.connection.execute("ROLLBACK")
                 raise
             self._publish(anchor)
-        return group.position
+        return group.position, group.rows
 
     def pass_over(self, position: int) -> None:
         """Nothing is left in the stream up to this position."""
@@ -146,16 +150,11 @@ class Mirror(Writer):
                 group.heads[run_id] = Head(*row)
 
 
-def _planned(request: Request, rows: Sequence[Sequence[object]]) -> Planned:
-    # A row begins with the position that only the stream can give.
-    messages = (
-        msgspec.convert((FORMAT, rest, *row[1:]), Message) for rest, row in zip(_falling(len(rows)), rows, strict=True)
-    )
-    return Planned(request.expected, tuple(messages))
-
-
-def _falling(count: int) -> range:
-    return range(count - 1, -1, -1)
+def _planned(request: Request, rows: Sequence[Row]) -> Planned:
+    # A row begins with the position that only the stream can give; the rest is the message, but for its first fields.
+    rests = range(len(rows) - 1, -1, -1)
+    messages = tuple(encode((FORMAT, rest, *row[1:])) for rest, row in zip(rests, rows, strict=True))
+    return Planned(request.stream, request.expected, messages)
 
 
 def _add(group: Group, arrived: Arrived, trimmed_to: int) -> None:

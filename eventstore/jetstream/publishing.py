@@ -1,16 +1,21 @@
-"""Conditional appends to the stream: one request for one event, an atomic batch for several (NATS ADR-50)."""
+"""Conditional appends to the stream: those of many callers in one atomic batch, each run with its own condition.
+
+A lone event is a plain request. Source of the format: NATS ADR-50, "JetStream Batch Publishing".
+"""
 
 import asyncio
 import uuid
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import nats.errors
 
 from eventstore.jetstream.cluster import REQUEST_SECONDS, Cluster
-from eventstore.jetstream.messages import Message, encode, subject_of
+from eventstore.jetstream.messages import subject_of
 from eventstore.jetstream.mirror import Planned
 from runfold.errors import LogFailed
 
+BATCH_EVENTS_MAX = 1000  # The server's own limit.
 BATCHES_MAX = 40  # The server takes 50 in flight a stream, of all its clients.
 TRIES_MAX = 5
 PASSING_SECONDS = 0.002
@@ -40,50 +45,85 @@ class Publisher:
         self._cluster = cluster
         self._room = asyncio.Semaphore(BATCHES_MAX)
 
-    async def publish(self, planned: Planned) -> int:
-        """Append after `planned.expected`, all or nothing; the position of the last event.
+    async def publish(self, plans: Sequence[Planned]) -> list[int]:
+        """Append each plan after its `expected`, all of it or nothing; the position of each one's last event.
 
         0: not appended there, or nobody knows. Raises LogFailed for what no retry mends.
         """
+        answers = await asyncio.gather(*(self._publish(batch) for batch in _batches(plans)))
+        return [last for batch in answers for last in batch]
+
+    async def _publish(self, plans: Sequence[Planned]) -> list[int]:
+        """One batch: granted together or not at all, so after a refusal each plan is tried for itself."""
         try:
-            for _ in range(TRIES_MAX):
-                ack = await self._send(planned)
-                if ack.error is None:
-                    return ack.seq
-                if ack.error.err_code not in PASSING:
-                    return _refused(ack.error)
+            ack = await self._send(plans)
+            for _ in range(TRIES_MAX - 1):
+                if ack.error is None or ack.error.err_code not in PASSING:
+                    break
                 await asyncio.sleep(PASSING_SECONDS)
+                ack = await self._send(plans)
         except (nats.errors.Error, TimeoutError, OSError):
-            pass
-        return 0
+            return [0] * len(plans)
+        if ack.error is None:
+            return list(_last_positions(plans, ack.seq))
+        if len(plans) == 1 or ack.error.code in BUSY:
+            return [_refused(ack.error)] * len(plans)
+        alone = await asyncio.gather(*(self._publish([plan]) for plan in plans))
+        return [last for (last,) in alone]
 
-    async def _send(self, planned: Planned) -> "_Ack":
-        *most, last = planned.messages
+    async def _send(self, plans: Sequence[Planned]) -> "_Ack":
+        messages = [each for plan in plans for each in _conditional(self._cluster.name, plan)]
+        *most, (subject, content, headers) = messages
         if not most:
-            return await self._request(last, _expecting(planned.expected))
+            return await self._request(subject, content, headers)
         batch = uuid.uuid4().hex
-        headers = [{"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)} for n in range(1, len(most) + 2)]
-        headers[0].update(_expecting(planned.expected))
         async with self._room:
-            for message, header in zip(most, headers, strict=False):
-                subject = subject_of(self._cluster.name, message.run_id)
-                await self._cluster.client.publish(subject, encode(message), headers=header)
-            return await self._request(last, {**headers[-1], "Nats-Batch-Commit": "1"})
+            for number, (subject_before, content_before, headers_before) in enumerate(most, start=1):
+                headers_before |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+                await self._cluster.client.publish(subject_before, content_before, headers=headers_before)
+            headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
+            return await self._request(subject, content, headers)
 
-    async def _request(self, message: Message, headers: dict[str, str]) -> "_Ack":
-        subject = subject_of(self._cluster.name, message.run_id)
-        answer = await self._cluster.client.request(subject, encode(message), timeout=REQUEST_SECONDS, headers=headers)
+    async def _request(self, subject: str, content: bytes, headers: dict[str, str]) -> "_Ack":
+        answer = await self._cluster.client.request(subject, content, timeout=REQUEST_SECONDS, headers=headers)
         return _ack(answer.data)
 
 
+def _batches(plans: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """The plans in order, as many together as the server takes at once."""
+    batch: list[Planned] = []
+    count = 0
+    for plan in plans:
+        count += len(plan.messages)
+        if batch and count > BATCH_EVENTS_MAX:
+            yield batch
+            batch, count = [], len(plan.messages)
+        batch.append(plan)
+    if batch:
+        yield batch
+
+
+def _last_positions(plans: Sequence[Planned], last: int) -> Iterator[int]:
+    """A batch stands in the stream without a gap, and in its order (ADR-50)."""
+    position = last - sum(len(plan.messages) for plan in plans)
+    for plan in plans:
+        position += len(plan.messages)
+        yield position
+
+
+def _conditional(name: str, plan: Planned) -> Iterator[tuple[str, bytes, dict[str, str]]]:
+    """Subject, content and headers of each message: the first one says where the run has to end."""
+    subject = subject_of(name, plan.stream)
+    headers = {"Nats-Expected-Last-Subject-Sequence": str(plan.expected)}
+    for content in plan.messages:
+        yield subject, content, headers
+        headers = {}
+
+
 def _refused(error: _Error) -> int:
-    if error.err_code == WRONG_LAST or error.code in BUSY:
+    if error.err_code == WRONG_LAST or error.err_code in PASSING or error.code in BUSY:
         return 0
     raise LogFailed(
         f"the replicated log refused an append: {error.description} ({error.err_code})",
         hint="`runfold doctor` says what its servers lack; send again what was not acknowledged",
     )
-
-
-def _expecting(position: int) -> dict[str, str]:
-    return {"Nats-Expected-Last-Subject-Sequence": str(position)}
