@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,39 @@ def test_a_loop_gets_its_prompt_and_can_be_left_to_the_server(tmp_path: Path, th
 
     assert waited.returncode == 0
     assert runfold(tmp_path, "logs", run_id, **there).stdout == "go\ngo\n"
+
+
+def test_a_detached_command_prints_the_id_of_its_run_there_and_goes_on_alone(
+    tmp_path: Path, there: dict[str, Any]
+) -> None:
+    program = "import os; print('from', os.getcwd()); print('bad', file=__import__('sys').stderr)"
+
+    done = runfold(tmp_path, "run", "--detach", "--", sys.executable, "-c", program, **there)
+    run_id = done.stdout.strip()
+    waited = runfold(tmp_path, "wait", run_id, **there)
+
+    assert (done.returncode, waited.returncode) == (0, 0), done.stderr
+    assert read(tmp_path, "status", run_id, **there)["driver"] == "reported"
+    output = "".join(it["data"]["text"] for it in read(tmp_path, "events", run_id, **there)["items"]
+                     if it["type"] == "subprocess_output")  # fmt: skip
+    assert sorted(output.splitlines()) == ["bad", f"from {ROOT}"]
+
+
+def test_a_detached_command_is_paused_and_cancelled_there(tmp_path: Path, there: dict[str, Any]) -> None:
+    run_id = runfold(tmp_path, "run", "--detach", "--", sys.executable, "-c", WAITS, **there).stdout.strip()
+
+    paused = runfold(tmp_path, "pause", "--now", run_id, **there)
+    until(tmp_path, run_id, "paused", there)
+    cancelled = runfold(tmp_path, "cancel", run_id, **there)
+    waited = runfold(tmp_path, "wait", run_id, **there)
+
+    assert (paused.returncode, cancelled.returncode, waited.returncode) == (0, 0, 143)
+
+
+def until(data: Path, run_id: str, status: str, there: dict[str, Any]) -> None:
+    end = time.monotonic() + 30
+    while read(data, "status", run_id, **there)["status"] != status:
+        assert time.monotonic() < end
 
 
 def test_a_command_is_driven_here_and_its_run_is_there(tmp_path: Path, there: dict[str, Any]) -> None:
