@@ -16,6 +16,7 @@ from api.live import Live
 from api.sessions import Scope, Sessions
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
+from projections.runs import get_fold
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from projections.tokens import TokenBook
@@ -122,6 +123,15 @@ async def last_of(service: Service, run_id: str, tenant: str) -> Recorded:
     if last is None or last.tenant != tenant:
         raise unknown_run(run_id)
     return last
+
+
+async def shown_run(service: Service, run_id: str, tenant: str) -> Run:
+    """As `known_run`, from the views where they have all of it: to fold a run of 100,000 events takes a second."""
+    if not service.ledger.holds(run_id):
+        run, freshness = await service.views.query(get_fold, run_id)
+        if run is not None and not freshness.stale and run.tenant == tenant:
+            return run
+    return await known_run(service, run_id, tenant)
 
 
 def unknown_run(run_id: str) -> NotFound:

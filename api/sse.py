@@ -14,7 +14,7 @@ from api.frames import DONE, Form, reset_frame
 from api.guard import SCOPE
 from api.reading import shown_to
 from api.routes import QUERY, Route
-from api.service import SERVICE, Service, known_run
+from api.service import SERVICE, Service, shown_run
 from eventstore.contract import EventLog, Page
 from eventstore.framing import Framed, Framing
 from projections.past import At, state_at
@@ -56,7 +56,7 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
     query: StreamQuery = request[QUERY]
     tenant = request[SCOPE].tenant
-    run = await known_run(service, run_id, tenant)
+    run = await shown_run(service, run_id, tenant)
     opening = b""
     try:
         cursor = await _cursor(request, service, query, run_id)
@@ -80,9 +80,10 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
     async def ending(page: Framed) -> bytes:
         nonlocal seen_rest
         seen_rest = seen_rest or page.is_marked
-        if not page.version or not seen_rest:
+        # What the run had when it was asked for has to be given first, so it is not asked for again before.
+        if not seen_rest or page.version < max(run.version, 1):
             return b""
-        now = await known_run(service, run_id, tenant)
+        now = await shown_run(service, run_id, tenant)
         return b"" if not now.is_resting or now.version > page.version else DONE
 
     if is_over:

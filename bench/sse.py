@@ -1,16 +1,19 @@
 """Measures what a client that comes back waits for, beside aiohttp handlers that write the very same bytes.
 
-One of them reads each frame ready from a table of its own, a thousand a page; the other has all of them in memory,
-which is the limit of aiohttp and the network. Every client is a process of its own.
+One of them is how the peers do it: it reads the id and the payload of each event from a table of its own, a thousand a
+page in a thread, and formats the frames of them, where the payload is our envelope as it is sent. The others read ready
+frames from a table, and have all of them in memory, which is the limit of aiohttp and the network. Every client is a
+process of its own. The first client finds no frames ready, all others do; after a start all events are checked, too.
 """
 
 import asyncio
+import json
 import sqlite3
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -30,6 +33,7 @@ CHUNK_BYTES = 64 * 1024
 PAGE_ROWS = 1_000
 EVENTS = 100_000
 RUN = "r_" + "a" * 26
+PATH = f"/api/runs/{RUN}/stream"
 FIRST_MS_MAX = 5.0
 FLOOR = 0.6
 
@@ -59,8 +63,14 @@ async def _take(url: str) -> bytes:
 def _table(path: Path, ready: bytes) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False)
     connection.execute("CREATE TABLE frames (position INTEGER PRIMARY KEY, frame BLOB)")
-    frames = ready.split(b"\n\n")
-    connection.executemany("INSERT INTO frames VALUES (?, ?)", enumerate((it + b"\n\n" for it in frames), start=1))
+    connection.execute("CREATE TABLE events (seq INTEGER PRIMARY KEY, id TEXT, payload BLOB)")
+    frames = [it + b"\n\n" for it in ready.split(b"\n\n")]
+    connection.executemany("INSERT INTO frames VALUES (?, ?)", enumerate(frames, start=1))
+    events = [(*it[4:-2].split(b"\ndata: ", 1),) for it in frames if it.startswith(b"id: ")]
+    connection.executemany(
+        "INSERT INTO events VALUES (?, ?, ?)",
+        [(number, cursor.decode(), payload) for number, (cursor, payload) in enumerate(events, start=1)],
+    )
     connection.commit()
     return connection
 
@@ -71,14 +81,23 @@ def _controls(table: sqlite3.Connection, ready: bytes) -> web.Application:
         rows = table.execute(query, (after, PAGE_ROWS)).fetchall()
         return (rows[-1][0] if rows else after), b"".join([frame for _, frame in rows])
 
-    async def from_table(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        after, content = await asyncio.to_thread(page, 0)
-        while content:
-            await response.write(content)
-            after, content = await asyncio.to_thread(page, after)
-        return response
+    def formatted(after: int) -> tuple[int, bytes]:
+        query = "SELECT seq, id, payload FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        rows = table.execute(query, (after, PAGE_ROWS)).fetchall()
+        frames = [b"id: %s\ndata: %s\n\n" % (cursor.encode(), payload) for _, cursor, payload in rows]
+        return (rows[-1][0] if rows else after), b"".join(frames)
+
+    def paged(page: Callable[[int], tuple[int, bytes]]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            after, content = await asyncio.to_thread(page, 0)
+            while content:
+                await response.write(content)
+                after, content = await asyncio.to_thread(page, after)
+            return response
+
+        return handler
 
     async def from_memory(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -88,47 +107,76 @@ def _controls(table: sqlite3.Connection, ready: bytes) -> web.Application:
         return response
 
     app = web.Application()
-    app.router.add_get("/table", from_table)
+    app.router.add_get("/peers", paged(formatted))
+    app.router.add_get("/table", paged(page))
     app.router.add_get("/memory", from_memory)
     return app
 
 
-async def resumed() -> tuple[int, dict[str, list[dict[str, float]]]]:
-    """The bytes of all frames, and the figures of each round."""
+@asynccontextmanager
+async def _server(folder: Path) -> AsyncGenerator[tuple[int, SqliteLog]]:
+    """A server of its own on the folder, as one that was just started: nothing is ready in it."""
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
         log = await SqliteLog.open(folder)
         stack.push_async_callback(log.close)
         views = await ViewService.open(folder)
         stack.push_async_callback(views.close)
-        await _fill(log)
         hosts = frozenset({"127.0.0.1"})
         app = make_app(log=log, ledger=Ledger(log), views=views, data=folder, token=TOKEN, allowed_hosts=hosts)
-        ours, path = await serve(stack, app), f"/api/runs/{RUN}/stream"
-        ready = await _take(f"http://127.0.0.1:{ours}{path}")
-        table = _table(folder / "frames.db", ready)
-        stack.callback(table.close)
-        beside = await serve(stack, _controls(table, ready))
-        works = {"table": (beside, "/table"), "resume": (ours, path), "memory": (beside, "/memory")}
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in works}
-        for _ in range(ROUNDS):
-            for name, (port, path) in works.items():
-                found[name].append(await load("take", port, path, 1, len(ready)))
-        return len(ready), found
+        yield await serve(stack, app), log
+
+
+async def _first(folder: Path, size: int) -> dict[str, float]:
+    """The first client of a server; its events are known to be true where a log of the folder is open beside it."""
+    async with _server(folder) as (port, _):
+        return await load("take", port, PATH, 1, size)
+
+
+async def resumed() -> tuple[int, dict[str, list[dict[str, float]]]]:
+    """The bytes of all frames, and the figures of each round."""
+    found: dict[str, list[dict[str, float]]] = {}
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
+        async with _server(folder) as (ours, log):
+            await _fill(log)
+            ready = await _take(f"http://127.0.0.1:{ours}{PATH}")
+            table = _table(folder / "frames.db", ready)
+            stack.callback(table.close)
+            beside = await serve(stack, _controls(table, ready))
+            works = {"resume": (ours, PATH), "peers": (beside, "/peers"), "memory": (beside, "/memory")}
+            works["table"] = (beside, "/table")
+            for _ in range(ROUNDS):
+                found.setdefault("first", []).append(await _first(folder, len(ready)))
+                for name, (port, path) in works.items():
+                    found.setdefault(name, []).append(await load("take", port, path, 1, len(ready)))
+                # Another process knows nothing of the log.
+                command = (sys.executable, "-m", "bench.sse", str(folder), str(len(ready)))
+                process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+                found.setdefault("restart", []).append(json.loads((await process.communicate())[0]))
+    return len(ready), found
 
 
 def measure() -> Iterator[Figure]:
     size, found = asyncio.run(resumed())
     rates = {name: [size / it["seconds"] / 1e6 for it in figures] for name, figures in found.items()}
-    name = f"resume of {EVENTS:,} events"
+    spent = {kind: [1 / it["cpu_seconds"] for it in figures] for kind, figures in found.items()}
+    name, peers = f"resume of {EVENTS:,} events", "frames of ready payloads"
     mine = rates["resume"]
-    yield compared(name, "MB/s", mine, rates["table"], beside="ready frames from a table", floor=FLOOR)
+    yield compared(name, "MB/s", mine, rates["peers"], beside=peers, floor=FLOOR)
+    yield compared(name, "MB/s", mine, rates["table"], beside="ready frames from a table")
     yield compared(name, "MB/s", mine, rates["memory"], beside="ready bytes from memory")
     yield figure(name, "events/s", [EVENTS / it["seconds"] for it in found["resume"]])
-    spent = {kind: [1 / it["cpu_seconds"] for it in figures] for kind, figures in found.items()}
-    yield compared(f"{name}, by CPU time", "1/s", spent["resume"], spent["table"], beside="ready frames from a table")
+    yield compared(f"{name}, by CPU time", "1/s", spent["resume"], spent["peers"], beside=peers)
     yield figure(f"{name}, first event", "ms", [it["first_ms"] for it in found["resume"]], ceiling=FIRST_MS_MAX)
+    yield compared(f"{name}, first client", "MB/s", rates["first"], rates["peers"], beside=peers, floor=FLOOR)
+    yield figure(f"{name}, first client", "events/s", [EVENTS / it["seconds"] for it in found["first"]])
+    yield compared(f"{name}, first, by CPU time", "1/s", spent["first"], spent["peers"], beside=peers)
+    yield compared(f"{name}, after a start", "MB/s", rates["restart"], rates["peers"], beside=peers)
+    yield figure(f"{name}, after a start, first event", "ms", [it["first_ms"] for it in found["restart"]])
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(asyncio.run(_first(Path(sys.argv[1]), int(sys.argv[2])))))
+        sys.exit()
     sys.exit(show(measure()))

@@ -35,12 +35,16 @@ class Framing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Framed(msgspec.Struct, frozen=True, kw_only=True):
-    """The frames of a page, how far it looked, and the highest version seen there (0 for none)."""
+    """The frames of a page, how far it looked, and the highest version seen there (0 for none).
+
+    `is_full`: it ends because there is more, and not because there is no more yet.
+    """
 
     content: bytes
     scanned_to: int
     version: int
     is_marked: bool
+    is_full: bool = False
 
 
 def framed(events: Iterable[Recorded], framing: Framing, *, scanned_to: int) -> Framed:

@@ -135,6 +135,11 @@ class Ledger:
             raise unknown_run(run_id)
         return line.run
 
+    def holds(self, run_id: str) -> bool:
+        """Whether the run's state is known here, but for what was appended since."""
+        line = self._lines.get(run_id)
+        return line is not None and line.position > 0
+
     def _line(self, run_id: str) -> Line:
         line = self._lines.get(run_id)
         if line is None:

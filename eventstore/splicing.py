@@ -92,8 +92,15 @@ def _spliced(rows: Iterable[Row], framing: Framing, end: int) -> tuple[Framed, l
             is_marked = True
         if version > highest:
             highest = version
-    scanned_to = positions[-1] if is_full or len(positions) == PAGE_ROWS else end
-    return Framed(content=b"".join(parts), scanned_to=scanned_to, version=highest, is_marked=is_marked), positions
+    is_full = is_full or len(positions) == PAGE_ROWS
+    page = Framed(
+        content=b"".join(parts),
+        scanned_to=positions[-1] if is_full else end,
+        version=highest,
+        is_marked=is_marked,
+        is_full=is_full,
+    )
+    return page, positions
 
 
 class _Written(dict[_Key, _Text]):

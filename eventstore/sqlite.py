@@ -16,7 +16,7 @@ from eventstore.checking import Checks, checks_of, open_checked
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, EventLog, Page, not_rewritten
 from eventstore.framing import Framed, Framing
 from eventstore.preparing import Request, prepare
-from eventstore.splicing import read_framed
+from eventstore.ready import ReadyPages
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import NewEvent, Recorded
@@ -57,7 +57,8 @@ class SqliteLog(EventLog):
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
         self._woken = asyncio.Event()
-        self._looks: dict[tuple[int, _What], asyncio.Task[Any]] = {}
+        self._looks: dict[tuple[int, _What], tuple[float, asyncio.Task[Any]]] = {}
+        self._ready = ReadyPages()
         self._tails = 0
         self._poll_task: asyncio.Task[None] | None = None
         self._closing = False
@@ -164,10 +165,14 @@ class SqliteLog(EventLog):
                 yield page
 
     async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
-        async def look() -> Framed:
-            return await self._read(read_framed, after=after, stream=stream, framing=framing)
+        def look(after: int) -> Coroutine[Any, Any, Framed]:
+            return self._read(self._ready.read, after=after, stream=stream, framing=framing)
 
-        return await self._look(after, (stream, framing), look)
+        page = await self._look(after, (stream, framing), lambda: look(after))
+        if page.is_full:
+            # Looked for while this one is written: for a client that is quick, and for all who come after him.
+            self._begin_look(page.scanned_to, (stream, framing), lambda: look(page.scanned_to))
+        return page
 
     async def _follow(
         self, after: int, look: Callable[[int], Coroutine[Any, Any, _Seen]]
@@ -191,15 +196,23 @@ class SqliteLog(EventLog):
 
     async def _look(self, after: int, what: _What, look: Callable[[], Coroutine[Any, Any, _Seen]]) -> _Seen:
         """The page after a place; all who stand there and want the same share one look until the log has moved."""
-        coming = cast("asyncio.Task[_Seen] | None", self._looks.get((after, what)))
-        if coming is None or coming.cancelled():
+        return await asyncio.shield(self._begin_look(after, what, look))
+
+    def _begin_look(
+        self, after: int, what: _What, look: Callable[[], Coroutine[Any, Any, _Seen]]
+    ) -> "asyncio.Task[_Seen]":
+        now = time.monotonic()
+        begun_at, coming = cast("tuple[float, asyncio.Task[_Seen] | None]", self._looks.get((after, what), (now, None)))
+        # Where nobody waits for news, nobody asks whether another process has written.
+        is_old = coming is not None and coming.done() and now - begun_at >= POLL_SECONDS
+        if coming is None or coming.cancelled() or is_old:
             coming = asyncio.create_task(look())
-            self._looks[after, what] = coming
+            self._looks[after, what] = (now, coming)
             # Whoever asked may be gone before the answer; then nobody else asks what became of it.
             coming.add_done_callback(lambda done: done.cancelled() or done.exception())
             while len(self._looks) > LOOKS_MAX:
                 self._looks.pop(next(iter(self._looks)))
-        return await asyncio.shield(coming)
+        return coming
 
     async def redact(
         self, stream: str, *, texts: Sequence[str] = (), positions: Sequence[int] = (), reason: str = "", actor: str

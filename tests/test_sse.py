@@ -121,6 +121,23 @@ async def test_a_finished_run_streams_to_its_end_and_a_return_gets_nothing(serve
     assert (again.status, bare.status) == (204, 204)
 
 
+async def test_after_a_start_a_finished_run_is_streamed_without_being_folded_anew(tmp_path: Path) -> None:
+    async with serving(tmp_path) as before:
+        run_id = await before.open_run()
+        await before.control(run_id, "complete")
+        await before.ask("GET", f"/api/runs/{run_id}")
+    async with serving(tmp_path) as server:
+        response = await server.ask("GET", f"/api/runs/{run_id}/stream")
+        stream = await response.text()
+        is_folded = server.ledger.holds(run_id)
+        foreign = await server.ask("GET", f"/api/runs/{run_id}/stream", token=OTHER)
+
+    assert not is_folded
+    assert foreign.status == 404
+    assert stream.endswith("event: done\ndata: [DONE]\n\n")
+    assert stream.count("\nid: ") == 3
+
+
 async def test_a_live_run_is_followed_until_it_ends(served: Served) -> None:
     run_id = await served.open_run(title="a")
     response = await served.ask("GET", f"/api/runs/{run_id}/stream")

@@ -1,0 +1,161 @@
+"""Frames are made once for all who come back, and never outlive the history that they tell."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from eventstore import ready
+from eventstore.checking import open_checked
+from eventstore.cleaning import EVER_US, candidates, clean, trim
+from eventstore.framing import Framing
+from eventstore.ready import ReadyPages
+from eventstore.redacting import redact
+from eventstore.restoring import restore
+from eventstore.splicing import PAGE_ROWS, read_framed
+from eventstore.sqlite3_module import sqlite3
+from runfold.commands import Complete, Observe, OpenReported
+from runfold.errors import Trimmed
+from runfold.events import FileWritten, Message, RunQueued
+from tests.ledgers import RUN, act, opened, say
+
+SECRET = "hunter2-swordfish"
+OTHER = "r_" + "b" * 26
+FRAMINGS = [Framing(), Framing(named=True), Framing(types=("message",)), Framing(tenant="nobody's")]
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> Path:
+    """Two runs of two full pages and a little more, one in the other, each with a secret near its beginning."""
+    async with opened(tmp_path) as ledger:
+        await act(ledger, OpenReported(queued=RunQueued(driver="reported")), run_id=OTHER)
+        for number in range(6):
+            for run_id in (RUN, OTHER):
+                files = [FileWritten(path=f"src/{number}-{other}.py") for other in range(PAGE_ROWS // 3)]
+                said = Message(role="assistant", text=f"the password is {SECRET} for {number}")
+                await act(ledger, Observe(events=(said, *files)), run_id=run_id)
+        for run_id in (RUN, OTHER):
+            await act(ledger, Complete(), run_id=run_id)
+    return tmp_path
+
+
+@pytest.fixture
+def reader(data: Path) -> Iterator[sqlite3.Connection]:
+    with closing(open_checked(data)) as connection:
+        yield connection
+
+
+def content(
+    pages: ReadyPages | None, reader: sqlite3.Connection, stream: str | None, framing: Framing, after: int = 0
+) -> bytes:
+    """Everything after a position, from what is ready or, for comparison, without it."""
+    found = b""
+    while True:
+        if pages is None:
+            page = read_framed(reader, after=after, framing=framing, stream=stream)
+        else:
+            page = pages.read(reader, after=after, framing=framing, stream=stream)
+        found += page.content
+        if page.scanned_to == after:
+            return found
+        after = page.scanned_to
+
+
+def test_who_comes_back_at_any_place_is_given_from_ready_pages_what_the_log_holds_after_it(
+    reader: sqlite3.Connection,
+) -> None:
+    pages = ReadyPages()
+    head = reader.execute("SELECT position FROM head").fetchone()[0]
+    places = [0, 300, 299, 7, 500, 1, head - 1, head, 256, 600, 0]
+    asked = [(stream, framing, after) for stream in (None, RUN) for framing in FRAMINGS for after in places]
+
+    found = [content(pages, reader, *one) for one in asked]
+
+    assert found == [content(None, reader, *one) for one in asked]
+    assert pages.size_bytes > 0
+
+
+def test_what_one_was_given_the_next_is_given_without_reading_the_events_again(reader: sqlite3.Connection) -> None:
+    pages = ReadyPages()
+    first = [pages.read(reader, after=0, framing=Framing(), stream=RUN)]
+    first.append(pages.read(reader, after=first[0].scanned_to, framing=Framing(), stream=RUN))
+    asked = list[str]()
+    reader.set_trace_callback(asked.append)
+
+    again = pages.read(reader, after=0, framing=Framing(), stream=RUN)
+    within = pages.read(reader, after=first[0].scanned_to + 1, framing=Framing(), stream=RUN)
+
+    assert again is first[0]
+    assert within.content in first[1].content
+    assert asked
+    assert not [statement for statement in asked if "data" in statement]
+
+
+def _redacted(data: Path) -> None:
+    redact(data, RUN, texts=(SECRET,), actor="user:a")
+
+
+def _cleaned(data: Path) -> None:
+    clean(data, candidates(data, before_us=EVER_US, whole=False), actor="user:a")
+
+
+def _filled_again(data: Path) -> None:
+    for archive in sorted((data / "archives").iterdir()):
+        restore(archive, data, actor="user:a")
+
+
+@pytest.mark.parametrize("rewrite", [_redacted, _cleaned, _filled_again])
+def test_no_page_outlives_what_another_process_has_taken_out_of_history_or_put_back(
+    data: Path, reader: sqlite3.Connection, rewrite: Callable[[Path], None]
+) -> None:
+    if rewrite is _filled_again:
+        _cleaned(data)
+    pages = ReadyPages()
+    before = content(pages, reader, RUN, Framing())
+
+    rewrite(data)
+
+    assert content(pages, reader, RUN, Framing()) == content(None, reader, RUN, Framing()) != before
+
+
+def test_no_page_outlives_its_run(data: Path, reader: sqlite3.Connection) -> None:
+    pages = ReadyPages()
+    content(pages, reader, RUN, Framing())
+    content(pages, reader, OTHER, Framing())
+
+    trim(data, (RUN,), actor="user:a")
+
+    with pytest.raises(Trimmed):
+        pages.read(reader, after=0, framing=Framing(), stream=RUN)
+    assert content(pages, reader, OTHER, Framing()) == content(None, reader, OTHER, Framing())
+
+
+async def test_pages_stay_while_a_run_goes_on_until_too_much_was_appended_to_look_at(
+    data: Path, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = ReadyPages()
+    first = pages.read(reader, after=0, framing=Framing(), stream=RUN)
+    async with opened(data, "r_c") as ledger:
+        await act(ledger, say("a", "b"), run_id="r_c")
+        stayed = pages.read(reader, after=0, framing=Framing(), stream=RUN)
+        monkeypatch.setattr(ready, "LOOKED_AT_MAX", 1)
+        await act(ledger, say("c", "d"), run_id="r_c")
+
+    gone = pages.read(reader, after=0, framing=Framing(), stream=RUN)
+
+    assert stayed is first
+    assert gone is not first
+    assert gone == first
+
+
+def test_ready_pages_take_no_more_memory_than_they_may(reader: sqlite3.Connection) -> None:
+    bytes_max = 300_000
+    pages = ReadyPages(bytes_max)
+    sizes = list[int]()
+    for stream in (RUN, OTHER, None, RUN):
+        for framing in (Framing(), Framing(named=True)):
+            assert content(pages, reader, stream, framing) == content(None, reader, stream, framing)
+            sizes.append(pages.size_bytes)
+
+    assert bytes_max / 2 < max(sizes) <= bytes_max
