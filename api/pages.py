@@ -61,6 +61,9 @@ class Readiness(msgspec.Struct, frozen=True):
     damaged: int = 0
 
 
+USED_LINK = "link=used"
+
+
 class LoginQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`next` is the page of the dashboard to go to; an address elsewhere is refused."""
 
@@ -124,11 +127,17 @@ async def get_login(request: web.Request) -> web.Response:
     query: LoginQuery = request[QUERY]
     response = web.Response(status=303, headers={"Location": query.next})
     # Whoever only asks for the head, as previews of links do, does not use the code up.
-    if query.code is not None and request.method != "HEAD":
-        scope = request.app[SERVICE].sessions.use_code(query.code)
-        if scope is None:
-            raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")
+    if query.code is None or request.method == "HEAD":
+        return response
+    sessions = request.app[SERVICE].sessions
+    scope = sessions.use_code(query.code)
+    if scope is not None:
         _give_cookie(request, response, scope)
+    elif "text/html" not in request.headers.get("Accept", ""):
+        raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")
+    elif sessions.scope_of_session(request.cookies.get(COOKIE, "")) is None:
+        # A person is told so by the page that asks for a token; a browser that is logged in just goes on.
+        response.headers["Location"] = f"{query.next}?{USED_LINK}"
     return response
 
 
