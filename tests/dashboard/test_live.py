@@ -2,7 +2,12 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
+import signal
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,6 +16,7 @@ from playwright.async_api import BrowserContext, Page, expect
 from tests.dashboard.screen import Screen
 from tests.dashboard.upped import free_port, server
 from tests.served import note
+from tests.terminal import runfold
 
 pytestmark = pytest.mark.slow
 
@@ -68,25 +74,100 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def test_a_network_that_went_away_is_made_up_for(screen: Screen) -> None:
-    run_id = await screen.served.open_run(title="on the train")
+@contextlib.asynccontextmanager
+async def far_away(screen: Screen) -> AsyncGenerator[Wire]:
+    """The page's server is at the other end of a wire."""
     wire = Wire(urlsplit(screen.address).port or 0)
     async with await asyncio.start_server(wire.carry, "127.0.0.1", 0) as between:
         screen.address = f"http://127.0.0.1:{between.sockets[0].getsockname()[1]}"
+        yield wire
+        wire.cut(is_cut=True)
+    screen.problems.clear()  # The browser itself tells of what could not be asked for.
+
+
+async def test_a_network_that_went_away_is_made_up_for(screen: Screen) -> None:
+    run_id = await screen.served.open_run(title="on the train")
+    async with far_away(screen) as wire:
         await screen.show(f"/runs/{run_id}?tab=events")
         await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
 
+        await screen.page.context.set_offline(True)
         wire.cut(is_cut=True)
         await expect(screen.page.get_by_text("Reconnecting")).to_be_visible()
         await screen.served.report(run_id, note(1), note(2))
         wire.cut(is_cut=False)
-        # What the browser tells a page that sleeps or is offline no more.
-        await screen.page.evaluate("dispatchEvent(new Event('online'))")
+        await screen.page.context.set_offline(False)
 
         await expect(screen.page.locator("li[id^=e]")).to_have_count(4)
         await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
-        wire.cut(is_cut=True)
-    screen.problems.clear()  # The browser itself tells of what could not be asked for.
+
+
+@contextlib.asynccontextmanager
+async def asleep(page: Page) -> AsyncGenerator[None]:
+    """The processes that draw the browser's pages stand still; chosen by what the browser says of its own."""
+    browser = page.context.browser
+    assert browser is not None
+    debugger: Any = await browser.new_browser_cdp_session()
+    processes = (await debugger.send("SystemInfo.getProcessInfo"))["processInfo"]
+    drawing = [process["id"] for process in processes if process["type"] == "renderer"]
+    assert drawing
+    try:
+        for pid in drawing:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in drawing:
+            os.kill(pid, signal.SIGCONT)
+        await debugger.detach()
+
+
+async def test_a_page_that_slept_goes_on_without_a_gap_or_a_repeat(screen: Screen) -> None:
+    run_id = await screen.served.open_run(title="over night")
+    async with far_away(screen) as wire:
+        await screen.show(f"/runs/{run_id}?tab=events")
+        await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+        await expect(screen.page.locator("li[id^=e]")).to_have_count(2)
+        # As a closed laptop leaves it: no script runs, no timer, and its connections die unseen.
+        async with asleep(screen.page):
+            await screen.served.report(run_id, note(1), note(2))
+            wire.cut(is_cut=True)
+            await screen.served.report(run_id, note(3))
+            wire.cut(is_cut=False)
+
+        await expect(screen.page.locator("#e5")).to_contain_text("message 3")
+        await screen.served.report(run_id, note(4))
+        await expect(screen.page.locator("#e6")).to_contain_text("message 4")
+        numbers = await screen.page.locator("li[id^=e] .number").all_inner_texts()
+    assert numbers == ["1", "2", "3", "4", "5", "6"]
+
+
+async def test_a_page_whose_place_in_the_log_is_gone_reads_anew(tmp_path: Path, page: Page) -> None:
+    """A data folder that is put back as it was: the server answers 410 to who has seen more than it holds."""
+    port, data, kept = free_port(), tmp_path / "data", tmp_path / "kept"
+    refused: list[int] = []
+    page.on("response", lambda answer: refused.append(answer.status) if "/api/stream" in answer.url else None)
+    async with server(data, port) as first:
+        await page.goto(first.link)
+        run_id = (await first.ask("/api/runs/external", {"title": "put back"}))["id"]
+        await page.goto(f"{first.origin}/runs/{run_id}")
+        await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        backup = await asyncio.to_thread(runfold, data, "backup", str(kept))
+        assert backup.returncode == 0, backup.stderr
+        await first.ask(f"/api/runs/{run_id}/control", {"action": "complete"})
+        await expect(page.locator("header.head [data-status]")).to_have_text("Completed")
+        await first.kill()
+        await expect(page.get_by_text("Reconnecting")).to_be_visible()
+    back = tmp_path / "back"
+    restored = await asyncio.to_thread(runfold, back, "restore", str(kept))
+    assert restored.returncode == 0, restored.stderr
+    for name in ("token", "sessions.json"):
+        shutil.copy(data / name, back / name)
+
+    async with server(back, port):
+        await expect(page.locator("header.head [data-status]")).to_have_text("Running")
+        await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+
+    assert 410 in refused
 
 
 async def test_many_tabs_are_one_stream_which_the_next_tab_takes_over_without_a_gap(
