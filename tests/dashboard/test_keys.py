@@ -7,6 +7,7 @@ from tests.dashboard.screen import Screen
 from tests.served import note
 
 pytestmark = pytest.mark.slow
+NAME_OF_FOCUS = "(at => at.getAttribute('aria-label') || at.innerText || at.placeholder || '')(document.activeElement)"
 
 
 async def test_a_run_is_found_opened_and_travelled_through_by_keys(screen: Screen) -> None:
@@ -33,6 +34,101 @@ async def test_a_run_is_found_opened_and_travelled_through_by_keys(screen: Scree
     await expect(screen.page.get_by_text("Viewing the past: event 4 of 4")).to_be_visible()
     await keyboard.press("2")
     await expect(screen.page.get_by_role("tab", name="Steps")).to_have_attribute("data-state", "active")
+
+
+async def listed(screen: Screen) -> list[str]:
+    """The keys that the overlay lists."""
+    await screen.page.keyboard.press("Shift+?")
+    dialog = screen.page.get_by_role("dialog")
+    await expect(dialog).to_be_visible()
+    keys = " ".join(await dialog.locator("kbd").all_inner_texts())
+    await screen.page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    return keys.split()
+
+
+async def test_every_key_of_the_list_does_what_it_says(screen: Screen) -> None:
+    page, pressed = screen.page, set[str]()
+    run_id = await screen.served.open_run(title="by keys")
+    await screen.served.report(run_id, note(1), note(2))
+
+    async def press(*keys: str) -> None:
+        pressed.update("1–9" if key.isdigit() else key for key in keys)
+        for key in keys:
+            await page.keyboard.press(key)
+
+    for key, path in {"r": "runs", "a": "audit", "q": "approvals", "c": "costs", "d": "compare", "s": "admin"}.items():
+        await press("g", key)
+        await page.wait_for_url(f"**/{path}")
+    await press("g", "r")
+    link = page.get_by_role("link", name="by keys")
+    await expect(link).to_be_visible()
+    await press("j")
+    await expect(link).to_be_focused()
+    await press("k", "Enter")
+    heading = page.get_by_role("heading", name="by keys")
+    await expect(heading).to_be_visible()
+    tabs = page.get_by_role("tab")
+    for number in range(await tabs.count(), 0, -1):
+        await press(str(number))
+        await expect(tabs.nth(number - 1)).to_have_attribute("data-state", "active")
+
+    past = page.get_by_text("Viewing the past")
+    await heading.click()
+    await press("[")
+    await expect(past).to_contain_text("event 3 of 4")
+    await press("]")
+    await expect(past).to_contain_text("event 4 of 4")
+    await press("[", "[", "[")
+    await expect(past).to_contain_text("event 1 of 4")
+    await press("Space")
+    await expect(past).to_contain_text("event 4 of 4")
+    await page.get_by_role("button", name="Back to now").click()
+    await heading.click()
+    status, question = page.locator("header.head [data-status]"), page.get_by_role("alertdialog")
+    await press("p")
+    await expect(status).to_have_text("Paused")
+    await press("p")
+    await expect(status).to_have_text("Running")
+    await expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
+    await press("c")
+    await expect(question).to_contain_text("Cancel this run?")
+    await page.keyboard.press("Escape")
+    await expect(question).to_be_hidden()
+    await screen.served.control(run_id, "fail")
+    await expect(status).to_have_text("Failed")
+    await heading.click()
+    await press("r")
+    await expect(question).to_contain_text("Retry this run?")
+    await page.keyboard.press("Escape")
+    await press("g", "r")
+    await expect(link).to_be_visible()
+    await press("/")
+    await expect(page.get_by_label("Search")).to_be_focused()
+    await page.get_by_role("heading", name="Runs").click()
+
+    assert set(await listed(screen)) == pressed | {"?"}
+    # The browser itself tells of an output that is not there.
+    screen.problems[:] = [problem for problem in screen.problems if "404" not in problem]
+
+
+async def test_the_page_is_walked_through_by_the_tab_key(screen: Screen) -> None:
+    await screen.served.open_run(title="reached")
+    await screen.show("/runs")
+    await expect(screen.page.get_by_role("link", name="reached")).to_be_visible()
+
+    await screen.page.keyboard.press("Tab")
+    await expect(screen.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    await screen.page.keyboard.press("Enter")
+    walked: list[str] = []
+    for _ in range(60):
+        await screen.page.keyboard.press("Tab")
+        walked.append(str(await screen.page.evaluate(NAME_OF_FOCUS)))
+        if walked[-1] == "reached":
+            break
+
+    assert walked[0].startswith("All"), "the content begins after the pages' links"
+    assert walked[-2:] == ["Select reached", "reached"], walked
 
 
 async def test_keys_rest_while_something_is_typed_and_are_listed_on_one_overlay(screen: Screen) -> None:

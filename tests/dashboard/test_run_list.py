@@ -4,6 +4,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.dashboard.screen import Screen
+from tests.dashboard.stories import name, write
 from tests.served import Served
 
 pytestmark = pytest.mark.slow
@@ -49,15 +50,104 @@ async def test_a_row_on_screen_changes_by_itself_and_new_runs_wait_to_be_asked_f
     await expect(screen.page.locator(f"[data-run={second}]")).to_be_visible()
 
 
+async def given(screen: Screen) -> dict[str, str]:
+    """Three runs that differ in everything that a list is filtered and sorted by."""
+    runs: dict[str, str] = {}
+    for title, workflow, action, cost in (
+        ("cheap", "nightly", "complete", 1_000),
+        ("dear", "nightly", "fail", 9_000_000),
+        ("plain", "release", "", 500_000),
+    ):
+        runs[title] = await screen.served.open_run(title=title, workflow=workflow, labels={"team": f"of-{title}"})
+        usage = {"model": "m", "input_tokens": 1, "cost_micros": cost}
+        await screen.served.report(runs[title], {"type": "token_usage", "data": usage})
+        if action:
+            await screen.served.control(runs[title], action)
+    return runs
+
+
+FILTERS = {
+    "q=dear": ["dear"],
+    "q=of-plain": ["plain"],
+    "workflow=nightly": ["cheap", "dear"],
+    "label=team%3Dof-cheap": ["cheap"],
+    "label=team": ["cheap", "dear", "plain"],
+    "status=failed": ["dear"],
+    "status=failed,running": ["dear", "plain"],
+    "created_after=2020-01-01": ["cheap", "dear", "plain"],
+    "created_before=2020-01-01": [],
+    "workflow=nightly&status=completed": ["cheap"],
+}
+
+
 async def test_filters_and_sort_are_in_the_address(screen: Screen) -> None:
-    failed = await screen.served.open_run(title="bad")
-    await screen.served.control(failed, "fail", reason_code="SYS_WRITE_ERROR")
-    await screen.served.open_run(title="good")
+    runs = await given(screen)
+    rows = screen.page.locator("tr.run")
+    for query, titles in FILTERS.items():
+        await screen.show(f"/runs?{query}")
+        await expect(screen.page.get_by_text(f"{len(titles)} that fit")).to_be_visible()
+        shown = {await row.get_attribute("data-run") for row in await rows.all()}
+        assert shown == {runs[title] for title in titles}, query
+
     await screen.show("/runs")
-
+    for column, first, last in (("Started", "plain", "cheap"), ("Cost", "dear", "cheap"), ("Duration", None, None)):
+        await screen.page.get_by_role("button", name=column).click()
+        if first and last:
+            order = (last, first) if column == "Started" else (first, last)
+            await expect(rows.first).to_have_attribute("data-run", runs[order[0]])
+            await expect(rows.last).to_have_attribute("data-run", runs[order[1]])
+    await screen.page.get_by_role("button", name="Status").click()
+    assert "sort=status" in screen.page.url
+    sort = await screen.page.get_by_role("columnheader", name="Status").get_attribute("aria-sort")
+    assert sort == "descending"
     await screen.page.get_by_role("button", name="Failed").click()
-    await expect(screen.page.locator("tbody tr")).to_have_count(1)
-
-    assert "status=failed" in screen.page.url
+    await expect(rows).to_have_count(1)
     await screen.page.reload()
-    await expect(screen.page.locator("tbody tr")).to_have_count(1)
+    await expect(rows).to_have_attribute("data-run", runs["dear"])
+    assert {"sort=status", "status=failed"} <= set(screen.page.url.partition("?")[2].split("&"))
+    await screen.page.get_by_role("button", name="Clear").click()
+    await expect(rows).to_have_count(3)
+    assert "?" not in screen.page.url
+
+
+async def test_a_long_list_is_read_on_while_it_is_scrolled_and_draws_only_rows_in_sight(screen: Screen) -> None:
+    for number in range(130):
+        await write(screen.served.log, name(number + 1), 10_000 - number, [], title=f"run {number}")
+    await screen.show("/runs")
+    rows = screen.page.locator("tr.run")
+    await expect(rows.first).to_contain_text("run 129")
+    assert await rows.count() < 50
+
+    last = screen.page.locator(f"[data-run={name(1)}]")
+    for _ in range(10):
+        await screen.page.keyboard.press("End")
+        if await last.count():
+            break
+        await expect(screen.page.get_by_text("Reading more")).to_have_count(0)
+
+    await expect(last).to_contain_text("run 0")
+    assert await rows.count() < 50
+    assert await last.get_attribute("aria-rowindex") == "131"
+
+
+async def test_a_page_of_the_list_has_an_address_and_a_way_back_to_the_first(screen: Screen) -> None:
+    for number in range(60):
+        await write(screen.served.log, name(number + 1), 10_000 - number, [], title=f"run {number}")
+
+    await screen.show("/runs?offset=50")
+
+    rows = screen.page.locator("tr.run")
+    await expect(rows).to_have_count(10)
+    await expect(rows.first).to_contain_text("run 9")
+    await screen.page.get_by_role("button", name="Shown from row 51 on").click()
+    await expect(rows.first).to_contain_text("run 59")
+
+
+async def test_a_list_that_fits_nothing_shows_the_question_to_type_in_a_terminal(screen: Screen) -> None:
+    await screen.served.open_run(title="there")
+    await screen.show("/runs?status=failed&workflow=nightly")
+
+    await expect(screen.page.get_by_text("No run fits these filters")).to_be_visible()
+    await expect(screen.page.locator(".empty code")).to_have_text("runfold ps --status failed --workflow nightly")
+    await screen.page.get_by_role("button", name="Show all runs").click()
+    await expect(screen.page.locator("tr.run")).to_have_count(1)
