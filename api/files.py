@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -15,9 +16,11 @@ from api.guard import SCOPE
 from api.routes import QUERY, Route
 from api.service import SERVICE, known_run, last_of
 from eventstore import blobs
+from eventstore.mirrored import mirrored_log
+from eventstore.shared_outputs import bring_outputs
 from projections import artifacts
 from runfold.commands import Observe
-from runfold.errors import BadRequest, NotFound, TooLarge
+from runfold.errors import BadRequest, NotFound, TooLarge, Unavailable
 from runfold.events import ArtifactStored
 
 ARTIFACT_BYTES_MAX = 1024**3
@@ -54,6 +57,10 @@ async def get_output(request: web.Request) -> web.StreamResponse:
     await last_of(service, run_id, request[SCOPE].tenant)
     query: OutputQuery = request[QUERY]
     path = service.data / "runs" / run_id / "output.log"
+    if mirrored_log(service.data) is not None:
+        # What another machine has told of it; a store that does not answer leaves what is here.
+        with suppress(Unavailable):
+            await asyncio.to_thread(bring_outputs, service.data, run_id)
     headers = {**_HARMLESS, "Content-Type": "text/plain; charset=utf-8"}
     if not path.is_file():
         raise NotFound(

@@ -8,6 +8,7 @@ import structlog
 from cli.settings import Settings
 from eventstore.copy_keeping import Keeper
 from eventstore.mirrored import mirrored_log
+from eventstore.shared_outputs import share_new
 from runfold.errors import RunfoldError
 from runner import machine
 
@@ -29,6 +30,9 @@ async def keep_copy(settings: Settings) -> None:
     while True:
         began = time.monotonic()
         try:
+            if mirrored_log(settings.data) is not None:
+                # What a store that was away could not take at the end of a turn.
+                await asyncio.to_thread(share_new, settings.data)
             segment = await asyncio.to_thread(keeper.step)
         except RunfoldError as error:
             segment = None

@@ -217,6 +217,11 @@ class FolderRuns:
             return file.read(CHUNK_BYTES)
 
     def _output(self, run_id: str) -> Path:
+        if mirrored_log(self._settings.data) is not None:
+            from eventstore.shared_outputs import bring_outputs
+
+            with suppress(Unavailable):
+                bring_outputs(self._settings.data, run_id)
         return self._settings.data / "runs" / run_id / "output.log"
 
     def rests(self, run_id: str, *, at_most: int | None = None) -> bool:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -20,6 +21,7 @@ from eventstore.ledger import Ledger
 from eventstore.mirrored import mirrored_log
 from eventstore.object_store import open_store
 from eventstore.opening import open_log
+from eventstore.state_file import kept_going, mend_states
 from projections.runs import active_runs
 from projections.seeding import bring_views
 from projections.service import ViewService
@@ -108,6 +110,7 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
                 tasks.create_task(keep_snapshots(settings)),
             ]
             if node.log.presence is not None:
+                beside.append(tasks.create_task(_keep_states(settings.data)))
                 beside.append(tasks.create_task(_lose_silent(node.ledger, node.log.presence, node.views)))
             await worker.work(stop)
             structlog.get_logger().info("stopping")
@@ -126,6 +129,14 @@ async def _sweep(node: Node) -> None:
         except RunfoldError as error:
             # A log that is contended or full now may not be in a second; what is overdue stays so.
             structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
+
+
+async def _keep_states(data: Path) -> None:
+    """Keep `state.json` of the runs that other machines drive, until cancelled."""
+    while True:
+        with kept_going():
+            await asyncio.to_thread(mend_states, data)
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 async def _lose_silent(ledger: Ledger, presence: Presence, views: ViewService) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from eventstore.faults import Fault
+from eventstore.shared_blobs import blob_key, store_of
 from eventstore.sqlite3_module import sqlite3
 
 PAGE_ROWS = 1_000
@@ -95,12 +96,19 @@ class Attachments:
                 runs.add(run_id)
                 if ended.get("output_offset") is None:
                     unplaced[run_id] = None
-                elif _digest(path, ended["output_offset"], ended.get("output_bytes", 0)) != ended["output_sha256"]:
+                elif _digest(path, ended["output_offset"], ended.get("output_bytes", 0)) != ended[
+                    "output_sha256"
+                ] and not self._is_shared(ended["output_sha256"]):
                     yield _not_what_ended(run_id, position)
             after = rows[-1][0]
         self.outputs += len(runs)
         for run_id in unplaced:
             yield from self._unplaced(run_id, upto)
+
+    def _is_shared(self, sha256: str) -> bool:
+        """Whether the store of all machines has it: another one drove that turn, and who reads it here brings it."""
+        store = store_of(self._data)
+        return store is not None and store.has(blob_key(sha256))
 
     def _unplaced(self, run_id: str, upto: int) -> Iterator[Fault]:
         """Turns that do not say where their output begins: one follows on the other from the file's beginning."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from eventstore.contract import EventLog
 from eventstore.failpoints import reach
 from eventstore.ledger import Executed, Ledger
+from eventstore.shared_outputs import bring_ended, share_ended
 from projections.spending import Left, no_budgets
 from runfold.commands import (
     Cancelled,
@@ -113,6 +114,9 @@ class Driving:
     async def drive(self, *, after: int) -> Run:
         """Go on from a claimed run until it rests, or is given back; `after` is a position before anything asked."""
         before = await self._ledger.state(self.run_id)
+        # Another machine may have begun it: what this one adds stands behind that.
+        with contextlib.suppress(Unavailable, OSError):
+            await asyncio.to_thread(bring_ended, self._data, self.run_id)
         if before.recoveries and not before.steps:
             self.last = await end_before_loss(self._log, self.run_id, format_name=self._launch.format)
             self._failed_turns = before.fails_in_row
@@ -149,6 +153,9 @@ class Driving:
             self._turn.resize()
 
     async def execute(self, command: Command, *, actor: str | None = None, cause: str | None = None) -> Executed:
+        if isinstance(command, EndTurn):
+            # Where other machines share the log, its output is there before they hear of it.
+            await asyncio.to_thread(share_ended, self._data, self.run_id, command.ended)
         command_id = str(uuid.uuid4())
         name = type(command).__name__
         for attempt in range(UNAVAILABLE_TRIES):
