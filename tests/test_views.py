@@ -21,8 +21,8 @@ from projections.catalogue import VIEWS
 from projections.history import run_history
 from projections.rebuilding import rebuild
 from projections.run_list import RunFilter, list_runs
-from projections.runs import find_run_ids, get_run, newest_run_id
-from projections.service import ViewService
+from projections.runs import active_runs, find_run_ids, get_run, newest_run_id
+from projections.service import LATELY_SECONDS, ViewService
 from projections.view import Decoded, View, decode_run
 from projections.views import Views
 from runfold.envelope import SYSTEM_STREAM, Fact, NewEvent, Recorded, time_text
@@ -562,3 +562,21 @@ def test_an_event_whose_data_the_fold_never_decodes_would_change_nothing(name: s
 
     assert event is not None
     assert after == msgspec.structs.replace(run, version=1, updated_at_us=5)
+
+
+async def test_what_may_be_a_second_old_does_not_wait_for_the_fold(log: SqliteLog, tmp_path: Path) -> None:
+    clock = [0.0]
+    views = await ViewService.open(tmp_path, now_seconds=lambda: clock[0])
+    try:
+        known = [len(await views.query_lately(active_runs))]
+        await append(log, "r_1", RunQueued(), RunStarted())
+        clock[0] = LATELY_SECONDS / 2
+        known.append(len(await views.query_lately(active_runs)))
+        clock[0] = LATELY_SECONDS
+        known.append(len(await views.query_lately(active_runs)))
+        await append(log, "r_2", RunQueued(), RunStarted())
+        known.append(len((await views.query(active_runs))[0]))
+    finally:
+        await views.close()
+
+    assert known == [0, 0, 1, 2]
