@@ -9,16 +9,19 @@ import msgspec
 from aiohttp import web
 
 from api.answers import json_response, view_response
+from api.asking import Limit, ViewQuery, query_views
+from api.exporting import list_response
 from api.guard import SCOPE
-from api.reading import Limit, RunsQuery, ViewQuery, query_views, run_filter
+from api.reading import RunsQuery, runs_response
 from api.routes import QUERY, Route
 from api.run_queries import number_cursor
 from api.service import SERVICE
 from eventstore.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
-from projections.run_list import RunList, list_shown
+from projections.exporting import Format
+from projections.run_list import RunList
 from projections.stats import Queue, RunStats, queue, run_stats
-from projections.usage import DAY_US, CostFilter, CostList, Group, costs
+from projections.usage import DAY_US, Cost, CostFilter, CostList, Group, costs
 from runfold.envelope import time_us
 from runfold.errors import BadRequest
 
@@ -43,6 +46,7 @@ class CostsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     until: str | None = None
     limit: Annotated[int, Limit] = 50
     cursor: str | None = None
+    format: Format | None = None
 
 
 class ViewPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +72,9 @@ class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
     verified: Verified | None
 
 
-async def get_all_runs(request: web.Request) -> web.Response:
+async def get_all_runs(request: web.Request) -> web.StreamResponse:
     query: RunsQuery = request[QUERY]
-    wanted = run_filter(query, tenant=None)
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_shown, wanted)
-    return view_response(found, freshness)
+    return await runs_response(request, query, tenant=None)
 
 
 async def get_stats(request: web.Request) -> web.Response:
@@ -116,15 +118,15 @@ async def get_proof(request: web.Request) -> web.Response:
     return json_response(ProofAnswer(verified=verified))
 
 
-async def get_costs(request: web.Request) -> web.Response:
+async def get_costs(request: web.Request) -> web.StreamResponse:
     return await _costs(request, request[SCOPE].tenant)
 
 
-async def get_all_costs(request: web.Request) -> web.Response:
+async def get_all_costs(request: web.Request) -> web.StreamResponse:
     return await _costs(request, None)
 
 
-async def _costs(request: web.Request, tenant: str | None) -> web.Response:
+async def _costs(request: web.Request, tenant: str | None) -> web.StreamResponse:
     query: CostsQuery = request[QUERY]
     wanted = CostFilter(
         tenant=tenant,
@@ -137,8 +139,10 @@ async def _costs(request: web.Request, tenant: str | None) -> web.Response:
         limit=query.limit,
         offset=0 if query.cursor is None else number_cursor(query.cursor),
     )
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, costs, wanted)
-    return view_response(found, freshness)
+    return await list_response(
+        request, costs, wanted, query, kind=Cost, name="costs",
+        at_cursor=lambda wanted, cursor: msgspec.structs.replace(wanted, offset=int(cursor)),
+    )  # fmt: skip
 
 
 def _day(name: str, text: str | None) -> int | None:
@@ -160,6 +164,7 @@ ROUTES: tuple[Route, ...] = (
         needs="viewer",
         query=CostsQuery,
         answer=CostList,
+        is_taken_away=True,
     ),
     Route(
         method="GET",
@@ -170,6 +175,7 @@ ROUTES: tuple[Route, ...] = (
         needs="root",
         query=CostsQuery,
         answer=CostList,
+        is_taken_away=True,
     ),
     Route(
         method="GET",
@@ -180,6 +186,7 @@ ROUTES: tuple[Route, ...] = (
         needs="root",
         query=RunsQuery,
         answer=RunList,
+        is_taken_away=True,
     ),
     Route(
         method="GET",

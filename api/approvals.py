@@ -8,9 +8,9 @@ from aiohttp import web
 
 from api.acting import command_id_of
 from api.answers import view_response
+from api.asking import Limit, ViewQuery, query_views
 from api.frames import pending_frame
 from api.guard import SCOPE
-from api.reading import Limit, ViewQuery, query_views
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE, Service, known_run, next_driver
 from projections.approvals import (

@@ -5,8 +5,8 @@ import time
 from aiohttp import web
 
 from api.answers import view_response
+from api.asking import ViewQuery, query_views
 from api.guard import SCOPE
-from api.reading import ViewQuery, query_views
 from api.routes import QUERY, Route
 from api.service import SERVICE
 from projections.spending import BudgetList, list_budgets

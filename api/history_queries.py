@@ -1,39 +1,52 @@
 """What the history answers: who did what when, how often, and what caused what."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from api.answers import view_response
+from api.asking import Limit, Position, ViewQuery, query_views
+from api.exporting import list_response
 from api.guard import SCOPE
-from api.reading import Limit, ViewQuery, query_views
 from api.routes import QUERY, Route
 from api.service import SERVICE, last_of
-from projections.audit import AuditCount, AuditFilter, AuditList, count_audit, find_audit
+from eventstore.sqlite3_module import sqlite3
+from projections.audit import (
+    AuditCount,
+    AuditFilter,
+    AuditItem,
+    AuditList,
+    AuditQuestion,
+    Group,
+    count_audit,
+    find_audit,
+)
 from projections.causes import Causation, causation, chain_of
-from runfold.events import EventClass
+from projections.exporting import Format
 
 
-class AuditQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    actor: tuple[str, ...] = ()
-    type: tuple[str, ...] = ()
-    classes: tuple[EventClass, ...] = msgspec.field(default=(), name="class")
-    run_id: str | None = None
-    workflow: str | None = None
-    path: str | None = None
-    q: str | None = None
-    since: str | None = None
-    until: str | None = None
-    cause: str | None = None
-    command: str | None = None
-    order: Literal["asc", "desc"] = "desc"
-    limit: Annotated[int, Limit] = 50
-    cursor: str | None = None
+class AuditQuery(AuditQuestion, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`min_position` as in every question; `format` gives all that matches as a file."""
+
+    min_position: Annotated[int, Position] = 0
+    format: Format | None = None
 
 
 class AuditCountsQuery(AuditQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    by: Literal["actor", "type", "class", "run_id", "workflow", "tenant", "path", "day"] = "type"
+    by: Group = "type"
+
+
+class AllAuditQuery(AuditQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`tenant`: only what concerns it."""
+
+    tenant: str | None = None
+
+
+class AllAuditCountsQuery(AuditCountsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`tenant`: only what concerns it."""
+
+    tenant: str | None = None
 
 
 class AuditCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,18 +55,39 @@ class AuditCounts(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
-async def get_audit(request: web.Request) -> web.Response:
+async def get_audit(request: web.Request) -> web.StreamResponse:
     query: AuditQuery = request[QUERY]
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, find_audit, _wanted(request))
-    return view_response(found, freshness)
+    return await _audit(request, query, request[SCOPE].tenant)
 
 
-async def get_audit_counts(request: web.Request) -> web.Response:
-    query: AuditCountsQuery = request[QUERY]
-    found, freshness = await query_views(
-        request.app[SERVICE], query.min_position, count_audit, _wanted(request), by=query.by
+async def get_all_audit(request: web.Request) -> web.StreamResponse:
+    query: AllAuditQuery = request[QUERY]
+    return await _audit(request, query, query.tenant)
+
+
+async def _audit(request: web.Request, query: AuditQuery, tenant: str | None) -> web.StreamResponse:
+    return await list_response(
+        request, find_audit, AuditFilter.of(query, tenant=tenant), query, kind=AuditItem, name="audit"
     )
-    return view_response(AuditCounts(items=found, total=len(found)), freshness)
+
+
+async def get_audit_counts(request: web.Request) -> web.StreamResponse:
+    query: AuditCountsQuery = request[QUERY]
+    return await _audit_counts(request, query, request[SCOPE].tenant)
+
+
+async def get_all_audit_counts(request: web.Request) -> web.StreamResponse:
+    query: AllAuditCountsQuery = request[QUERY]
+    return await _audit_counts(request, query, query.tenant)
+
+
+async def _audit_counts(request: web.Request, query: AuditCountsQuery, tenant: str | None) -> web.StreamResponse:
+    def count(connection: sqlite3.Connection, wanted: AuditFilter) -> AuditCounts:
+        found = count_audit(connection, wanted, by=query.by)
+        return AuditCounts(items=found, total=len(found))
+
+    wanted = AuditFilter.of(query, tenant=tenant)
+    return await list_response(request, count, wanted, query, kind=AuditCount, name="audit-counts")
 
 
 class CausesQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,13 +108,6 @@ async def get_causes(request: web.Request) -> web.Response:
     return view_response(found, freshness)
 
 
-def _wanted(request: web.Request) -> AuditFilter:
-    asked: dict[str, Any] = msgspec.structs.asdict(request[QUERY])
-    for name in ("by", "min_position"):
-        asked.pop(name, None)
-    return AuditFilter(tenant=request[SCOPE].tenant, **asked)
-
-
 ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
@@ -91,6 +118,7 @@ ROUTES: tuple[Route, ...] = (
         needs="viewer",
         query=AuditQuery,
         answer=AuditList,
+        is_taken_away=True,
     ),
     Route(
         method="GET",
@@ -101,6 +129,29 @@ ROUTES: tuple[Route, ...] = (
         needs="viewer",
         query=AuditCountsQuery,
         answer=AuditCounts,
+        is_taken_away=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/audit",
+        operation="list_all_audit",
+        handler=get_all_audit,
+        summary="Who did what when, of all tenants",
+        needs="root",
+        query=AllAuditQuery,
+        answer=AuditList,
+        is_taken_away=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/admin/audit/counts",
+        operation="count_all_audit",
+        handler=get_all_audit_counts,
+        summary="How often, of all tenants",
+        needs="root",
+        query=AllAuditCountsQuery,
+        answer=AuditCounts,
+        is_taken_away=True,
     ),
     Route(
         method="GET",

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from api.acting import command_id_of, snapshot_response
 from api.answers import json_response, view_response
+from api.asking import ViewQuery, query_views
 from api.guard import SCOPE
-from api.reading import ViewQuery, query_views
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE, check_order
 from projections.estimates import estimate

@@ -11,6 +11,7 @@ import runfold
 from api.answers import json_response
 from api.problems import Problem
 from api.routes import TABLE, Route
+from projections.exporting import MEDIA_TYPES
 
 _TEMPLATE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
@@ -70,6 +71,8 @@ def _operation(route: Route, schema_of: dict[str, Any], components: dict[str, An
     answer: dict[str, Any] = {"description": route.summary}
     if route.answer is not None:
         answer["content"] = {route.media_type: {"schema": schema_of[_key(route.answer)]}}
+        if route.is_taken_away:
+            answer["content"] |= {media_type: {"schema": {"type": "string"}} for media_type in MEDIA_TYPES.values()}
     elif route.status == 200:
         answer["content"] = {route.media_type: {"schema": {"type": "string"}}}
     operation: dict[str, Any] = {

@@ -1,26 +1,26 @@
 """What can be asked: the list of runs, one run, its events and its history."""
 
-import asyncio
 import re
-from collections.abc import Callable
-from contextlib import aclosing
-from typing import Annotated, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from api.answers import events_response, is_held_by_caller, json_response, view_response
+from api.asking import Limit, ViewQuery, query_views
 from api.cursors import Cursor, check_cursor, parse_cursor
+from api.exporting import list_response, wanted_format
 from api.guard import SCOPE
 from api.routes import QUERY, Route
-from api.service import SERVICE, Service, last_of, unknown_run
+from api.service import SERVICE, last_of, unknown_run
 from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
+from projections.exporting import Format
 from projections.history import Transition, run_history
 from projections.past import not_there_yet, parse_at, state_at
-from projections.run_list import RunFilter, RunList, list_shown
+from projections.run_list import RunFilter, RunList, list_runs, list_shown
 from projections.runs import get_run
-from projections.views import Freshness
 from runfold.envelope import Recorded, envelope_json
 from runfold.envelope import _Envelope as Envelope
 from runfold.events import EventClass, event_class
@@ -28,17 +28,7 @@ from runfold.items import item_json
 from runfold.snapshot import Snapshot, snapshot, without_trace
 from runfold.state import Run, Status
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Limit = msgspec.Meta(ge=1, le=200)
-MIN_POSITION_SECONDS = 2.0
 _VERSION = re.compile(r"v([0-9]{1,15})", re.ASCII)
-
-
-class ViewQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`min_position`: what an earlier answer said; this one is no older, or says that it is `stale`."""
-
-    min_position: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
 class RunQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +49,7 @@ class RunsQuery(ViewQuery, frozen=True, kw_only=True, forbid_unknown_fields=True
     limit: Annotated[int, Limit] = 50
     offset: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     cursor: str | None = None
+    format: Format | None = None
 
 
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,11 +74,22 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
-async def get_runs(request: web.Request) -> web.Response:
+async def get_runs(request: web.Request) -> web.StreamResponse:
     query: RunsQuery = request[QUERY]
-    wanted = run_filter(query, tenant=request[SCOPE].tenant)
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, list_shown, wanted)
-    return view_response(found, freshness)
+    return await runs_response(request, query, tenant=request[SCOPE].tenant)
+
+
+async def runs_response(request: web.Request, query: RunsQuery, *, tenant: str | None) -> web.StreamResponse:
+    wanted = run_filter(query, tenant=tenant)
+    if wanted_format(request, query) is None:
+        found, freshness = await query_views(request.app[SERVICE], query.min_position, list_shown, wanted)
+        return view_response(found, freshness)
+
+    def page(connection: sqlite3.Connection, wanted: RunFilter) -> RunList:
+        found = list_runs(connection, wanted)
+        return replace(found, items=[shown_to(request, item) for item in found.items])
+
+    return await list_response(request, page, wanted, query, kind=Snapshot, name="runs")
 
 
 def run_filter(query: RunsQuery, *, tenant: str | None) -> RunFilter:
@@ -165,35 +167,6 @@ async def moment_of(request: web.Request, text: str | None) -> int | None:
     return last.position if at.version >= last.version else await service.log.position_of(run_id, at.version)
 
 
-async def query_views(
-    service: Service,
-    min_position: int,
-    fn: Callable[Concatenate[sqlite3.Connection, P], T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> tuple[T, Freshness]:
-    """Ask the views, from `min_position` on; where the log does not get there in time the answer is stale."""
-    if min_position and min_position > (await service.log.bounds()).last:
-        await _wait_for(service.log, min_position)
-    found, freshness = await service.views.query(fn, *args, **kwargs)
-    if freshness.position < min_position:
-        freshness = msgspec.structs.replace(freshness, stale=True)
-    return found, freshness
-
-
-async def _wait_for(log: EventLog, position: int) -> None:
-    try:
-        async with (
-            asyncio.timeout(MIN_POSITION_SECONDS),
-            aclosing(log.tail(after=(await log.bounds()).last)) as pages,
-        ):
-            async for page in pages:
-                if page.scanned_to >= position:
-                    return
-    except TimeoutError:
-        return
-
-
 async def get_events(request: web.Request) -> web.Response:
     query: EventsQuery = request[QUERY]
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
@@ -246,6 +219,7 @@ ROUTES: tuple[Route, ...] = (
         needs="viewer",
         query=RunsQuery,
         answer=RunList,
+        is_taken_away=True,
     ),
     Route(
         method="GET",

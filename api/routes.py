@@ -26,7 +26,7 @@ class Route:
     """`linked`: a browser may follow a link of another site to it. `media_type` is of the answer.
 
     What is `streamed` comes as bytes of any kind, which the handler reads itself. What is not `described` is no part
-    of the API: the dashboard's own files.
+    of the API: the dashboard's own files. What `is_taken_away` answers as a file too, in any of its formats.
     """
 
     method: str
@@ -43,6 +43,7 @@ class Route:
     linked: bool = False
     described: bool = True
     streamed: bool = False
+    is_taken_away: bool = False
 
 
 def register(app: web.Application, routes: tuple[Route, ...]) -> dict[web.AbstractRoute, Route]:

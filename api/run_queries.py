@@ -6,8 +6,9 @@ import msgspec
 from aiohttp import web
 
 from api.answers import json_response, view_response
+from api.asking import Limit, query_views
 from api.guard import SCOPE
-from api.reading import Limit, RunQuery, moment_of, past_run, query_views
+from api.reading import RunQuery, moment_of, past_run
 from api.routes import QUERY, Route
 from api.service import SERVICE, Service, last_of
 from projections.artifacts import ArtifactList, list_artifacts

@@ -11,7 +11,7 @@ from aiohttp import web
 
 import runfold
 from api.answers import json_response, view_response
-from api.reading import Limit, ViewQuery, query_views
+from api.asking import Limit, ViewQuery, query_views
 from api.routes import QUERY, Route
 from api.service import SERVICE, Service
 from eventstore.leases import Lease, Leases

@@ -6,8 +6,8 @@ import msgspec
 from aiohttp import web
 
 from api.answers import json_response
+from api.asking import Limit
 from api.guard import SCOPE
-from api.reading import Limit
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
 from api.sessions import Scope

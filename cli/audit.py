@@ -1,20 +1,18 @@
 """`runfold audit`: who did what when, over all runs; to look at, to count, or to take away as a file."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
 
-from cli.export import write_csv, write_parquet
+from cli.formats import format_options, wanted_format
 from cli.reading import json_option, open_runs, print_json, settings_of
 from cli.runs import Runs, find_run
-from cli.screen import colour, plain, table, talk
-from projections.audit import GROUPS, LIMIT_MAX, AuditFilter, AuditItem
-from runfold.errors import BadRequest
+from cli.screen import colour, plain, table
+from projections.audit import GROUPS, LIMIT_MAX, AuditCount, AuditFilter, AuditItem
 
-EXPORT_ROWS_MAX = 1_000_000  # More than a spreadsheet takes.
+ROWS_MAX = 1_000_000  # Of one answer, as of a file.
 
 
 @click.command()
@@ -31,46 +29,42 @@ EXPORT_ROWS_MAX = 1_000_000  # More than a spreadsheet takes.
 @click.option("--since", help="Recorded at this time or later, such as 2026-01-31T12:00:00Z.")
 @click.option("--until", help="Recorded before this time.")
 @click.option("--cause", help="What the event with this id caused.")
+@click.option("--tenant", help="Only what concerns this tenant.")
 @click.option("--by", type=click.Choice(GROUPS), help="Count instead of listing.")
-@click.option("--limit", type=click.IntRange(1, EXPORT_ROWS_MAX), help="At most so many.  [default: 50; all of a file]")
-@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Into a file; `-` to print.")
-@click.option("--parquet", "parquet_file", type=click.Path(dir_okay=False, path_type=Path), help="Into a file.")
-@click.option("--jsonl", is_flag=True, help="Print one JSON object a line.")
+@click.option("--limit", type=click.IntRange(1, ROWS_MAX), help="At most so many.  [default: 50; all of a file]")
+@format_options
 @json_option
 @click.pass_context
 def audit(
-    context: click.Context, /, *, run_text: str | None, types: tuple[str, ...], csv_file: Path | None,
-    parquet_file: Path | None, jsonl: bool, as_json: bool, by: str | None, limit: int | None, **filters: object,
+    context: click.Context, /, *, run_text: str | None, types: tuple[str, ...], classes: tuple[str, ...],
+    format_name: str | None,
+    output: Path | None, as_json: bool, by: str | None, limit: int | None, **filters: object,
 ) -> None:  # fmt: skip
     """List who did what when, newest first."""
-    if sum(map(bool, (csv_file, parquet_file, jsonl, as_json))) > 1:
-        raise BadRequest("more than one format is asked for", hint="give one of --json, --jsonl, --csv, --parquet")
-    is_whole = bool(csv_file or parquet_file or jsonl)
-    count = limit or (EXPORT_ROWS_MAX if is_whole else 50)
+    away = wanted_format(format_name, output, as_json=as_json)
+    count = limit or (50 if away is None else ROWS_MAX)
     with open_runs(settings_of(context)) as runs:
         run_id = None if run_text is None else find_run(runs, run_text).id
         wanted = msgspec.convert(
-            {"tenant": None, "run_id": run_id, "type": types, "limit": min(count, LIMIT_MAX), **filters},
+            {"run_id": run_id, "type": types, "class": classes, "limit": min(count, LIMIT_MAX), **filters},
             AuditFilter,
         )
         if by is not None:
-            _count(runs, wanted, by, as_json=as_json)
-            return
-        if as_json and count <= LIMIT_MAX:
+            counts = runs.audit_counts(wanted, by=by)
+            if away is not None:
+                away.write(AuditCount, counts)
+            elif as_json:
+                print_json({"items": counts, "total": len(counts), "next_cursor": None})
+            else:
+                table(("COUNT", by.upper()), [(str(item.count), plain(item.key or "-", 80)) for item in counts])
+        elif as_json and count <= LIMIT_MAX:
             print_json(runs.audit(wanted))
-            return
-        items = _items(runs, wanted, count)
-        if parquet_file is not None:
-            talk(f"{write_parquet(parquet_file, AuditItem, items)} rows in {parquet_file}")
-        elif csv_file is not None:
-            write_csv(csv_file, AuditItem, items)
-        elif jsonl:
-            for item in items:
-                sys.stdout.buffer.write(msgspec.json.encode(item) + b"\n")
+        elif away is not None:
+            away.write(AuditItem, _items(runs, wanted, count))
         elif as_json:
-            print_json({"items": list(items), "total": None, "next_cursor": None})
+            print_json({"items": list(_items(runs, wanted, count)), "total": None, "next_cursor": None})
         else:
-            _print(items)
+            _print(_items(runs, wanted, count))
 
 
 def _items(runs: Runs, wanted: AuditFilter, count: int) -> Iterator[AuditItem]:
@@ -82,14 +76,6 @@ def _items(runs: Runs, wanted: AuditFilter, count: int) -> Iterator[AuditItem]:
         if page.next_cursor is None:
             return
         wanted = msgspec.structs.replace(wanted, cursor=page.next_cursor, limit=max(1, min(left, LIMIT_MAX)))
-
-
-def _count(runs: Runs, wanted: AuditFilter, by: str, *, as_json: bool) -> None:
-    counts = runs.audit_counts(wanted, by=by)
-    if as_json:
-        print_json({"items": counts, "total": len(counts), "next_cursor": None})
-        return
-    table(("COUNT", by.upper()), [(str(item.count), plain(item.key or "-", 80)) for item in counts])
 
 
 def _print(items: Iterator[AuditItem]) -> None:

@@ -79,10 +79,10 @@ class FolderRuns:
         found = list_steps(self.views.connection, run_id, tenant=None, status=status, limit=STEPS_MAX)
         return found or StepList(items=[], total=0, next_cursor=None)
 
-    def costs(self, *, by: str, limit: int) -> "CostList":
+    def costs(self, *, by: str, limit: int, offset: int = 0) -> "CostList":
         from projections.usage import VIEW, CostFilter, costs
 
-        return costs(self._connection(VIEW), CostFilter(tenant=None, by=by, limit=limit))
+        return costs(self._connection(VIEW), CostFilter(tenant=None, by=by, limit=limit, offset=offset))
 
     def budgets(self) -> "BudgetList":
         from cli.workflow_file import read_registry

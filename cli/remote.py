@@ -109,17 +109,19 @@ class RemoteRuns:
             cursor, total = page.next_cursor, page.total
         return StepList(items=items, total=total, next_cursor=None)
 
-    def costs(self, *, by: str, limit: int) -> CostList:
-        return msgspec.json.decode(self._get("/api/costs", {"by": by, "limit": limit}), type=CostList)
+    def costs(self, *, by: str, limit: int, offset: int = 0) -> CostList:
+        asked = {"by": by, "limit": limit, "cursor": offset}
+        return msgspec.json.decode(self._get("/api/costs", asked), type=CostList)
 
     def budgets(self) -> BudgetList:
         return msgspec.json.decode(self._get("/api/budgets", {}), type=BudgetList)
 
     def audit(self, wanted: AuditFilter) -> AuditList:
-        return msgspec.json.decode(self._get("/api/audit", _query(wanted)), type=AuditList)
+        return msgspec.json.decode(self._get("/api/audit", _query(wanted), tenant=wanted.tenant), type=AuditList)
 
     def audit_counts(self, wanted: AuditFilter, *, by: str) -> list[AuditCount]:
-        return msgspec.json.decode(self._get("/api/audit/counts", {**_query(wanted), "by": by}), type=Counts).items
+        answer = self._get("/api/audit/counts", {**_query(wanted), "by": by}, tenant=wanted.tenant)
+        return msgspec.json.decode(answer, type=Counts).items
 
     def causes(self, run_id: str, event: str, *, limit: int) -> Causation:
         answer = self._get(f"/api/runs/{run_id}/events/{quote(event, safe='')}/causes", {"limit": limit})
@@ -243,8 +245,9 @@ class RemoteRuns:
         key = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
         return self._ask(method, path, body=msgspec.json.encode(body), headers=key)
 
-    def _get(self, path: str, query: dict[str, Any] | None = None) -> bytes:
-        return self._ask("GET", path + (f"?{urlencode(query, doseq=True)}" if query else ""))
+    def _get(self, path: str, query: dict[str, Any] | None = None, *, tenant: str | None = None) -> bytes:
+        headers = None if tenant is None else {"Runfold-Tenant": tenant}
+        return self._ask("GET", path + (f"?{urlencode(query, doseq=True)}" if query else ""), headers=headers)
 
     def _ask(
         self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -306,7 +309,6 @@ class RemoteRuns:
 def _query(wanted: msgspec.Struct) -> dict[str, Any]:
     """What of a filter is asked for; the tenant is the token's."""
     given = {field.encode_name: getattr(wanted, field.name) for field in msgspec.structs.fields(wanted)}
-    given["class"] = given.pop("classes", ())
     return {name: value for name, value in given.items() if name != "tenant" and value not in (None, (), 0)}
 
 

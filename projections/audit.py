@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -13,12 +13,13 @@ from projections.names import Names
 from projections.view import Decoded, View
 from runfold.envelope import A_MOMENT, SYSTEM_STREAM, Fact, moment_us, time_text
 from runfold.errors import BadRequest
-from runfold.events import EVENT_CLASSES, EVENT_TYPES, Failure, event_class
+from runfold.events import EVENT_CLASSES, EVENT_TYPES, EventClass, Failure, event_class
 
 LIMIT_MAX = 200
 TOTAL_MAX = 10_000  # Who finds more will not count them one by one, and counting millions keeps others waiting.
 TEXT_CHARS_MAX = 200
-GROUPS = ("actor", "type", "class", "run_id", "workflow", "tenant", "path", "day")
+Group: TypeAlias = Literal["actor", "type", "class", "run_id", "workflow", "tenant", "path", "day"]
+GROUPS: tuple[str, ...] = get_args(Group)
 _TEXT_FIELDS = (
     "text", "title", "refused", "code", "reason_code", "step", "unit", "tool", "limit", "key", "value", "kind",
     "name", "command", "approval_id", "summary", "comment", "message", "reason", "error", "worker",
@@ -56,17 +57,16 @@ _DDL = (
 )
 
 
-class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for. `tenant` None means all; several of one kind mean any of them.
+class AuditQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """What to look for; several of one kind mean any of them.
 
     An actor without `:` is a kind; a path ending in `/` is a folder, one with `*`, `?` or `[` a pattern, any other
     the file itself. `since` and `until` are times of recording, RFC 3339 with an offset.
     """
 
-    tenant: str | None
     actor: tuple[str, ...] = ()
     type: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
+    classes: tuple[EventClass, ...] = msgspec.field(default=(), name="class")
     run_id: str | None = None
     workflow: str | None = None
     path: str | None = None
@@ -75,9 +75,20 @@ class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: str | None = None
     cause: str | None = None
     command: str | None = None
-    order: str = "desc"
+    order: Literal["asc", "desc"] = "desc"
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = 50
     cursor: str | None = None
+
+
+class AuditFilter(AuditQuestion, frozen=True, kw_only=True):
+    """Whose: `tenant` None means all."""
+
+    tenant: str | None
+
+    @classmethod
+    def of(cls, question: AuditQuestion, *, tenant: str | None) -> "AuditFilter":
+        asked = {name: getattr(question, name) for name in AuditQuestion.__struct_fields__}
+        return cls(tenant=tenant, **asked)
 
 
 class AuditItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,7 +263,7 @@ def _actors(actors: tuple[str, ...]) -> tuple[str, list[str]]:
     return f"a.actor IN {_NAMED.format(' OR '.join(clauses))}", values
 
 
-def _types(types: tuple[str, ...], classes: tuple[str, ...]) -> tuple[str, list[str]]:
+def _types(types: tuple[str, ...], classes: tuple[EventClass, ...]) -> tuple[str, list[str]]:
     for name in types:
         _check_text("type", name)
     if types:

@@ -75,10 +75,17 @@ class Questions:
                 raise BadRequest(f"the question took longer than {seconds:g} s", hint=hint) from error
             hint = "docs/sql.md lists what can be read; one SELECT at a time is taken"
             raise BadRequest(f"SQLite says: {error}", hint=hint) from error
-        return [column[0] for column in cursor.description or ()], rows[:limit], len(rows) > limit
+        return _told_apart([column[0] for column in cursor.description or ()]), rows[:limit], len(rows) > limit
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """A name that comes again as SQLite itself writes it in a table: `name:1`."""
+    return [
+        f"{name}:{names[:index].count(name)}" if name in names[:index] else name for index, name in enumerate(names)
+    ]
 
 
 def _written_out(select: str) -> str:

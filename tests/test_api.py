@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-import api.reading
+import api.asking
 from api.app import ROUTES
 from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
@@ -239,7 +239,7 @@ async def test_a_read_waits_for_the_position_that_its_caller_has_seen(
     assert not any(task.done() for task in waiting)
     await served.report(run_id, note(1))
     fresh = [await (await task).json() for task in waiting]
-    monkeypatch.setattr(api.reading, "MIN_POSITION_SECONDS", 0.01)
+    monkeypatch.setattr(api.asking, "MIN_POSITION_SECONDS", 0.01)
     stale = [await served.ask("GET", f"{path}?min_position={head + 9}") for path in reads]
 
     assert all("stale" not in answer for answer in fresh)

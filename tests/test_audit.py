@@ -1,10 +1,12 @@
 """The audit view: whatever is asked, it answers what a patient reader of the whole log would find."""
 
-import csv
 import fnmatch
-import importlib.util
 import json
 import random
+import re
+import shlex
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,7 +28,9 @@ from runfold.events import CancelRequested, Event, EventRedacted, FileWritten, M
 from tests.histories import all_events, new_event, write_histories
 from tests.ledgers import act, opened
 from tests.served import OTHER, VIEWER, serving
-from tests.terminal import read, record, runfold
+from tests.terminal import first_line, read, started
+
+PAGE = Path(__file__).parent.parent / "docs" / "audit.md"
 
 
 @pytest.fixture
@@ -217,28 +221,6 @@ async def test_a_tenant_sees_only_its_own_audit_over_http(tmp_path: Path) -> Non
     assert {"key": "user:anna", "count": 1} in counts["items"]
 
 
-@pytest.mark.slow
-def test_an_audit_is_taken_away_as_lines_as_csv_and_as_parquet(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    record(data, "print('hello')")
-    items = read(data, "audit", "--limit", "200")["items"]
-
-    lines = runfold(data, "audit", "--jsonl")
-    table = runfold(data, "audit", "--csv", str(tmp_path / "audit.csv"))
-    parquet = runfold(data, "audit", "--parquet", str(tmp_path / "audit.parquet"))
-
-    assert [json.loads(line) for line in lines.stdout.splitlines()] == items
-    assert table.returncode == 0, table.stderr
-    with (tmp_path / "audit.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows == [{name: "" if value is None else str(value) for name, value in item.items()} for item in items]
-    if importlib.util.find_spec("pyarrow"):
-        arrow: Any = importlib.import_module("pyarrow.parquet")
-        assert arrow.read_table(tmp_path / "audit.parquet").to_pylist() == items
-    else:
-        assert "pip install" in parquet.stderr
-
-
 async def test_a_message_that_is_long_is_shown_by_its_beginning(log: SqliteLog, tmp_path: Path) -> None:
     new = [new_event(event, at_us=1, tenant="default") for event in (Message(text="x" * 9_000), CancelRequested())]
     await log.append("r_a", new, expected=0)
@@ -247,3 +229,45 @@ async def test_a_message_that_is_long_is_shown_by_its_beginning(log: SqliteLog, 
 
     assert [len(item.text) for item in find_audit(views.connection, AuditFilter(tenant=None)).items] == [0, 200]
     views.close()
+
+
+QUESTIONS = re.findall(r"^\| ([^|]+) \| `runfold ([^`]+)` \| `(/api/[^`]+)` \|$", PAGE.read_text(), re.M)
+
+
+@pytest.mark.slow
+def test_each_documented_question_has_the_same_answer_in_the_terminal_and_over_http(tmp_path: Path) -> None:
+    with started(tmp_path, "up", "--port", "0") as server:
+        url = first_line(server).partition("/login")[0]
+        token = (tmp_path / "token").read_text().strip()
+
+        def ask(method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            data = None if body is None else json.dumps(body).encode()
+            request = urllib.request.Request(url + path, data=data, headers=headers, method=method)
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return answer.status, json.loads(answer.read())
+            except urllib.error.HTTPError as error:
+                return error.code, json.loads(error.read())
+
+        run_id = ask("POST", "/api/runs/external", {"title": "all of it"})[1]["id"]
+        wrote = {"events": [{"type": "file_written", "data": {"path": "src/x.py"}}]}
+        asked = {"kind": "cost", "summary": "go on?"}
+        assert ask("POST", f"/api/runs/{run_id}/events", wrote)[0] == 200
+        assert ask("POST", f"/api/runs/{run_id}/approvals", asked)[0] == 201
+        (approval,) = [item["approval_id"] for item in ask("GET", f"/api/runs/{run_id}/approvals")[1]["items"]]
+        assert ask("POST", f"/api/runs/{run_id}/approvals/{approval}", {"decision": "grant"})[0] < 300
+        assert ask("POST", f"/api/runs/{run_id}/control", {"action": "cancel", "reason": "too dear"})[0] < 300
+        assert ask("POST", f"/api/runs/{run_id}/control", {"action": "pause"})[0] == 409
+
+        for question, command, path in QUESTIONS:
+            words = shlex.split(command)
+            limit = [] if "--causes" in words else ["--limit", "200"]
+            here = read(tmp_path, *words, *limit)
+            status, there = ask("GET", path.replace("@last", run_id) + ("&" if "?" in path else "?") + "limit=200")
+
+            assert status == 200, question
+            assert there == here, question
+            assert here.get("items") or here.get("causes") or here.get("effects"), question
+
+    assert len(QUESTIONS) >= 9

@@ -65,6 +65,8 @@ GUARDED = {
     ("GET", "/api/runs/{run_id}/timeline"): "viewer",
     ("GET", "/api/runs/{run_id}/timeline/overview"): "viewer",
     ("GET", "/api/admin/costs"): "root",
+    ("GET", "/api/admin/audit"): "root",
+    ("GET", "/api/admin/audit/counts"): "root",
     ("GET", "/api/admin/runs"): "root",
     ("GET", "/api/admin/runs/stats"): "root",
     ("GET", "/api/admin/queue"): "root",

@@ -4,6 +4,40 @@
  */
 
 export interface paths {
+    "/api/admin/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who did what when, of all tenants */
+        get: operations["list_all_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/audit/counts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How often, of all tenants */
+        get: operations["count_all_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/costs": {
         parameters: {
             query?: never;
@@ -2297,11 +2331,113 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_all_audit: {
+        parameters: {
+            query?: {
+                actor?: string[];
+                cause?: string | null;
+                class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
+                command?: string | null;
+                cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
+                limit?: number;
+                min_position?: number;
+                order?: "asc" | "desc";
+                path?: string | null;
+                q?: string | null;
+                run_id?: string | null;
+                since?: string | null;
+                tenant?: string | null;
+                type?: string[];
+                until?: string | null;
+                workflow?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Who did what when, of all tenants */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditList"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    count_all_audit: {
+        parameters: {
+            query?: {
+                actor?: string[];
+                by?: "actor" | "class" | "day" | "path" | "run_id" | "tenant" | "type" | "workflow";
+                cause?: string | null;
+                class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
+                command?: string | null;
+                cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
+                limit?: number;
+                min_position?: number;
+                order?: "asc" | "desc";
+                path?: string | null;
+                q?: string | null;
+                run_id?: string | null;
+                since?: string | null;
+                tenant?: string | null;
+                type?: string[];
+                until?: string | null;
+                workflow?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How often, of all tenants */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditCounts"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description What went wrong, and what to do next */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_all_costs: {
         parameters: {
             query?: {
                 by?: "day" | "model" | "provider" | "run" | "step" | "tenant" | "workflow";
                 cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
                 limit?: number;
                 min_position?: number;
                 run_id?: string | null;
@@ -2323,6 +2459,9 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CostList"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2373,6 +2512,7 @@ export interface operations {
                 created_after?: string | null;
                 created_before?: string | null;
                 cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
                 label?: string | null;
                 limit?: number;
                 min_position?: number;
@@ -2396,6 +2536,9 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RunList"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2603,6 +2746,7 @@ export interface operations {
                 class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
                 command?: string | null;
                 cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
                 limit?: number;
                 min_position?: number;
                 order?: "asc" | "desc";
@@ -2627,6 +2771,9 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditList"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2649,6 +2796,7 @@ export interface operations {
                 class?: ("activity" | "audit" | "lifecycle" | "output" | "usage")[];
                 command?: string | null;
                 cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
                 limit?: number;
                 min_position?: number;
                 order?: "asc" | "desc";
@@ -2673,6 +2821,9 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditCounts"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2722,6 +2873,7 @@ export interface operations {
             query?: {
                 by?: "day" | "model" | "provider" | "run" | "step" | "tenant" | "workflow";
                 cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
                 limit?: number;
                 min_position?: number;
                 run_id?: string | null;
@@ -2743,6 +2895,9 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CostList"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
                 };
             };
             /** @description What went wrong, and what to do next */
@@ -2791,6 +2946,7 @@ export interface operations {
                 created_after?: string | null;
                 created_before?: string | null;
                 cursor?: string | null;
+                format?: ("csv" | "jsonl" | "parquet") | null;
                 label?: string | null;
                 limit?: number;
                 min_position?: number;
@@ -2814,6 +2970,9 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RunList"];
+                    "application/jsonl": string;
+                    "application/vnd.apache.parquet": string;
+                    "text/csv": string;
                 };
             };
             /** @description What went wrong, and what to do next */
