@@ -59,6 +59,7 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
     from cli.actor import local_actor
     from eventstore import cleaning
     from eventstore.state_file import kept_going, mend_states
+    from projections.rebuilding import rebuild
 
     settings = settings_of(context)
     need_folder(settings, "clean")
@@ -80,6 +81,9 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
     done = cleaning.clean(settings.data, found, whole=whole, actor=local_actor())
     with kept_going():
         mend_states(settings.data)
+    if done.runs:
+        # A row that is taken out leaves its text in the file's free pages, so the views move to a new one.
+        rebuild(settings.data, anew=True)
     if as_json:
         print_json(done)
     else:

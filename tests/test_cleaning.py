@@ -364,6 +364,22 @@ async def test_cleaning_that_is_killed_has_taken_a_run_or_has_not(data: Path, pl
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [(), ("--trim",)], ids=["emptied", "trimmed"])
+async def test_what_was_cleaned_can_be_read_in_no_file_of_the_views(data: Path, how: tuple[str, ...]) -> None:
+    async with opened(data, "r_long") as ledger:
+        for number in range(20):
+            await act(ledger, say(f"TAKEN {number} " + "x" * 150), run_id="r_long")
+        await act(ledger, Complete(), run_id="r_long")
+    listed(data)
+    assert any(b"TAKEN" in path.read_bytes() for path in data.glob("views.*"))
+
+    assert runfold(data, "clean", "--older-than", "0s", *how).returncode == 0
+
+    listed(data)
+    assert [path.name for path in data.glob("views.*") if b"TAKEN" in path.read_bytes()] == []
+
+
+@pytest.mark.slow
 async def test_a_person_sees_what_would_go_before_it_goes(data: Path) -> None:
     before = contents(data)
 
