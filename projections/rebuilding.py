@@ -3,12 +3,13 @@
 import gc
 import os
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from eventstore.boot import boot_id
+from eventstore.checking_beside import CheckBeside, Found
 from eventstore.contract import PAGE_EVENTS
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
@@ -30,7 +31,7 @@ from projections.opening import connect
 from projections.sharing import Helper, shareable
 from projections.view import View
 from projections.views import Views
-from runfold.errors import BadRequest, Contended, Unavailable
+from runfold.errors import BadRequest, Contended, Damaged, NotFound, Unavailable
 
 PAGE_EVENTS_BUILDING = 32 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.
 SWITCH_WAIT_SECONDS = 30.0
@@ -65,7 +66,7 @@ def rebuild(
 
     `anew` takes nothing of a rebuild that was cut: it may hold what has been redacted since.
     With `only`, the other views are copied as they are. Two `workers` share the views, unless one that was cut is gone
-    on with. Raises BadRequest, Contended.
+    on with. Raises BadRequest, Contended, Damaged.
     """
     unknown = sorted(set(only) - {view.name for view in views})
     if unknown:
@@ -85,17 +86,53 @@ def build_next(
     only: Sequence[str] = (),
     workers: int = 1,
     on_progress: Progress | None = None,
+    has_to_serve: bool = False,
 ) -> Rebuilt:
-    """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock."""
+    """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock.
+
+    What is folded is checked meanwhile, see `eventstore.checking`. Raises Damaged where the log does not match, and
+    leaves all as it was; with `has_to_serve` what is before the damage is folded, as the served views would be.
+    """
+    try:
+        return _built(data, views, only=only, workers=workers, on_progress=on_progress)
+    except _FoundDamaged as error:
+        remove_files(data, current_generation(data) + 1)
+        if not has_to_serve:
+            raise
+        return _built(data, views, upto=error.true)
+
+
+class _FoundDamaged(Damaged):
+    """Up to position `true` the log is what was appended."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__(found.damage, hint=found.hint, run_id=found.run_id)
+        self.true = found.true
+
+
+def _built(
+    data: Path,
+    views: tuple[View, ...],
+    *,
+    only: Sequence[str] = (),
+    workers: int = 1,
+    on_progress: Progress | None = None,
+    upto: int | None = None,
+) -> Rebuilt:
     generation = current_generation(data) + 1
     using = use(data, generation)
+    checking = None
+    if upto is None:
+        with suppress(NotFound):
+            checking = CheckBeside(data)
     try:
-        building = _Building(data, generation, views, only)
+        building = _Building(data, generation, views, only, upto)
         try:
             with _uncollected():
                 if workers > 1:
                     building.fold_shared(on_progress)
                 building.fold(on_progress)
+            found = Found(true=0) if checking is None else checking.wait()
             # Nobody folds the old ones meanwhile, so no reader finds itself further back after the switch.
             with locked(data, FOLD_LOCK_FILE, SWITCH_WAIT_SECONDS) as is_ours:
                 if not is_ours:
@@ -104,12 +141,18 @@ def build_next(
                         hint="run it again; it goes on where it was",
                     )
                 rebuilt = building.finish()
+                if checking is not None:
+                    found = checking.go_on(found, rebuilt.position)
+                if found.damage:
+                    raise _FoundDamaged(found)
                 switch_to(data, generation)
         finally:
             building.views.close()
         remove_unused(data)
         return rebuilt
     finally:
+        if checking is not None:
+            checking.stop()
         if using is not None:
             os.close(using)
 
@@ -129,8 +172,12 @@ def _uncollected() -> Generator[None]:
 class _Building:
     """The next generation's file, from its first table to the moment before it is served."""
 
-    def __init__(self, data: Path, generation: int, views: tuple[View, ...], only: Sequence[str]) -> None:
+    def __init__(
+        self, data: Path, generation: int, views: tuple[View, ...], only: Sequence[str], upto: int | None
+    ) -> None:
+        """`upto`: where to stop, the log's head where that is None."""
         self._data = data
+        self._upto = upto
         self._wanted = views
         self._wish = "\n".join(sorted(only))
         self._path = views_file(data, generation)
@@ -150,7 +197,7 @@ class _Building:
 
     def fold_shared(self, on_progress: Progress | None) -> None:
         """Fold up to the log's head with a second process, where all views begin anew."""
-        head = bounds_of(self._log).last
+        head = self._head()
         others = shareable(self._wanted)
         kept = tuple(view for view in self._wanted if view not in others)
         if self._folded_from or self._copied or not head or not others or not kept:
@@ -188,14 +235,14 @@ class _Building:
 
     def _fold_near(self, on_progress: Progress | None) -> None:
         for _ in range(ROUNDS_MAX):
-            head = bounds_of(self._log).last
+            head = self._head()
             self.views.catch_up(self._log, head, on_page=on_progress and (lambda done: on_progress(done, head)))  # noqa: B023
-            if bounds_of(self._log).last - head <= PAGE_EVENTS_BUILDING:
+            if self._head() - head <= PAGE_EVENTS_BUILDING:
                 return
 
     def finish(self) -> Rebuilt:
         """Fold the last events, and have the whole file on the disk."""
-        self.views.catch_up(self._log, bounds_of(self._log).last)
+        self.views.catch_up(self._log, self._head())
         connection = self.views.connection
         connection.execute("DROP TABLE rebuilding")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -246,6 +293,9 @@ class _Building:
             connection.execute("INSERT INTO rebuilding VALUES (?, ?, ?)", note)
         if others and served.exists():
             connection.execute("DETACH DATABASE served")
+
+    def _head(self) -> int:
+        return bounds_of(self._log).last if self._upto is None else self._upto
 
     def _position(self) -> int:
         checkpoints = self.views.checkpoints()

@@ -198,7 +198,7 @@ class Views:
             start = min(checkpoints[view.name].position for view in moving)
             together = [view for view in moving if checkpoints[view.name].position == start]
             ahead = [checkpoints[view.name].position for view in moving if checkpoints[view.name].position > start]
-            upto = min([*ahead, head.last])
+            upto = min([*ahead, target, head.last])
             reached = self._fold(together, checkpoints, log, (start, upto), head.log_id)
             if reached == start:
                 return
@@ -436,7 +436,7 @@ class Views:
             if not is_held:
                 raise Contended("another process is rebuilding the views", hint="wait until it has ended")
             if current_generation(self._data) == generation:
-                build_next(self._data, self._views)
+                build_next(self._data, self._views, has_to_serve=True)
         self._open_current()
 
     def _is_prepared(self) -> bool:
