@@ -20,6 +20,7 @@ from api import (
     launching,
     metrics,
     openapi,
+    output,
     pages,
     reading,
     retrying,
@@ -48,6 +49,7 @@ ADMIN: web.AppKey[Scope] = web.AppKey("admin", Scope)
 ROUTES: tuple[Route, ...] = (
     *reading.ROUTES,
     *run_queries.ROUTES,
+    *output.ROUTES,
     *files.ROUTES,
     *explaining.ROUTES,
     *launching.ROUTES,

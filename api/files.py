@@ -1,9 +1,7 @@
-"""The files of a run: its whole output as it was written, and the artifacts that come with it."""
+"""The artifacts of a run: taken in as they come, given as downloads."""
 
 import asyncio
 import uuid
-from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
@@ -16,26 +14,16 @@ from api.guard import SCOPE
 from api.routes import QUERY, Route
 from api.service import SERVICE, known_run, last_of
 from eventstore import blobs
-from eventstore.mirrored import mirrored_log
-from eventstore.shared_outputs import bring_outputs
 from projections import artifacts
 from runfold.commands import Observe
-from runfold.errors import BadRequest, NotFound, TooLarge, Unavailable
+from runfold.errors import BadRequest, NotFound, TooLarge
 from runfold.events import ArtifactStored
 
 ARTIFACT_BYTES_MAX = 1024**3
 NAME_CHARACTERS_MAX = 255
-TAIL_LINES_MAX = 10_000
-TAIL_BYTES_MAX = 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 # What an agent wrote must never act in the dashboard's origin, whatever it says it is.
-_HARMLESS = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
-
-
-class OutputQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`tail`: only the last lines, at most a megabyte of them."""
-
-    tail: Annotated[int, msgspec.Meta(ge=1, le=TAIL_LINES_MAX)] | None = None
+HARMLESS = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
 
 
 class ArtifactQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,27 +37,6 @@ class ArtifactAnswer(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     size_bytes: int
     position: int
-
-
-async def get_output(request: web.Request) -> web.StreamResponse:
-    """`output.log` as text, with ranges; `Runfold-Offset` says where in the file a tail begins."""
-    service, run_id = request.app[SERVICE], request.match_info["run_id"]
-    await last_of(service, run_id, request[SCOPE].tenant)
-    query: OutputQuery = request[QUERY]
-    path = service.data / "runs" / run_id / "output.log"
-    if mirrored_log(service.data) is not None:
-        # What another machine has told of it; a store that does not answer leaves what is here.
-        with suppress(Unavailable):
-            await asyncio.to_thread(bring_outputs, service.data, run_id)
-    headers = {**_HARMLESS, "Content-Type": "text/plain; charset=utf-8"}
-    if not path.is_file():
-        raise NotFound(
-            f"no output of run `{run_id}` is kept here", hint="it wrote none, it was cleaned, or another machine has it"
-        )
-    if query.tail is None:
-        return web.FileResponse(path, headers=headers)
-    content, offset = await asyncio.to_thread(_tail, path, query.tail)
-    return web.Response(body=content, headers={**headers, "Runfold-Offset": str(offset)})
 
 
 async def put_artifact(request: web.Request) -> web.Response:
@@ -129,23 +96,8 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
             f"run `{run_id}` has no such artifact", hint=f"`GET /api/runs/{run_id}/artifacts` lists them", run_id=run_id
         )
     disposition = f"attachment; filename*=UTF-8''{quote(found.name, safe='')}"
-    headers = {**_HARMLESS, "Content-Type": found.media_type, "Content-Disposition": disposition}
+    headers = {**HARMLESS, "Content-Type": found.media_type, "Content-Disposition": disposition}
     return web.FileResponse(blobs.path_of(service.data, found.sha256), headers=headers)
-
-
-def _tail(path: Path, lines: int) -> tuple[bytes, int]:
-    """The last lines of a file and where they begin; of a line that is too long, its end."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        start = max(0, size - TAIL_BYTES_MAX)
-        file.seek(start)
-        content = file.read(size - start)
-    place = len(content) - content.endswith(b"\n")
-    for _ in range(lines):
-        place = content.rfind(b"\n", 0, place)
-        if place < 0:
-            return content, start
-    return content[place + 1 :], start + place + 1
 
 
 def _too_large(name: str) -> TooLarge:
@@ -155,16 +107,6 @@ def _too_large(name: str) -> TooLarge:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route(
-        method="GET",
-        path="/api/runs/{run_id}/output",
-        operation="get_output",
-        handler=get_output,
-        summary="What the run's commands wrote, whole, in ranges, or its last lines",
-        needs="viewer",
-        query=OutputQuery,
-        media_type="text/plain",
-    ),
     Route(
         method="GET",
         path="/api/runs/{run_id}/artifacts/{artifact}",

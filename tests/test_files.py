@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,54 @@ async def test_a_tail_of_little_is_what_there_is(
     response = await served.ask("GET", f"/api/runs/{run_id}/output?tail={lines}")
 
     assert await response.read() == tail
+
+
+async def test_who_follows_output_is_given_what_came_since_and_nothing_is_no_error(
+    served: Served, tmp_path: Path
+) -> None:
+    run_id = await served.open_run()
+    write_output(tmp_path, run_id, b"one\n")
+    address = f"/api/runs/{run_id}/output?after="
+
+    whole = await served.ask("GET", address + "0")
+    nothing = await served.ask("GET", address + "4")
+    with (tmp_path / "runs" / run_id / "output.log").open("ab") as output:
+        output.write(b"two\n")
+    more = await served.ask("GET", address + "4")
+    beyond = await served.ask("GET", address + "400")
+
+    assert [(it.status, await it.read()) for it in (whole, nothing, more)] == [
+        (200, b"one\n"),
+        (204, b""),
+        (200, b"two\n"),
+    ]
+    assert (beyond.headers["Runfold-Offset"], await beyond.read()) == ("0", b"one\ntwo\n")
+    assert (await served.ask("GET", address + "4&tail=3")).status == 400
+
+
+async def test_output_is_told_as_it_was_at_an_event(served: Served, tmp_path: Path) -> None:
+    run_id = await served.open_run()
+    lines = [f"line {number} ✓\n".encode() for number in range(1_200)]
+    write_output(tmp_path, run_id, b"".join(lines))
+    offsets = list(accumulate((len(line) for line in lines), initial=0))
+    for first in range(0, 1_200, 300):
+        answer = await served.report(
+            run_id,
+            {"type": "message", "data": {"text": "on it goes"}},
+            *({"type": "subprocess_output", "data": {"text": lines[n].decode(), "offset": offsets[n]}}
+              for n in range(first, first + 300)),
+        )  # fmt: skip
+        assert answer.status == 200, await answer.text()
+
+    async def ends_with(at: str) -> bytes:
+        content: bytes = await (await served.ask("GET", f"/api/runs/{run_id}/output?tail=1&at={at}")).read()
+        return content
+
+    # Two events open the run, and each of the four reports begins with a message.
+    assert [await ends_with(f"v{version}") for version in (2, 3)] == [b"", b""]
+    assert await ends_with("v4") == lines[0]
+    assert await ends_with("v303") == await ends_with("v304") == lines[299]
+    assert await ends_with("v1206") == await ends_with("v9999") == lines[1_199]
 
 
 async def test_a_run_without_output_says_so(served: Served) -> None:
