@@ -34,11 +34,12 @@ class ArtifactsQuery(RunQuery, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class TimelineQuery(RunQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`since`, `until`: only what touches the time between them."""
+    """`since`, `until`: what touches the time between; `changed_after`: what began or ended after a position."""
 
     kind: tuple[Kind, ...] = ()
     since: str | None = None
     until: str | None = None
+    changed_after: Annotated[int, After] = 0
     after: Annotated[int, After] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_SPANS_MAX)] = PAGE_SPANS_MAX
 
@@ -86,6 +87,7 @@ async def get_timeline(request: web.Request) -> web.Response:
         service, query.min_position, timeline, run_id,
         tenant=tenant, kinds=query.kind, after=query.after, limit=query.limit, at=await moment_of(request, query.at),
         since_us=_time_us("since", query.since), until_us=_time_us("until", query.until),
+        changed_after=query.changed_after,
     )  # fmt: skip
     return view_response(found, freshness)
 

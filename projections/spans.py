@@ -77,18 +77,21 @@ def timeline(
     at: int | None = None,
     since_us: int | None = None,
     until_us: int | None = None,
+    changed_after: int = 0,
     after: int = 0,
     limit: int = PAGE_SPANS_MAX,
 ) -> SpanList:
     """A page of the run's spans as they were at position `at`, of those that touch the time from `since` to `until`.
 
-    None where the run is of another tenant.
+    `changed_after` leaves out those that neither began nor ended after that position. None where the run is of
+    another tenant.
     """
     wanted = kinds or KINDS
     rows = connection.execute(
         f"""SELECT position, kind, key, name, attempt, parent, started_at_us, {_ENDED_US} AS ended_us, {_STATUS}
         {_OF_RUN} AND position > ?4 AND started_at_us <= ?5 AND (ended_us IS NULL OR ended_us >= ?6)
-        AND kind IN (SELECT value FROM json_each(?7)) ORDER BY position LIMIT ?8""",  # noqa: S608
+        AND kind IN (SELECT value FROM json_each(?7)) AND (position > ?8 OR ended_position > ?8)
+        ORDER BY position LIMIT ?9""",  # noqa: S608
         (
             run_id,
             tenant,
@@ -97,6 +100,7 @@ def timeline(
             END_OF_TIME if until_us is None else until_us,
             since_us or 0,
             msgspec.json.encode(wanted).decode(),
+            changed_after,
             limit + 1,
         ),
     ).fetchall()

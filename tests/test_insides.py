@@ -270,6 +270,26 @@ async def test_spans_of_a_while_are_those_that_touch_it(log: SqliteLog, tmp_path
     views.close()
 
 
+async def test_what_changed_on_a_timeline_is_told_alone(log: SqliteLog, tmp_path: Path) -> None:
+    views, chance = Views.open(tmp_path), random.Random(14)
+
+    def asked(changed_after: int = 0) -> dict[int, Any]:
+        found = timeline(views.connection, "r_000", tenant="default", changed_after=changed_after)
+        return {span.position: span for span in found.items}
+
+    await write_histories(log, chance, appends=40, runs=1)
+    views.refresh()
+    before, position = asked(), (await log.bounds()).last
+    await write_histories(log, chance, appends=5, runs=1)
+    views.refresh()
+
+    changed = asked(position)
+
+    assert before | changed == asked()
+    assert changed == {at: span for at, span in asked().items() if before.get(at) != span}
+    views.close()
+
+
 async def test_an_overview_counts_what_was_at_work_in_each_part_of_the_run(log: SqliteLog, tmp_path: Path) -> None:
     await write_histories(log, random.Random(13), appends=100, runs=1)
     views = Views.open(tmp_path)

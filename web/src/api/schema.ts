@@ -510,7 +510,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the run's commands wrote, whole, in ranges, or its last lines */
+        /** What the run's commands wrote: whole, in ranges, its last lines now or then, or what came since */
         get: operations["get_output"];
         put?: never;
         post?: never;
@@ -3614,6 +3614,8 @@ export interface operations {
     get_output: {
         parameters: {
             query?: {
+                after?: number | null;
+                at?: string | null;
                 tail?: number | null;
             };
             header?: never;
@@ -3624,7 +3626,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What the run's commands wrote, whole, in ranges, or its last lines */
+            /** @description What the run's commands wrote: whole, in ranges, its last lines now or then, or what came since */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3968,6 +3970,7 @@ export interface operations {
             query?: {
                 after?: number;
                 at?: string | null;
+                changed_after?: number;
                 kind?: ("approval" | "command" | "limit" | "pause" | "step" | "tests" | "tool" | "turn" | "unit")[];
                 limit?: number;
                 min_position?: number;

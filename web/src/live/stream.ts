@@ -24,6 +24,7 @@ export interface Listener {
   state?(state: LinkState): void;
 }
 
+export const LIVE_EVENTS_MAX = 1_000; // Of those that came live a page keeps so many, and so does its memory.
 const RETRY_MS_MIN = 1_000;
 const RETRY_MS_MAX = 15_000;
 const SILENCE_MS_MAX = 45_000; // Three keepalives that did not come.
