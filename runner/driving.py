@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from eventstore.contract import EventLog
 from eventstore.failpoints import reach
@@ -112,7 +113,22 @@ class Driving:
         self.last: TurnEnd | None = None
 
     async def drive(self, *, after: int) -> Run:
-        """Go on from a claimed run until it rests, or is given back; `after` is a position before anything asked."""
+        """Go on from a claimed run until it rests, or is given back; `after` is a position before anything asked.
+
+        What the disk refuses fails the run, where the log can still say so. Raises RunfoldError.
+        """
+        try:
+            return await self._drive(after)
+        except BaseExceptionGroup as group:
+            error = _only(group)
+            if not isinstance(error, OSError):
+                raise error from group
+        what = f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or str(error)
+        await self._fail(what.lower(), code="SYS_WRITE_ERROR")
+        await self._give_back()
+        return await self._ledger.state(self.run_id)
+
+    async def _drive(self, after: int) -> Run:
         before = await self._ledger.state(self.run_id)
         # Another machine may have begun it: what this one adds stands behind that.
         with contextlib.suppress(Unavailable, OSError):
@@ -392,8 +408,8 @@ class Driving:
             return Paused(claim=claim)
         return None
 
-    async def _fail(self, message: str) -> None:
-        error = Failure(code="SYS_LAUNCH_FAILED", message=message)
+    async def _fail(self, message: str, *, code: str = "SYS_LAUNCH_FAILED") -> None:
+        error = Failure(code=code, message=message)
         await self.execute(Fail(claim=self._claim, reason_code=error.code, error=error))
 
     async def _wait_resumed(self) -> bool:
@@ -426,3 +442,12 @@ class Driving:
         executed = await self.execute(Claim(worker=self._claims.worker, host=machine.host()))
         self._claim, self.last = executed.run.claim, None
         return True
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong, out of the groups that tasks beside it have put round it; several stay together."""
+    inner = group.exceptions
+    if len(inner) != 1:
+        return group
+    error: BaseException = inner[0]
+    return _only(cast("BaseExceptionGroup[BaseException]", error)) if isinstance(error, BaseExceptionGroup) else error

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,7 +31,7 @@ from runfold.commands import (
     StartStep,
     StartTurn,
 )
-from runfold.errors import AlreadyFinal, Fenced, Refused
+from runfold.errors import AlreadyFinal, Fenced, Refused, Unavailable
 from runfold.events import (
     ArtifactStored,
     Event,
@@ -52,6 +51,7 @@ from runfold.workflows import TURNS_MAX
 from runner.driving import Driving
 from runner.listener import Listener
 from runner.output import Output
+from runner.output_file import OutputFile
 from runner.step_cache import find, restore
 from runner.step_files import MissingFile, collect, digests_of
 from runner.turn import Turn, TurnEnd, TurnPlan
@@ -60,6 +60,7 @@ from runner.watching import Watching
 
 STEP_SLOTS = 4
 BACKOFF_SECONDS_MAX = 3_600.0
+COPY_BYTES = 1024 * 1024
 NOTICE_SECONDS = 1.0  # A back-off and a deadline are kept to within this.
 
 
@@ -250,8 +251,7 @@ class StepDriving(Driving):
             del self._step_turns[spec.id]
         async with self._closing:
             # The parts of the run's output stand in it in the order in which their turns ended.
-            offset = await asyncio.to_thread(_append, path, self._folder / "output.log")
-            end = msgspec.structs.replace(end, output_offset=offset)
+            end = await asyncio.to_thread(_append, path, self._folder / "output.log", end)
             await self._close(spec, number, attempt, end, given)
 
     async def _close(self, spec: StepSpec, number: int, attempt: int, end: TurnEnd, given: dict[str, str]) -> None:
@@ -273,6 +273,9 @@ class StepDriving(Driving):
             made = await asyncio.to_thread(collect, self._data, self._workspace, spec)
         except MissingFile as error:
             await self._fail_step(spec, Failure(code="STEP_FAILED", message=str(error)))
+            return
+        except Unavailable as error:
+            await self._fail_step(spec, Failure(code="SYS_WRITE_ERROR", message=error.message, retryable=True))
             return
         await self._keep(spec, made, _key_of(run, spec, given))
 
@@ -424,14 +427,21 @@ def _with_step(event: Event | Unknown, step: str) -> Event | Unknown:
     return event
 
 
-def _append(part: Path, whole: Path) -> int:
-    """A turn's output at the end of its run's; the answer is where it begins there."""
-    with part.open("rb") as source, open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as target:
-        offset = os.fstat(target.fileno()).st_size
-        while chunk := source.read(1024 * 1024):
+def _append(part: Path, whole: Path, end: TurnEnd) -> TurnEnd:
+    """A turn's output at the end of its run's, as far as the disk has room; the turn's end with where it is there."""
+    target = OutputFile(whole)
+    with part.open("rb") as source:
+        while (chunk := source.read(COPY_BYTES)) and not target.error:
             target.write(chunk)
     part.unlink()
-    return offset
+    target.close()
+    return msgspec.structs.replace(
+        end,
+        output_offset=target.began_at,
+        output_bytes=target.size_bytes,
+        output_sha256=target.sha256,
+        output_error=end.output_error or target.error,
+    )
 
 
 def _now_us() -> int:

@@ -1,9 +1,7 @@
 """A data folder on a disk that is read-only or full, or with a broken pointer: told plainly, and left as it was."""
 
-import os
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from eventstore.sqlite import SqliteLog
 from eventstore.verifying import Proof
 from runfold.errors import LogFailed
 from tests.contract.events import new_event
+from tests.disks import mount, unmount
 from tests.terminal import read, record, runfold
 
 pytestmark = pytest.mark.slow
@@ -27,19 +26,13 @@ LARGE = b'{"text":"' + b"x" * 50_000 + b'"}'
 def disk(tmp_path: Path) -> Generator[Callable[..., Path], None, None]:
     """A small disk of its own, made or made anew with other options."""
     place = tmp_path / "disk"
-    place.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("a disk of its own needs root and Linux")
 
-    def mount(*options: str) -> Path:
-        chosen = ",".join((f"size={SIZE_BYTES}", *options))
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", chosen, "none", place], capture_output=True, check=False)
-        if done.returncode:
-            pytest.skip(f"this machine mounts nothing for us: {done.stderr.decode()}")
+    def made(*options: str) -> Path:
+        mount(place, SIZE_BYTES, *options)
         return place
 
-    yield mount
-    subprocess.run(["umount", "-l", place], capture_output=True, check=False)
+    yield made
+    unmount(place)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

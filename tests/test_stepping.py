@@ -1,5 +1,6 @@
 """A worker drives a graph of steps with real processes: in order, at once, again, with limits, questions, a cache."""
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from eventstore.attachments import Attachments
 from eventstore.reading import open_reader
 from runfold.commands import Cancel, CompleteStep, Deny, Grant, StartStep
 from runfold.events import ArtifactStored, StepCompleted, StepStarted
+from runner import output_file
+from tests.disks import small_disk
 from tests.working import Working, working
 
 pytestmark = pytest.mark.slow
@@ -226,3 +229,28 @@ async def test_the_output_of_steps_at_once_is_kept_whole_and_proved(tmp_path: Pa
     groups = [output[:5], output[5:]]
     assert sorted(groups) == [[f"{name} {number}" for number in range(1, 6)] for name in "ab"]
     assert faults == []
+
+
+async def test_the_output_of_steps_that_leaves_no_room_on_the_disk_fails_them_and_the_run_says_so(
+    tmp_path: Path,
+) -> None:
+    # What a step wrote is copied to the end of the run's output, which needs as much room once more.
+    disk_bytes = output_file.RESERVE_BYTES + 24 * 1024 * 1024
+    many = "head -c 20000000 /dev/zero"
+    with small_disk(tmp_path / "data", disk_bytes):
+        async with working(tmp_path, toml(step("a", many), step("b", "echo b", needs="a"))) as workers:
+            run_id = await workers.queue("w")
+            run = await workers.wait_rest(run_id)
+            kept = (workers.data / "runs" / run_id / "output.log").stat().st_size
+            free = shutil.disk_usage(workers.data).free
+            with closing(open_reader(workers.data)) as reader:
+                faults = list(Attachments(reader, workers.data).faults(upto=(await workers.log.bounds()).last))
+            other = await workers.wait_rest(await workers.queue("w"))
+
+    error = run.error
+    assert (run.status, error and error.code) == ("failed", "STEP_FAILED")
+    assert error is not None
+    assert "could not be kept: no space left on device" in error.message
+    assert 0 < kept < 20_000_000
+    assert free >= output_file.RESERVE_BYTES
+    assert (faults, other.status) == ([], "failed")

@@ -312,6 +312,19 @@ async def test_an_agents_final_message_is_kept_before_the_run_ends(tmp_path: Pat
         assert (worker.data / "runs" / run_id / "response.md").read_text()
 
 
+async def test_what_the_disk_refuses_fails_its_run_alone_and_the_worker_goes_on(tmp_path: Path) -> None:
+    async with working(tmp_path, shell(f"cat {WORK}", more='format = "codex"'), workers=0) as nobody:
+        run_id = await nobody.queue("w")
+    (tmp_path / "data" / "runs" / run_id / "response.md").mkdir(parents=True)
+    async with working(tmp_path, shell(f"cat {WORK}", more='format = "codex"')) as worker:
+        failed = await worker.wait_rest(run_id)
+        other = await worker.wait_rest(await worker.queue("w"))
+
+    assert (failed.status, failed.reason_code, other.status) == ("failed", "SYS_WRITE_ERROR", "completed")
+    assert failed.error is not None
+    assert failed.error.message.startswith("is a directory: ")
+
+
 async def test_what_a_watched_log_gains_is_told_also_in_the_turns_last_moment(tmp_path: Path) -> None:
     (tmp_path / "work.log").write_text("old\n")
     async with working(tmp_path, shell("echo new >> work.log", more='watch_logs = ["work.log"]')) as worker:
