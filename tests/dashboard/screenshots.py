@@ -12,6 +12,7 @@ from typing import Any
 
 from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 
+from api.service import SERVICE
 from tests.dashboard.conftest import CHROMIUM, FLAGS
 from tests.dashboard.screen import Screen
 from tests.dashboard.stories import Past, an_ordinary_day
@@ -20,6 +21,18 @@ from tests.served import Served, serving
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 DESK, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
 SIZE_BYTES_MAX = 60_000
+FILES = (
+    ("game_config", "game.json", b'{"levels": 3, "seed": 7}', "application/json"),
+    ("tileset", "tiles.png", bytes(41_200), "image/png"),
+    ("player_sprite", "player.png", bytes(48_112), "image/png"),
+)
+OUTPUT = """\x1b[1mstudio.pack\x1b[0m 0.4.1, engine pico
+reading game.json \x1b[2m3 levels\x1b[0m
+\x1b[32mok\x1b[0m      tiles.png          96 tiles
+\x1b[32mok\x1b[0m      sprites/player.png 8 frames
+\x1b[33mwarning\x1b[0m sprites/enemy.png  frame 4 was drawn again: its palette had drifted
+packing 4 parts into one atlas, 1024x1024
+"""
 QUIET_MS = 400  # What has settled for so long is worth a picture.
 
 
@@ -31,6 +44,9 @@ def pages(runs: dict[str, str]) -> dict[str, str]:
         "run-steps": f"/runs/{game}?tab=steps",
         "run-graph": f"/runs/{game}?tab=graph",
         "run-events": f"/runs/{game}?tab=events",
+        "run-logs": f"/runs/{game}?tab=logs",
+        "run-files": f"/runs/{game}?tab=files",
+        "run-history": f"/runs/{failed}?tab=history",
         "run-cost": f"/runs/{game}?tab=cost",
         "run-step": f"/runs/{game}?tab=steps&step=enemy_sprite",
         "approvals": "/approvals",
@@ -42,6 +58,7 @@ def pages(runs: dict[str, str]) -> dict[str, str]:
         "costs": "/costs",
         "admin": "/admin",
         "tokens": "/tokens",
+        "api": "/api/docs",
     }
 
 
@@ -51,6 +68,12 @@ async def filled(served: Served, past: Past) -> dict[str, str]:
     for name, role in (("ci", "operator"), ("mira", "admin"), ("wall-display", "viewer")):
         await served.ask("POST", "/api/tokens", json={"name": name, "role": role})
     await served.ask("DELETE", "/api/tokens/ci", json={"reason": "it stood in a script"})
+    for step, artifact, content, media_type in FILES:
+        path = f"/api/runs/{runs['game']}/artifacts/{artifact}?step={step}&media_type={media_type}"
+        await served.ask("PUT", path, data=content, headers={"Content-Type": "application/octet-stream"})
+    output = served.app[SERVICE].data / "runs" / runs["game"]
+    output.mkdir(parents=True)
+    (output / "output.log").write_text(OUTPUT)
     return runs
 
 

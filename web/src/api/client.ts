@@ -20,7 +20,8 @@ export class ApiError extends Error {
   }
 }
 
-export const api = createClient<paths>({ baseUrl: "/" });
+/** Of the forms in which a list can be had, the page asks for JSON. */
+export const api = createClient<paths, "application/json">({ baseUrl: "/" });
 const POSITION_HEADER = "Runfold-Position";
 
 api.use({
