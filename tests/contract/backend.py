@@ -3,21 +3,22 @@
 Another backend writes a class with these methods, adds it to `BACKENDS`, and runs every test of this folder.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from eventstore.contract import EventLog
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
+from tests.contract.events import START_US
+from tests.contract.jetstream import Replicated
 from tests.contract.process import RemoteLog, address
-
-START_US = 1_700_000_000_000_000
 
 
 class Backend(Protocol):
     now_us: int
     """What the clock of every log shows; a test may set it, also back."""
+    is_rewritten: ClassVar[bool]
+    """Whether redact, archive and trim are done; else each is refused by name, and changes nothing."""
 
     async def open(self) -> EventLog:
         """The log, here; again after `close` of the one before: the same log reopened."""
@@ -38,6 +39,8 @@ class Backend(Protocol):
 
 class OneProcess:
     """SQLite with one log that all share."""
+
+    is_rewritten: ClassVar[bool] = True
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -71,14 +74,10 @@ class SeveralProcesses(OneProcess):
         return log
 
 
-def _replicated(data: Path) -> Backend:
-    from tests.contract.jetstream import Replicated
-
-    return Replicated(data)
-
-
-BACKENDS: dict[str, Callable[[Path], Backend]] = {
+BACKENDS: dict[str, type[OneProcess] | type[Replicated]] = {
     "sqlite in one process": OneProcess,
     "sqlite in several processes": SeveralProcesses,
-    "jetstream": _replicated,
+    "jetstream": Replicated,
 }
+REWRITTEN = [name for name, backend in BACKENDS.items() if backend.is_rewritten]
+SHARED = [name for name in BACKENDS if name not in REWRITTEN]

@@ -5,12 +5,12 @@ import uuid
 from eventstore.contract import EventLog
 from runfold.envelope import NewEvent, Recorded
 
-AT_US = 1_700_000_000_000_000
+START_US = 1_700_000_000_000_000
 
 
 def new_event(data: bytes = b"{}", *, identity: str | None = None, type_name: str = "note_added") -> NewEvent:
     return NewEvent(
-        id=identity or str(uuid.uuid4()), type=type_name, data=data, at_us=AT_US, tenant="default", actor="user:a"
+        id=identity or str(uuid.uuid4()), type=type_name, data=data, at_us=START_US, tenant="default", actor="user:a"
     )
 
 

@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 from deploy.loopback import Cluster
 from eventstore.contract import EventLog
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
-from tests.contract.backend import START_US
+from tests.contract.events import START_US
 
 
 @functools.cache
@@ -30,6 +31,8 @@ def shared_cluster() -> Cluster:
 
 class Replicated:
     """Two servers with a mirror each, on one cluster of three."""
+
+    is_rewritten: ClassVar[bool] = False
 
     def __init__(self, data: Path) -> None:
         self.data = data

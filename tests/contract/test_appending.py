@@ -10,8 +10,8 @@ import pytest
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended, EventLog
 from runfold.envelope import NewEvent
 from runfold.errors import BadRequest, Conflict, EventIdConflict, TooLarge
-from tests.contract.backend import START_US, Backend
-from tests.contract.events import all_events, new_event, numbered
+from tests.contract.backend import Backend
+from tests.contract.events import START_US, all_events, new_event, numbered
 
 
 async def test_t1_a_stream_that_exists_is_not_opened_a_second_time(log: EventLog, other: EventLog) -> None:
