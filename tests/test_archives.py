@@ -1,7 +1,9 @@
 """A run in one file: it proves itself, is read without being imported, and comes back as it was."""
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import msgspec
 import pytest
 
 from eventstore.archive import is_archive, write_archive
+from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.redacting import redact
 from eventstore.restoring import opened_archive, restore
 from eventstore.sqlite import SqliteLog
@@ -94,6 +97,45 @@ async def test_an_archive_with_one_flipped_bit_is_refused_and_changes_nothing(tm
             restore(archive, there, actor="user:a")
 
     assert contents(there) == before
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from eventstore.restoring import restore
+restore(Path(sys.argv[1]), Path(sys.argv[2]), actor="user:a")
+"""
+PLACES = ("restore.before_commit", "restore.committed", "intent.renamed", "restore.settled")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_restore_that_is_killed_has_brought_the_run_or_has_not(
+    tmp_path: Path, archive: Path, place: str
+) -> None:
+    there = tmp_path / "there"
+    async with opened(there, "r_other") as ledger:
+        await act(ledger, say("a"), run_id="r_other")
+    others = stored(there, "r_other")
+
+    killed = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(archive), str(there)], env={**os.environ, FAILPOINT: place}, check=False
+    )
+    log = await SqliteLog.open(there)  # Whoever opens it next for writing settles what is open.
+    await log.close()
+
+    assert killed.returncode == -signal.SIGKILL
+    assert find(there) == []
+    is_done = place != "restore.before_commit"
+    archived = [(event.hash, event.data) for event in stored(tmp_path / "here")]
+    assert [(event.hash, event.data) for event in stored(there)] == (archived if is_done else [])
+    assert (there / "runs" / RUN / "output.log").exists() == is_done
+    assert stored(there, "r_other") == others
+    assert [*there.glob("runs/*/*.restored"), *there.glob("pending")] == []
+    # Again, from wherever it was: the same end.
+    restore(archive, there, actor="user:a")
+    assert [(event.hash, event.data) for event in stored(there)] == archived
+    assert find(there) == []
 
 
 async def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path, archive: Path) -> None:

@@ -12,14 +12,20 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from eventstore import blobs
+from eventstore.cleaning import FOLDER as ARCHIVES
+from eventstore.cleaning import candidates, clean
+from eventstore.reading import open_reader
+from eventstore.restoring import restore
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.rebuilding import rebuild
 from projections.views import Views
 from runfold.errors import RunfoldError, Unavailable
+from tests.test_redacting import record
 from tests.torture.shim import arm, calls
 from tests.torture.soundness import new, wrongs
 
@@ -70,11 +76,34 @@ def build_anew(data: Path, say: Say) -> None:
     rebuild(data, only=("history",))
 
 
+def archive(data: Path, say: Say) -> None:
+    """Empty what is over, of which the archive holds all, and put it back."""
+    clean(data, candidates(data, before_us=2**62, whole=False), actor="system")
+    _bring_back(data)
+
+
+def _bring_back(data: Path) -> None:
+    for path in sorted((data / ARCHIVES).glob("*.zst")):
+        restore(path, data, actor="system")
+
+
+def lacking(data: Path) -> list[str]:
+    """What of the runs neither the log nor an archive beside it holds any more."""
+    try:
+        _bring_back(data)
+        with closing(open_reader(data)) as connection:
+            rows = connection.execute("SELECT position FROM events WHERE data IS NULL LIMIT 9").fetchall()
+    except Exception as error:
+        return [f"it is not brought back: {type(error).__name__}: {error}"]
+    return [f"the data of event {position} is lost" for (position,) in rows]
+
+
 WORKS: dict[str, Callable[[Path, Say], None]] = {
     "append": append,
     "blob": blob,
     "project": project,
     "rebuild": build_anew,
+    "archive": archive,
 }
 
 
@@ -84,6 +113,8 @@ def prepare(work: str, data: Path) -> None:
         asyncio.run(_append(data, lambda line: None, rounds=7))
     if work == "rebuild":
         project(data, print)
+    if work == "archive":
+        asyncio.run(record(data))
 
 
 def one_point(work: str, data: Path, at: int, error: int, times: int) -> tuple[int, list[str], int]:
@@ -129,6 +160,8 @@ def main() -> None:
         if code == 4:
             found.append(f"point {at}: an error that nobody expects")
         found += [f"point {at}: {wrong}" for wrong in wrongs(data, acknowledged, views=work != "blob")]
+        if work == "archive":
+            found += [f"point {at}: {wrong}" for wrong in lacking(data)]
         shutil.rmtree(data)
         if counted < at:
             break

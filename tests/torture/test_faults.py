@@ -20,7 +20,7 @@ IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
 SEED = int(os.environ.get("RUNFOLD_TORTURE_SEED", "1"))
 EVERY = 1 if IS_LONG else 5
 STATES = 1_500 if IS_LONG else 40
-WORKS = ["append", "blob", "project", "rebuild"]
+WORKS = ["append", "blob", "project", "rebuild", "archive"]
 
 
 def points(work: str, folder: Path, *, error: int, times: int, reads: bool = False, every: int = EVERY) -> Any:
