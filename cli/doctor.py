@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 import runfold
-from cli.file_systems import NETWORK, file_system_of
 from cli.folder import check_log
 from cli.log_servers import Finding, log_servers
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, duration
 from cli.server_lock import running_server
 from cli.settings import ENVIRONMENT, Settings
+from eventstore.file_systems import HOSTED, NETWORK, file_system_of
 from eventstore.jetstream.address import without_password
 from eventstore.leases import wall_us
 from eventstore.reading import LOG_FILE
@@ -96,7 +96,7 @@ def _data_folder(data: Path) -> Finding:
 
 def _file_system(data: Path) -> list[Finding]:
     kind = file_system_of(data)
-    if kind not in NETWORK:
+    if kind not in NETWORK | HOSTED:
         return []
     text = (
         f"`{data}` lies on a network file system ({kind}), whose locks cannot be relied on: two processes can damage"

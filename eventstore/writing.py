@@ -11,6 +11,7 @@ from eventstore.appending import append_group, append_within
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
 from eventstore.file_lock import FileLock
+from eventstore.file_systems import refuse_network
 from eventstore.grouping import Memory
 from eventstore.intents import settle
 from eventstore.mirrored import MIRROR_FILE, refuse_mirror
@@ -36,8 +37,8 @@ class Writer:
     def __init__(self, data: Path, now_us: Callable[[], int]) -> None:
         """Open the log of a folder; make both where absent.
 
-        Raises BadRequest for a file that is not ours to write, Unavailable for a folder that cannot be written, or
-        whose lock cannot be had in time, as whatever is asked of it later.
+        Raises BadRequest for a file that is not ours to write, InvalidSetting for a network file system, Unavailable
+        for a folder that cannot be written, or whose lock cannot be had in time, as whatever is asked of it later.
         """
         self._data = data
         self._now_us = now_us
@@ -45,7 +46,10 @@ class Writer:
         self._memory = Memory()
         if not self.writes_mirrors:
             refuse_mirror(data)
+        refuse_network(data)
         try:
+            # What is not ours gets no file of ours beside it either.
+            _is_log(data / LOG_FILE)
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._turns = FileLock(self._lock, data / LOCK_FILE)
@@ -199,7 +203,7 @@ def _holds(path: Path, texts: Sequence[bytes]) -> bool:
 
 def _open(path: Path) -> sqlite3.Connection:
     # An existing file is judged read-only, so a foreign or newer one is left as it was.
-    if not (path.exists() and path.stat().st_size and _is_log(path)):
+    if not _is_log(path):
         _make(path)
     connection = sqlite3.connect(
         path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=STATEMENTS_KEPT_MAX
@@ -214,6 +218,9 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _is_log(path: Path) -> bool:
+    """False where there is none yet. Raises BadRequest for a file that is another's."""
+    if not path.exists() or not path.stat().st_size:
+        return False
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         return check_file(connection, path)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from eventstore import file_systems
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.verifying import Proof
-from runfold.errors import LogFailed
+from eventstore.writing import Writer
+from runfold.errors import InvalidSetting, LogFailed
 from tests.contract.events import new_event
 from tests.disks import mount, unmount
 from tests.terminal import read, record, runfold
@@ -36,7 +38,13 @@ def disk(tmp_path: Path) -> Generator[Callable[..., Path], None, None]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file but what SQLite keeps of who reads: the index of a journal, and a journal with nothing in it."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: content
+        for name, content in found.items()
+        if not name.endswith("-shm") and (content or not name.endswith("-wal"))
+    }
 
 
 def test_a_read_only_disk_is_read_and_refuses_to_record_and_is_left_as_it_was(disk: Callable[..., Path]) -> None:
@@ -118,29 +126,89 @@ async def test_a_log_goes_on_by_itself_when_a_full_disk_has_room_again(disk: Cal
         assert list(Proof(reader).faults()) == []
 
 
-def test_a_log_of_an_older_format_is_refused_with_what_to_do_and_left_as_it_is(tmp_path: Path) -> None:
-    record(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
-        connection.execute("PRAGMA user_version = 0")
+def of_format(version: int) -> Callable[[Path], None]:
+    def make(log: Path) -> None:
+        record(log.parent)
+        with closing(sqlite3.connect(log)) as connection:
+            connection.execute(f"PRAGMA user_version = {version}")
+
+    return make
+
+
+def foreign(log: Path) -> None:
+    with closing(sqlite3.connect(log)) as connection, connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+
+
+BAD_LOGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "of a newer runfold": (of_format(2), "is of a newer runfold (format 2, known 1)", "upgrade runfold"),
+    "of an older runfold": (of_format(0), "is of an older runfold (format 0, known 1)", "`runfold import` them into"),
+    "of another program": (foreign, "belongs to another program", "choose another data folder"),
+    "no database": (
+        lambda log: log.write_bytes(b"my aunt" * 900),
+        "is not a SQLite file",
+        "choose another data folder",
+    ),
+}
+COMMANDS = (
+    ["ps"], ["status", "@last"], ["audit"], ["sql", "SELECT 1"], ["verify"], ["rebuild"], ["run", "--", "true"],
+    ["up", "--port", "0"], ["worker"], ["recover"], ["backup", "copy"], ["clean", "--older-than", "0s"],
+    ["import", "a.jsonl"], ["note", "@last", "a"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "says", "next_step"), BAD_LOGS.values(), ids=BAD_LOGS)
+def test_a_log_that_is_not_of_this_runfold_is_refused_by_every_command_and_left_as_it_is(
+    tmp_path: Path, make: Callable[[Path], object], says: str, next_step: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    make(data / "log.db")
+    (tmp_path / "a.jsonl").write_text("{}\n")
     before = contents(tmp_path)
 
-    for command in (["ps"], ["run", "--", "true"], ["verify"]):
-        done = runfold(tmp_path, *command)
-        assert done.returncode == 1
-        assert "is of an older runfold (format 0, known 1)" in done.stderr
-        assert "`runfold import` them into another data folder" in done.stderr
-    assert contents(tmp_path)["log.db"] == before["log.db"]
+    for command in COMMANDS:
+        done = runfold(data, *command, cwd=tmp_path)
+
+        assert done.returncode == 1, command
+        assert (says in done.stderr, next_step in done.stderr) == (True, True), f"{command}: {done.stderr}"
+        assert "Traceback" not in done.stderr, command
+        assert contents(tmp_path) == before, command
+
+
+def test_a_network_file_system_is_refused_before_anything_is_made_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"none / ext4 rw 0 0\nhost:/a {tmp_path}/share nfs4 rw 0 0\nvm {tmp_path}/vm virtiofs rw 0 0\n")
+    monkeypatch.setattr(file_systems, "MOUNTS", mounts)
+
+    with pytest.raises(InvalidSetting, match=r"a network file system \(nfs4\)") as refused:
+        Writer(tmp_path / "share" / "data", lambda: 1)
+    # One machine alone writes to what its host shares with it: `doctor` warns, and no more.
+    Writer(tmp_path / "vm" / "data", lambda: 1).close()
+
+    assert "local disk" in refused.value.hint
+    assert not (tmp_path / "share").exists()
+
+
+def test_a_small_disk_of_its_own_is_no_network(disk: Callable[..., Path]) -> None:
+    data = disk() / "data"
+
+    Writer(data, lambda: 1).close()
+
+    assert file_systems.file_system_of(data) == "tmpfs"
 
 
 @pytest.mark.parametrize("command", [["ps"], ["status", "@last"], ["rebuild"], ["verify"], ["doctor"]])
 def test_a_broken_pointer_is_told_by_every_command_with_what_is_safe(tmp_path: Path, command: list[str]) -> None:
     record(tmp_path)
     (tmp_path / "CURRENT").write_text("the newest\n")
-    before = {name: content for name, content in contents(tmp_path).items() if not name.endswith((".lock", "-shm"))}
+    before = contents(tmp_path)
 
     done = runfold(tmp_path, *command)
 
     assert done.returncode == 1
     assert "does not hold a number" in done.stderr + done.stdout
     assert "delete it; the views are folded anew from the log" in done.stderr + done.stdout
-    assert {name: contents(tmp_path)[name] for name in before} == before
+    assert {name: content for name, content in contents(tmp_path).items() if name != "rebuild.lock"} == before

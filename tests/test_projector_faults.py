@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.file_systems import NETWORK, file_system_of
+from eventstore.file_systems import HOSTED, NETWORK, file_system_of
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import is_affected
 from projections.runs import get_run
@@ -151,7 +151,7 @@ async def test_t42_between_a_snapshot_and_the_first_live_event_nothing_is_lost(t
         await log.close()
 
 
-@pytest.mark.parametrize("kind", sorted(NETWORK))
+@pytest.mark.parametrize("kind", sorted(NETWORK | HOSTED))
 def test_t65_a_network_file_system_is_told_by_its_mount(tmp_path: Path, kind: str) -> None:
     place = tmp_path / "a share" / "runs"
     mounts = tmp_path / "mounts"

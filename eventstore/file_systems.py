@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+from runfold.errors import InvalidSetting
+
 MOUNTS = Path("/proc/mounts")
 NETWORK = frozenset(
     [
-        "9p",
         "afs",
         "afpfs",
         "beegfs",
@@ -28,16 +29,27 @@ NETWORK = frozenset(
         "orangefs",
         "smb3",
         "smbfs",
-        "vboxsf",
-        "virtiofs",
     ]
 )
 
+# What a host shares with its guest: no locks of the host's own, but one machine alone works there.
+HOSTED = frozenset({"9p", "vboxsf", "virtiofs"})
 
-def file_system_of(folder: Path, *, mounts: Path = MOUNTS) -> str | None:
+
+def refuse_network(folder: Path) -> None:
+    """Raises InvalidSetting for a folder whose file system cannot hold a log for several machines."""
+    kind = file_system_of(folder)
+    if kind in NETWORK:
+        raise InvalidSetting(
+            f"`{folder}` lies on a network file system ({kind}), where two processes can damage the log",
+            hint="name one on a local disk with --data; machines share a log by --log nats://…; nothing was changed",
+        )
+
+
+def file_system_of(folder: Path, *, mounts: Path | None = None) -> str | None:
     """The type of the file system that holds a folder; None where the platform does not tell."""
     try:
-        lines = mounts.read_text(errors="replace").splitlines()
+        lines = (mounts or MOUNTS).read_text(errors="replace").splitlines()
     except OSError:
         return None
     found, depth = None, -1
