@@ -16,6 +16,7 @@ from api.sessions import Scope
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
+from tests.logs import logs
 
 ADMIN = "admin-token"
 VIEWER = "viewer-token"
@@ -71,7 +72,7 @@ class Served:
 @asynccontextmanager
 async def serving(data: Path, *, now_us: Callable[[], int] | None = None, **options: Any) -> AsyncGenerator[Served]:
     """`now_us` is the clock of the log."""
-    log = await (SqliteLog.open(data) if now_us is None else SqliteLog.open(data, now_us=now_us))
+    log = await (logs.open(data) if now_us is None else logs.open(data, now_us=now_us))
     views = await ViewService.open(data)
     ledger = Ledger(log)
     app = make_app(

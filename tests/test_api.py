@@ -21,6 +21,8 @@ from runfold.snapshot import snapshot
 from runfold.workflows import Registry, Workflow
 from tests.served import OTHER, Served, note, serving
 
+pytestmark = pytest.mark.usefixtures("each_log")
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:

@@ -20,6 +20,8 @@ from eventstore.framing import event_frame
 from runfold.envelope import Recorded, envelope_json
 from tests.served import ADMIN, OTHER, Served, note, serving
 
+pytestmark = pytest.mark.usefixtures("each_log")
+
 CUTS = 200
 SLOW_CLIENTS = 60
 

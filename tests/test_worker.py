@@ -21,7 +21,7 @@ from runfold.events import (
 from runner import machine
 from tests.working import working
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_log")]
 
 SHELL = """
 [workflow.{name}]

@@ -19,6 +19,7 @@ from runfold.state import Run
 from runfold.workflows import Asked, Registry, order_of, parse_workflows
 from runner.claims import Claims
 from runner.worker import Worker
+from tests.logs import logs
 
 PATIENCE_SECONDS = 60.0
 RESTS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
@@ -74,7 +75,7 @@ async def working(folder: Path, toml: str, *, slots: int = 4, workers: int = 1) 
     """`folder` is where the workflows work; the data is in `folder/data`."""
     data = folder / "data"
     registry = Registry(workflows=parse_workflows(toml), budgets=parse_budgets(toml), folder=str(folder))
-    log = await SqliteLog.open(data)
+    log = await logs.open(data)
     views = await ViewService.open(data)
     ledger, claims, stop = Ledger(log), await Claims.open(data), asyncio.Event()
     spending = Spending(views, lambda: registry.budgets)
