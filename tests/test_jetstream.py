@@ -100,6 +100,27 @@ async def test_more_events_than_the_servers_take_at_once_are_published_in_parts(
         await cluster.client.close()
 
 
+@pytest.mark.slow
+async def test_a_reader_that_is_cancelled_ends_wherever_the_servers_answer_was(tmp_path: Path, url: str) -> None:
+    log = await JetStreamLog.connect(parse_address(url), tmp_path)
+
+    async def read_on() -> None:
+        while True:
+            await log.bounds()
+
+    try:
+        for steps in range(60):
+            reader = asyncio.create_task(read_on())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            reader.cancel()
+            async with asyncio.timeout(10):
+                await asyncio.wait({reader})
+            assert reader.cancelled()
+    finally:
+        await log.close()
+
+
 def _plan(stream: str, expected: int, count: int) -> Planned:
     return Planned(stream, expected, tuple(b"event %d" % number for number in range(count)))
 

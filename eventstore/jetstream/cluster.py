@@ -3,7 +3,8 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 from nats.aio.client import Client
@@ -24,6 +25,8 @@ RECONNECT_SECONDS = 0.2
 RETRY_SECONDS = 0.2
 STREAM_NAME_IN_USE = 10058
 LOG_ID = "runfold_log_id"
+
+_T = TypeVar("_T")
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -86,6 +89,15 @@ async def connect(
     except BaseException:
         await client.close()
         raise
+
+
+async def heard(work: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for the servers' answer in a task of its own, so that who waits can be cancelled.
+
+    A cancellation that meets the answer on its way is swallowed inside the client, by `asyncio.wait_for` of Python
+    3.11 (python/cpython issue 86296), and what should have ended would go on for ever.
+    """
+    return await asyncio.shield(asyncio.ensure_future(work))
 
 
 async def stream_state(cluster: Cluster) -> StreamInfo:

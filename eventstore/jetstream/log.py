@@ -20,7 +20,7 @@ from nats.js.errors import NotFoundError
 from eventstore import reading
 from eventstore.contract import Appended, Bounds, Page
 from eventstore.jetstream.address import Address
-from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, RETRY_SECONDS, Cluster, connect, stream_state
+from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, RETRY_SECONDS, Cluster, connect, heard, stream_state
 from eventstore.jetstream.messages import decode
 from eventstore.jetstream.mirror import Arrived, Mirror, Planned
 from eventstore.jetstream.presence import JetStreamPresence
@@ -223,7 +223,7 @@ class JetStreamLog(SqliteLog):
             return
         try:
             async with asyncio.timeout(FRESH_SECONDS):
-                await self._catch_up()
+                await heard(self._catch_up())
         except (TimeoutError, Unavailable):
             self._is_current = False
             self._silent_until = time.monotonic() + FRESH_SECONDS
@@ -357,7 +357,7 @@ class JetStreamLog(SqliteLog):
 
     async def _stop(self) -> None:
         while not self._mirror_task.done():
-            # A cancellation that meets an answer on its way is swallowed by `asyncio.wait_for` of Python 3.11.
+            # Told again until it takes it, see `heard`.
             self._mirror_task.cancel()
             await asyncio.wait([self._mirror_task], timeout=STOP_SECONDS)
         await self.cluster.client.close()

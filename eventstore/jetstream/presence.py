@@ -4,7 +4,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import StorageType, StreamConfig
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
-from eventstore.jetstream.cluster import Cluster
+from eventstore.jetstream.cluster import Cluster, heard
 from eventstore.jetstream.messages import subject_of
 from runfold.errors import Unavailable
 
@@ -23,17 +23,19 @@ class JetStreamPresence:
     async def beat(self, name: str) -> None:
         """Say that a name lives, for `ALIVE_SECONDS` from now. Raises Unavailable."""
         try:
-            await self._make()
+            await heard(self._make())
             headers = {"Nats-TTL": str(self._alive_seconds)}
-            await self._cluster.jetstream.publish(subject_of(self._name, name), name.encode(), headers=headers)
+            subject = subject_of(self._name, name)
+            await heard(self._cluster.jetstream.publish(subject, name.encode(), headers=headers))
         except (NatsError, APIError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
 
     async def is_alive(self, name: str) -> bool:
         """Whether it has said so in time, as the stream's leader knows. Raises Unavailable."""
         try:
-            await self._make()
-            await self._cluster.jetstream.get_last_msg(self._name, subject_of(self._name, name), direct=False)
+            await heard(self._make())
+            subject = subject_of(self._name, name)
+            await heard(self._cluster.jetstream.get_last_msg(self._name, subject, direct=False))
         except NotFoundError:
             return False
         except (NatsError, APIError, TimeoutError, OSError) as error:
@@ -43,8 +45,9 @@ class JetStreamPresence:
     async def leave(self, name: str) -> None:
         """Say that a name is gone. Raises Unavailable."""
         try:
-            await self._make()
-            await self._cluster.jetstream.purge_stream(self._name, subject=subject_of(self._name, name))
+            await heard(self._make())
+            subject = subject_of(self._name, name)
+            await heard(self._cluster.jetstream.purge_stream(self._name, subject=subject))
         except (NatsError, APIError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
 
