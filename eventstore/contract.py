@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -26,6 +26,10 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     duplicate: bool
     events: Sequence[Recorded]
+
+
+Done: TypeAlias = Callable[[Appended | RunfoldError], object]
+"""Is called with the outcome of an append."""
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +86,7 @@ class EventLog(Protocol):
         events: Sequence[NewEvent],
         *,
         expected: int,
-        done: Callable[[Appended | RunfoldError], object],
+        done: Done,
     ) -> None:
         """As `append`, but returns once the log has the events in its hands; `done` is then called in this loop, once.
 

@@ -7,7 +7,6 @@ together is looked up again, and then tried one by one, so that each is answered
 
 import asyncio
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES
 from eventstore.line import Caller, Line
 from eventstore.overflow import overflow
 from eventstore.preparing import check_sizes
+from eventstore.random_ids import random_id
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
 from eventstore.state_file import TOLD_TYPES, kept_going, mend_states, write_state
@@ -29,7 +29,7 @@ from runfold.decide import decide
 from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Unavailable
 from runfold.events import decode_stored
-from runfold.evolve import evolve
+from runfold.evolve import advance, evolve
 from runfold.redact import Redactor
 from runfold.state import Run, new_run
 
@@ -59,7 +59,7 @@ class Ledger:
         secrets: Iterable[str] = (),
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        new_id: Callable[[], str] = random_id,
     ) -> None:
         """`data`: the folder whose blobs take texts too long for an event; `secrets`: values that are never stored."""
         self._log = log
@@ -94,7 +94,8 @@ class Ledger:
         """
         if run_id == SYSTEM_STREAM:
             raise unknown_run(run_id)
-        await self._mend()
+        if not self._is_mended:
+            await self._mend()
         wish = Wish.of(
             run_id,
             command,
@@ -224,7 +225,10 @@ class Ledger:
             for new in events:
                 event = decode_stored(new.type, new.data)
                 made.append(with_cause(wish, new, event, causes, previous))
-                after = evolve(after, event, at_us=new.at_us)
+                # The first makes a state of its own, which nobody else holds yet.
+                after = (
+                    advance(after, event, at_us=new.at_us) if len(made) > 1 else evolve(after, event, at_us=new.at_us)
+                )
                 causes = remember(causes, event, new.id)
                 previous = new.id if follows_from(event) else previous
         except RunfoldError as error:
@@ -289,13 +293,15 @@ class Ledger:
             _settle(line, callers[0], Executed(run=line.run, events=outcome.events, duplicate=True))
 
     async def _answer(self, line: Line, batch: Sequence[_Decided], appended: Appended | None) -> None:
-        stored = iter(() if appended is None else appended.events)
+        start = 0
         for decided in batch:
-            mine = tuple(next(stored) for _ in decided.events)
+            end = start + len(decided.events)
+            mine = () if appended is None else appended.events[start:end]
+            start = end
             granted = Executed(run=decided.after, events=mine, duplicate=False)
             _settle(line, decided.caller, decided.refused or granted)
-        if appended is not None:
-            await self._tell(batch[0].before, appended)
+        if appended is not None and self._data is not None:
+            await self._tell(self._data, batch, appended)
         for decided in batch:
             if isinstance(decided.refused, Refused) and decided.refused.recorded and decided.before.version:
                 await self._refusals.record(line.run, line.position, decided.caller.wish, decided.refused)
@@ -308,10 +314,10 @@ class Ledger:
         with kept_going():
             await asyncio.to_thread(mend_states, self._data)
 
-    async def _tell(self, before: Run, appended: Appended) -> None:
-        if self._data is not None and any(recorded.type in TOLD_TYPES for recorded in appended.events):
+    async def _tell(self, data: Path, batch: Sequence[_Decided], appended: Appended) -> None:
+        if any(event.type in TOLD_TYPES for decided in batch for event in decided.events):
             with kept_going():
-                await asyncio.to_thread(write_state, self._data, before, appended.events)
+                await asyncio.to_thread(write_state, data, batch[0].before, appended.events)
 
 
 def _settle(line: Line, caller: Caller, outcome: Executed | RunfoldError) -> None:

@@ -24,14 +24,16 @@ class Caller:
         """Whether the log may know the wish already: then it is looked up before it is decided."""
         self.is_looked_up = False
         self.contended_since: float | None = None
-        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._woken: asyncio.Future[None] | None = None
 
     async def wait_for_outcome_or_lead(self) -> None:
-        await self._woken
+        if not self.leads and self.outcome is None:
+            self._woken = asyncio.get_running_loop().create_future()
+            await self._woken
 
     @property
     def is_gone(self) -> bool:
-        return self._woken.cancelled()
+        return self._woken is not None and self._woken.cancelled()
 
     def lead(self) -> None:
         self.leads = True
@@ -42,8 +44,27 @@ class Caller:
         self._wake()
 
     def _wake(self) -> None:
-        if not self._woken.done():
+        if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
+
+
+class _Flight:
+    """An append on its way, which lands whether or not somebody still waits; one at a time does."""
+
+    def __init__(self) -> None:
+        self.outcome: Appended | RunfoldError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def land(self, outcome: Appended | RunfoldError) -> None:
+        self.outcome = outcome
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> Appended | RunfoldError:
+        while self.outcome is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self.outcome
 
 
 class Line:
@@ -59,11 +80,11 @@ class Line:
         """How many callers are next served alone, because together they could not be."""
         self._waiting: dict[Caller, None] = {}
         self._is_led = False
-        self._flying: asyncio.Task[Appended | RunfoldError] | None = None
+        self._flight: _Flight | None = None
 
     @property
     def is_idle(self) -> bool:
-        return not self._waiting and not self._is_led and (self._flying is None or self._flying.done())
+        return not self._waiting and not self._is_led and (self._flight is None or self._flight.outcome is not None)
 
     def enter(self, caller: Caller) -> None:
         self._waiting[caller] = None
@@ -106,17 +127,22 @@ class Line:
 
     async def append(self, log: EventLog, events: Sequence[NewEvent], *, expected: int) -> Appended | RunfoldError:
         """Append for the callers; goes on when the leader is cancelled, and the next leader waits for it."""
-        self._flying = asyncio.create_task(_outcome_of(log, self.run_id, events, expected))
-        outcome = await asyncio.shield(self._flying)
-        self._flying = None
+        flight = _Flight()
+        try:
+            await log.submit(self.run_id, events, expected=expected, done=flight.land)
+        except RunfoldError as error:
+            return error
+        self._flight = flight
+        outcome = await flight.wait()
+        self._flight = None
         return outcome
 
     async def land(self, log: EventLog) -> None:
         """Wait for what a leader that is gone had sent; whose events it was is then looked up."""
-        if self._flying is None:
+        if self._flight is None:
             return
-        await asyncio.wait([self._flying])
-        self._flying = None
+        await self._flight.wait()
+        self._flight = None
         for caller in self._waiting:
             caller.is_unsure = True
         await self.catch_up(log)
@@ -153,10 +179,3 @@ def _fold(run: Run, causes: Causes, recordeds: Sequence[Recorded]) -> tuple[Run,
         run = evolve_decoded(run, recorded, event)
         causes = remember(causes, event, recorded.id)
     return run, causes
-
-
-async def _outcome_of(log: EventLog, stream: str, events: Sequence[NewEvent], expected: int) -> Appended | RunfoldError:
-    try:
-        return await log.append(stream, events, expected=expected)
-    except RunfoldError as error:
-        return error

@@ -13,7 +13,7 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.checking import Checks, checks_of, open_checked
-from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, EventLog, Page, not_rewritten
+from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done, EventLog, Page, not_rewritten
 from eventstore.framing import Framed, Framing
 from eventstore.preparing import Request, prepare
 from eventstore.ready import ReadyPages
@@ -33,7 +33,7 @@ _P = ParamSpec("_P")
 _Outcome: TypeAlias = Appended | RunfoldError
 _What: TypeAlias = tuple[str | None, Framing | None]
 _Seen = TypeVar("_Seen", Page, Framed)
-Waiting: TypeAlias = tuple[Request, Callable[[_Outcome], object]]
+Waiting: TypeAlias = tuple[Request, Done]
 
 
 class SqliteLog(EventLog):
@@ -96,9 +96,7 @@ class SqliteLog(EventLog):
             raise outcome
         return outcome
 
-    async def submit(
-        self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Callable[[_Outcome], object]
-    ) -> None:
+    async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
         request = prepare(stream, events, expected)
         while len(self._waiting) >= QUEUE_REQUESTS_MAX:
             self._taken.clear()

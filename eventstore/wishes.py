@@ -77,7 +77,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         given = [text for text in canonical if text is not None]
         if len(set(given)) != len(given):
             raise BadRequest(f"an event id is twice in one call for run `{run_id}`", hint="give each event its own id")
-        command_id = _uuid_text(command_id)
+        if not is_new:
+            command_id = _uuid_text(command_id)
         return cls(
             run_id=run_id,
             command=command,
@@ -89,7 +90,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             ats_us=tuple(ats_us),
             at_us=at_us,
             cause=None if cause is None else _uuid_text(cause),
-            names=frozenset([command_id, *given]),
+            names=frozenset((command_id, *given)),
         )
 
     @property
@@ -100,7 +101,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 def own_ids(wish: Wish) -> tuple[str, ...]:
     """The ids that the caller gave, in order."""
-    return tuple(text for text in wish.ids if text is not None)
+    return tuple([text for text in wish.ids if text is not None]) if wish.ids else ()
 
 
 def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) -> tuple[NewEvent, ...]:

@@ -1,6 +1,7 @@
 """Numbers that nobody can mean are refused, so that no sum of them is too large for those who keep and show it."""
 
 import msgspec
+from msgspec.structs import astuple
 
 from runfold.errors import InvalidEvent
 from runfold.events import Event, Unknown, event_type
@@ -14,9 +15,9 @@ def check_amounts(event: Event | Unknown) -> None:
     """Raises InvalidEvent, which names the field."""
     if not isinstance(event, msgspec.Struct):
         return
-    for name in event.__struct_fields__:
-        value = getattr(event, name)
+    for number, value in enumerate(astuple(event)):
         if type(value) is int and not -AMOUNT_MAX <= value <= AMOUNT_MAX:
+            name = event.__struct_fields__[number]
             raise InvalidEvent(f"`{name}` of `{event_type(event)}` is more than {AMOUNT_MAX}")
 
 

@@ -11,22 +11,34 @@ import msgspec
 from msgspec.structs import replace
 
 from runfold.events import (
+    AgentError,
     ApprovalDenied,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRequested,
+    ArtifactStored,
     CancelRequested,
     ClaimLost,
     ClaimReleased,
+    CommandExecuted,
     CommandRefused,
+    ContextSet,
+    CostEstimated,
     Event,
     EventRedacted,
+    FileDeleted,
+    FileRead,
+    FileWritten,
     LabelChanged,
     LateEventRejected,
     LimitExceeded,
     LimitWarned,
+    LogUpdated,
+    Message,
     NoteAdded,
     PauseRequested,
+    PlanUpdated,
+    Reasoning,
     ResumeRequested,
     RunArchived,
     RunCancelled,
@@ -46,7 +58,12 @@ from runfold.events import (
     StepReset,
     StepSkipped,
     StepStarted,
+    SubprocessOutput,
+    Telemetry,
+    TestRunCompleted,
+    TestRunStarted,
     TitleChanged,
+    TokenUsage,
     ToolCalled,
     ToolReturned,
     TurnCancelled,
@@ -54,6 +71,12 @@ from runfold.events import (
     TurnFailed,
     TurnRetrying,
     TurnStarted,
+    UnitAction,
+    UnitApproved,
+    UnitFailed,
+    UnitRejected,
+    UnitsPlanned,
+    UnitStarted,
     Unknown,
 )
 
@@ -82,6 +105,12 @@ class Causes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Causes()
+_WORK: frozenset[type] = frozenset({
+    AgentError, ArtifactStored, CommandExecuted, ContextSet, CostEstimated, FileDeleted, FileRead, FileWritten,
+    LogUpdated, Message, PlanUpdated, Reasoning, SubprocessOutput, Telemetry, TestRunCompleted, TestRunStarted,
+    TokenUsage, UnitAction, UnitApproved, UnitFailed, UnitRejected, UnitStarted, UnitsPlanned, Unknown,
+})  # fmt: skip
+"""The bulk of every log: nothing later answers them, and what made them is the turn or step that is open."""
 
 
 def cause_of(
@@ -91,6 +120,8 @@ def cause_of(
 
     `previous`: the last event of the same append that this one may follow from; `unasked`: a person's own first word.
     """
+    if type(event) in _WORK and event is not None:
+        return _of_work(causes, event, unasked=unasked)
     match event:
         case (
             None | RunQueued() | LabelChanged() | TitleChanged() | NoteAdded() | CommandRefused() | LateEventRejected()
@@ -187,6 +218,8 @@ def _of_work(causes: Causes, event: Event | Unknown, *, unasked: bool) -> str | 
 
 def follows_from(event: Event | Unknown | None) -> bool:
     """Whether what comes later in the same append may follow from this event: what only closes makes nothing."""
+    if type(event) in _WORK:
+        return True
     match event:
         case LimitWarned() | ToolReturned() | StepCancelled() | TurnCancelled() | ClaimReleased():
             return False
@@ -201,6 +234,8 @@ def follows_from(event: Event | Unknown | None) -> bool:
 
 def remember(causes: Causes, event: Event | Unknown | None, identity: str) -> Causes:
     """What later events may answer, after this one."""
+    if type(event) in _WORK:
+        return causes
     match event:
         case ToolCalled():
             return replace(causes, tools=_with(causes.tools, event.call_id, identity))

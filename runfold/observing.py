@@ -65,7 +65,7 @@ def observe(
     else:
         allowed, whose = REPORTER_TYPES, "a reporter"
     result: list[Event | Unknown] = []
-    for event in events:
+    for number, event in enumerate(events, 1):
         _check_type(run, event, allowed, whose)
         check_amounts(event)
         if not by_worker:
@@ -73,10 +73,14 @@ def observe(
         _check_inside(run, event)
         following = follow(run, event, now_us) if isinstance(event, StepEvent) else ()
         result += (event, *following)
+        is_usage = isinstance(event, TokenUsage)
+        if number == len(events) and not is_usage:
+            break
         # Later events of the same report are judged after the earlier ones.
-        for each in (event, *following):
+        run = evolve(run, event, at_us=now_us)
+        for each in following:
             run = evolve(run, each, at_us=now_us)
-        if isinstance(event, TokenUsage):
+        if is_usage:
             check_totals(run)
     return tuple(result)
 

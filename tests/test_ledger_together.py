@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.contract import Appended, Page
+from eventstore.contract import Done, Page
 from eventstore.ledger import CONTENTION_SECONDS, Executed, Ledger
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
@@ -298,9 +298,9 @@ class CountingLog(SqliteLog):
         assert isinstance(log, cls)
         return log
 
-    async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
+    async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
         self.appends += 1
-        return await super().append(stream, events, expected=expected)
+        await super().submit(stream, events, expected=expected, done=done)
 
     async def read(
         self, *, after: int = 0, stream: str | None = None, upto: int | None = None
@@ -322,11 +322,11 @@ class OvertakenLog(SqliteLog):
         assert isinstance(log, cls)
         return log
 
-    async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
+    async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
         if self.rival is not None:
             self.conflicts += 1
             await act(self.rival, say("rival"))
-        return await super().append(stream, events, expected=expected)
+        await super().submit(stream, events, expected=expected, done=done)
 
 
 class HeldLog(SqliteLog):
@@ -342,9 +342,15 @@ class HeldLog(SqliteLog):
 
     is_open: asyncio.Event
     held: asyncio.Event
+    sending: asyncio.Task[None]
 
-    async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
-        if not self.is_open.is_set():
+    async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
+        if self.is_open.is_set():
+            await super().submit(stream, events, expected=expected, done=done)
+        else:
+            self.sending = asyncio.create_task(self._send(stream, events, expected, done))
             self.held.set()
+
+    async def _send(self, stream: str, events: Sequence[NewEvent], expected: int, done: Done) -> None:
         await self.is_open.wait()
-        return await super().append(stream, events, expected=expected)
+        await super().submit(stream, events, expected=expected, done=done)
