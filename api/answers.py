@@ -25,6 +25,12 @@ def view_response(value: Any, freshness: Freshness, *, headers: Mapping[str, str
     return json_response(value, headers=headers)
 
 
+def ready_response(content: bytes, freshness: Freshness) -> web.Response:
+    """An answer that is JSON already, and not stale."""
+    headers = {"Runfold-Position": str(freshness.position)}
+    return web.Response(body=content, content_type="application/json", headers=headers)
+
+
 def is_held_by_caller(request: web.Request, tag: str) -> bool:
     """Whether the caller has that entity tag already, so that 304 says everything."""
     held = {part.strip().removeprefix("W/") for part in request.headers.get("If-None-Match", "").split(",")}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,8 +37,8 @@ def make_guard(
         if route is None or route.needs != "open":
             request[SCOPE] = scope_of(request, sessions)
             request[IS_GRANTED] = lambda: is_granted(request, sessions)
-        is_json = request.content_type == "application/json" or (route is not None and route.streamed)
-        if request.body_exists and not is_json:
+        is_streamed = route is not None and route.streamed
+        if request.body_exists and not is_streamed and request.content_type != "application/json":
             raise UnsupportedMedia(
                 f"`{request.content_type}` is not taken here", hint="send JSON with `Content-Type: application/json`"
             )
@@ -54,11 +55,16 @@ def make_guard(
 def check_host(request: web.Request, hosts: frozenset[str]) -> None:
     """An unknown Host means DNS rebinding or a wrong proxy; answering it would hand the page's origin our data."""
     given = request.headers.getall("Host", [])
-    host = given[0].lower() if len(given) == 1 else ""
+    if len(given) != 1 or not _is_allowed(given[0], hosts):
+        raise Misdirected("this server does not answer for that Host", hint="use the address that `runfold up` printed")
+
+
+@lru_cache(maxsize=64)
+def _is_allowed(given: str, hosts: frozenset[str]) -> bool:
+    host = given.lower()
     before, _, port = host.rpartition(":")
     name = before if before and set(port) <= _DIGITS else host
-    if not host or (host not in hosts and name not in hosts):
-        raise Misdirected("this server does not answer for that Host", hint="use the address that `runfold up` printed")
+    return bool(host) and (host in hosts or name in hosts)
 
 
 def check_origin(request: web.Request, *, linked: bool) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
-from api.answers import events_response, is_held_by_caller, json_response, view_response
+from api.answers import events_response, is_held_by_caller, json_response, ready_response, view_response
 from api.asking import Limit, ViewQuery, query_views
 from api.cursors import Cursor, check_cursor, parse_cursor
 from api.exporting import list_response, wanted_format
@@ -82,7 +82,12 @@ async def get_runs(request: web.Request) -> web.StreamResponse:
 async def runs_response(request: web.Request, query: RunsQuery, *, tenant: str | None) -> web.StreamResponse:
     wanted = run_filter(query, tenant=tenant)
     if wanted_format(request, query) is None:
-        found, freshness = await query_views(request.app[SERVICE], query.min_position, list_shown, wanted)
+        service = request.app[SERVICE]
+        if not query.min_position:
+            content, freshness = await service.views.answer(list_shown, wanted)
+            if not freshness.stale:
+                return ready_response(content, freshness)
+        found, freshness = await query_views(service, query.min_position, list_shown, wanted)
         return view_response(found, freshness)
 
     def page(connection: sqlite3.Connection, wanted: RunFilter) -> RunList:

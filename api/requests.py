@@ -9,6 +9,9 @@ from runfold.errors import BadRequest
 
 NUMBER_MAX = 2**53  # JSON readers keep larger whole numbers only roughly.
 _lists: dict[type[Any], frozenset[str]] = {}
+KNOWN_MAX = 1_000  # Queries.
+KNOWN_CHARACTERS_MAX = 1_000
+_known: dict[tuple[type[Any], str], Any] = {}
 DEPTH_MAX = 64  # Deep enough for any honest document, and far from every parser's own limit.
 
 
@@ -26,7 +29,22 @@ def decode_body(content: bytes, kind: type[Any]) -> Any:
 
 
 def decode_query(request: web.Request, kind: type[Any]) -> Any:
-    """Lists are written `a=1&a=2` or `a=1,2`; another name given twice, or an unknown one, is refused."""
+    """Lists are written `a=1&a=2` or `a=1,2`; another name given twice, or an unknown one, is refused.
+
+    What was asked before is not read again: most requests of a page that is open are the same.
+    """
+    text = request.rel_url.raw_query_string
+    found = _known.get((kind, text))
+    if found is None:
+        found = _decode_query(request, kind)
+        if len(text) <= KNOWN_CHARACTERS_MAX:
+            while len(_known) >= KNOWN_MAX:
+                _known.pop(next(iter(_known)))
+            _known[kind, text] = found
+    return found
+
+
+def _decode_query(request: web.Request, kind: type[Any]) -> Any:
     lists = _lists.get(kind)
     if lists is None:
         lists = _lists[kind] = _lists_of(kind)

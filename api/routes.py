@@ -59,7 +59,7 @@ def register(app: web.Application, routes: tuple[Route, ...]) -> dict[web.Abstra
 
 def _decoding(route: Route) -> RequestHandler:
     async def decoded(request: web.Request) -> web.StreamResponse:
-        content = b"" if route.streamed else await request.read()
+        content = await request.read() if request.body_exists and not route.streamed else b""
         if route.body is not None:
             request[BODY] = decode_body(content or b"{}", route.body)
         request[QUERY] = decode_query(request, route.query)

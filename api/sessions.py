@@ -1,6 +1,7 @@
 """Who may come in: bearer tokens, browser sessions and one-time login codes; only digests are kept."""
 
 import hmac
+import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ SESSIONS_MAX = 1_000
 SESSION_SECONDS = 7 * 86_400
 CODES_MAX = 100
 CODE_SECONDS = 600
+_RANK: dict[str, int] = {str(role): rank for role, rank in RANK.items()}
 _Value = TypeVar("_Value")
 
 
@@ -35,7 +37,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     def may(self, needed: str) -> bool:
         if needed == "root":
             return self.of_all and self.role == "admin"
-        return any(role == needed and RANK[self.role] >= rank for role, rank in RANK.items())
+        return _RANK[self.role] >= _RANK.get(needed, math.inf)
 
 
 class Sessions:
@@ -44,7 +46,7 @@ class Sessions:
     def __init__(self, fixed: Mapping[str, Scope], book: TokenBook, *, data: Path) -> None:
         """`fixed` are scopes by digest that no log knows, as that of the first start."""
         self._data = data
-        self._fixed = dict(fixed)
+        self._fixed = {digest: msgspec.structs.replace(scope, digest=digest) for digest, scope in fixed.items()}
         self._book = book
         self._sessions = read_sessions(data)
         self._codes: dict[str, Held] = {}
@@ -88,7 +90,7 @@ class Sessions:
     def _scope_of(self, digest: str) -> Scope | None:
         fixed = _lookup(self._fixed.items(), digest)
         if fixed is not None:
-            return msgspec.structs.replace(fixed, digest=digest)
+            return fixed
         token = _lookup(((token.digest, token) for token in self._book.live()), digest)
         if token is None:
             return None

@@ -2,24 +2,38 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
 
 from eventstore.sqlite3_module import sqlite3
+from projections.unchanged import Mark, Unchanged
 from projections.views import Freshness, Views
 
 LATELY_SECONDS = 1.0  # A server looks more often than that on its own account.
 P = ParamSpec("P")
 T = TypeVar("T")
+_Wanted = TypeVar("_Wanted", bound=Hashable)
+
+KEPT_BYTES_MAX = 16 * 1024 * 1024  # Of answers kept ready; some 150 pages of 50 runs.
+KEPT_MAX = 1_000
+_encode = msgspec.json.Encoder().encode
 
 
 class ViewService:
-    def __init__(self, views: Views, executor: ThreadPoolExecutor, now_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, views: Views, executor: ThreadPoolExecutor, data: Path, now_seconds: Callable[[], float]
+    ) -> None:
         self._views, self._now_seconds = views, now_seconds
         self._executor = executor
         self._refreshed: tuple[Freshness | None, float] = None, 0.0
+        self._unchanged = Unchanged(data)
+        self._kept: dict[Hashable, tuple[bytes, Freshness]] = {}
+        self._kept_at: Mark | None = None
+        self._kept_bytes = 0
 
     @classmethod
     async def open(cls, data: Path, *, now_seconds: Callable[[], float] = time.monotonic) -> "ViewService":
@@ -29,7 +43,7 @@ class ViewService:
         except BaseException:
             executor.shutdown(wait=False)
             raise
-        return cls(views, executor, now_seconds)
+        return cls(views, executor, data, now_seconds)
 
     async def query(
         self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -66,6 +80,32 @@ class ViewService:
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, ask)
 
+    async def answer(
+        self, fn: Callable[[sqlite3.Connection, _Wanted], Any], wanted: _Wanted
+    ) -> tuple[bytes, Freshness]:
+        """The answer of a query function as JSON, kept ready for as long as nothing at all was written."""
+        mark = self._unchanged.mark()
+        kept = self._kept.get((fn, wanted))
+        if kept is not None and mark is not None and mark == self._kept_at:
+            return kept
+        content, freshness = await self.query(lambda connection: _encode(fn(connection, wanted)))
+        # Marked before it was asked: what was written meanwhile gives another mark, whether the answer has it or not.
+        if mark is not None and not freshness.stale:
+            self._keep(mark, (fn, wanted), (content, freshness))
+        return content, freshness
+
+    def _keep(self, mark: Mark, key: Hashable, answer: tuple[bytes, Freshness]) -> None:
+        if mark != self._kept_at:
+            self._kept.clear()
+            self._kept_at, self._kept_bytes = mark, 0
+        before = self._kept.pop(key, None)
+        self._kept_bytes += len(answer[0]) - (0 if before is None else len(before[0]))
+        self._kept[key] = answer
+        while self._kept_bytes > KEPT_BYTES_MAX or len(self._kept) > KEPT_MAX:
+            oldest = next(iter(self._kept))
+            self._kept_bytes -= len(self._kept.pop(oldest)[0])
+
     async def close(self) -> None:
+        self._unchanged.close()
         await asyncio.get_running_loop().run_in_executor(self._executor, self._views.close)
         self._executor.shutdown(wait=False)
