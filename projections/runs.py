@@ -200,7 +200,7 @@ def _reads(type_name: str) -> bool:
 
 VIEW = View(
     name="runs",
-    revision=8,
+    revision=9,
     tables=("runs", "run_counts"),
     ddl=_DDL,
     make_fold=RunsFold,

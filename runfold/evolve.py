@@ -381,7 +381,9 @@ def _turn(run: Run, event: _Turn) -> Run:
             exit_code = run.exit_code if event.exit_code is None else event.exit_code
             session = event.agent_session_id or run.agent_session_id
             ended = replace(run, open_turns=others, exit_code=exit_code, agent_session_id=session)
-            if event.step is not None or isinstance(event, TurnCancelled):
+            if isinstance(event, TurnCancelled):
+                return replace(ended, turns_cut=run.turns_cut + 1)
+            if event.step is not None:
                 return ended
             return replace(ended, fails_in_row=0 if isinstance(event, TurnCompleted) else run.fails_in_row + 1)
         case TurnRetrying():

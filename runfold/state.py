@@ -162,6 +162,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The last turn that started."""
     open_turns: tuple[OpenTurn, ...] = ()
     turns: int = 0
+    turns_cut: int = 0
+    """Of these, those that were cut short: what they were to do is done by another one."""
     agent_session_id: str | None = None
     """The agent's own name for the work of the last turn that gave one."""
     open_tools: dict[str, str] = {}

@@ -29,11 +29,12 @@ def judge(launch: Launch, run: Run, end: TurnEnd, claim: int, *, failed_turns: i
         return Complete(claim=claim, reason_code="COMPLETION_DETECTED", exit_code=code, completion=completion)
     # A run that had used its turns may have been given more when it was resumed.
     most = max(launch.max_turns, run.max_turns)
-    if run.turns < most:
+    made = run.turns - run.turns_cut
+    if made < most:
         return None
     if launch.completion.is_empty:
         return Complete(claim=claim, reason_code="EXIT_ZERO", exit_code=code)
-    return Stop(claim=claim, reason_code="MAX_TURNS_REACHED", condition="turns", threshold=most, actual=run.turns)
+    return Stop(claim=claim, reason_code="MAX_TURNS_REACHED", condition="turns", threshold=most, actual=made)
 
 
 def turn_ended(run: Run, end: TurnEnd, *, cut_short: bool) -> TurnCompleted | TurnFailed | TurnCancelled:

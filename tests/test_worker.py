@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.boot import boot_id
-from runfold.commands import Cancel, Pause, Resume
+from runfold.commands import Cancel, Grant, Pause, Resume
 from runfold.events import (
     LogUpdated,
     RunCancelled,
@@ -310,6 +310,20 @@ async def test_an_agents_final_message_is_kept_before_the_run_ends(tmp_path: Pat
 
         assert types[-2:] == ["artifact_stored", "run_completed"]
         assert (worker.data / "runs" / run_id / "response.md").read_text()
+
+
+async def test_a_turn_that_was_cut_short_is_none_of_the_turns_that_were_ordered(tmp_path: Path) -> None:
+    (tmp_path / "spent").write_text('{"runfold": {"type": "token_usage", "input_tokens": 9}}\n')
+    script = "echo turn >> turns; test -e again && exit 0; touch again; cat spent; exec sleep 60"
+    more = 'max_turns = 2\nlimits = {tokens = {max = 5, on_exceed = "ask"}}'
+    async with working(tmp_path, shell(script, more=more)) as worker:
+        run_id = await worker.queue("w")
+        await worker.wait_type(run_id, "run_paused")
+        await worker.execute(run_id, Grant(approval_id="a1", limits={"tokens": 100}))
+        run = await worker.wait_rest(run_id)
+
+    assert (run.status, run.turns, run.turns_cut) == ("completed", 3, 1)
+    assert (tmp_path / "turns").read_text() == "turn\n" * 3
 
 
 async def test_what_the_disk_refuses_fails_its_run_alone_and_the_worker_goes_on(tmp_path: Path) -> None:
