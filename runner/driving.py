@@ -1,25 +1,22 @@
 """Drives one claimed run over its turns as its stream and its rules want, and writes down what became of it.
 
-Everything that others wish of the run is an event on its own stream, read while a turn runs (`_follow`) and looked up
-again between turns (`_settle`): there is no second channel, and what was asked for first is what happens.
+What others wish of the run is heard while a turn runs (`runner/heeding.py`), and looked up again between turns
+(`_settle`).
 """
 
 import asyncio
 import contextlib
-import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from eventstore.contract import EventLog
 from eventstore.failpoints import reach
-from eventstore.ledger import Executed, Ledger
-from eventstore.shared_outputs import bring_ended, share_ended
+from eventstore.ledger import Ledger
+from eventstore.shared_outputs import bring_ended
 from projections.spending import Left, no_budgets
 from runfold.commands import (
     Cancelled,
-    CheckLimits,
     Claim,
     Command,
     Complete,
@@ -32,14 +29,11 @@ from runfold.commands import (
     StartTurn,
     Stop,
 )
-from runfold.decide import decide
 from runfold.errors import AlreadyFinal, BadRequest, Fenced, NotAllowed, Refused, TooLarge, Unavailable
 from runfold.events import (
     Event,
     Failure,
     Json,
-    LimitExceeded,
-    PauseRequested,
     TurnFailed,
     TurnStarted,
     Unknown,
@@ -48,7 +42,7 @@ from runfold.events import (
 from runfold.state import Run
 from runner import machine
 from runner.claims import Claims, background
-from runner.hearing import pages_of
+from runner.heeding import Heeding
 from runner.launch import Launch, counted_before
 from runner.listener import Listener
 from runner.output import Output
@@ -58,18 +52,11 @@ from runner.turn import Turn, TurnEnd
 from runner.verdict import judge, turn_ended
 from runner.watching import Watching
 
-PAUSE_DEADLINE_SECONDS = 600.0  # A turn that ends later than this is stopped where it is.
-TICK_SECONDS = 0.5  # What breaks a limit while nothing is reported stops the run within a second.
-UNAVAILABLE_TRIES = 10
 SETTLE_TRIES = 8
-_HEEDED = frozenset(
-    {"cancel_requested", "limit_exceeded", "pause_requested", "run_resumed", "claim_lost"}
-    | {"run_failed", "run_cancelled", "run_completed", "run_stopped"}
-)
 
 
-class Driving:
-    """`interrupt` and `hand_over` may be called at any time from the event loop."""
+class Driving(Heeding):
+    """See `Heeding` for what may be asked of it, and with what it is made."""
 
     def __init__(
         self,
@@ -90,26 +77,24 @@ class Driving:
         """`waits`: stay with a paused run, and claim it again when it goes on.
 
         `resumes`: a turn was cut short, so the next one goes on with the agent's own session where there is one.
-        `is_stirred`: whoever made it reads the log for all of its drivers, and calls `stir` when the run has moved.
-        `left` tells what the run may still draw on of what it shares with others.
         """
-        self._ledger, self._log, self._claims, self._launch = ledger, log, claims, launch
-        self._data, self._folder = data, data / "runs" / run_id
-        self.run_id, self._tenant, self._claim, self._waits = run_id, tenant, claim, waits
-        self._turn: Turn | None = None
-        self._limit: LimitExceeded | None = None
-        self._is_fenced = False
-        self._is_handed_over = False
-        self._is_cancelled = False
+        super().__init__(
+            ledger,
+            log,
+            claims,
+            launch,
+            data=data,
+            run_id=run_id,
+            tenant=tenant,
+            claim=claim,
+            left=left,
+            is_stirred=is_stirred,
+        )
+        self._folder = data / "runs" / run_id
+        self._waits, self._resumes = waits, resumes
         self._has_response = False
         self._counted: dict[str, Json] = {}
-        self._pause_at: float | None = None
         self._failed_turns = 0
-        self._resumes, self._left = resumes, left
-        self._stirred = asyncio.Event() if is_stirred else None
-        self._moved = asyncio.Event()
-        self.interrupted = ""
-        """What interrupted the run, in words."""
         self.last: TurnEnd | None = None
 
     async def drive(self, *, after: int) -> Run:
@@ -149,127 +134,10 @@ class Driving:
             await self._give_back()
         return run
 
-    def interrupt(self, what: str) -> None:
-        """Stop the run, resumable; asked twice, without the grace."""
-        self._end_turn(at_once=bool(self.interrupted))
-        self.interrupted = what
-
-    def hand_over(self) -> None:
-        """End the turn and let another worker go on, where the run allows that; else stop it, resumable."""
-        self._is_handed_over = True
-        self._end_turn()
-
-    def stir(self) -> None:
-        """The run has moved: look at what has come."""
-        if self._stirred is not None:
-            self._stirred.set()
-
-    def resize(self) -> None:
-        if self._turn is not None:
-            self._turn.resize()
-
-    async def execute(self, command: Command, *, actor: str | None = None, cause: str | None = None) -> Executed:
-        if isinstance(command, EndTurn):
-            # Where other machines share the log, its output is there before they hear of it.
-            await asyncio.to_thread(share_ended, self._data, self.run_id, command.ended)
-        command_id = str(uuid.uuid4())
-        name = type(command).__name__
-        for attempt in range(UNAVAILABLE_TRIES):
-            try:
-                reach(f"before.{name}")
-                executed = await self._ledger.execute(
-                    self.run_id,
-                    command,
-                    command_id=command_id,
-                    actor=actor or f"worker:{self._claims.worker}",
-                    tenant=self._tenant,
-                    cause=cause,
-                )
-                reach(f"after.{name}")
-                return executed
-            except Unavailable as error:
-                if attempt + 1 == UNAVAILABLE_TRIES:
-                    raise
-                await asyncio.sleep(error.retry_after_seconds)
-        raise AssertionError("unreachable")
-
-    def _fence(self) -> None:
-        self._is_fenced = True
-        self._end_turn()
-
-    def _end_turn(self, *, at_once: bool = False) -> None:
-        self._moved.set()
-        if self._turn is not None:
-            self._turn.end(at_once=at_once)
-
-    @property
-    def _is_ending(self) -> bool:
-        return bool(self._is_fenced or self._is_handed_over or self._is_cancelled or self.interrupted or self._limit)
-
     async def _give_back(self) -> None:
         claim, self._claim = self._claim, 0
         if claim:
             await self._claims.release(self.run_id, claim)
-
-    # What others ask.
-
-    async def _follow(self, position: int) -> None:
-        """Act on what others ask of the run: its own stream is the only control channel."""
-        coming = pages_of(self._log, self.run_id, position, self._stirred)
-        async with contextlib.aclosing(coming) as pages:
-            async for page in pages:
-                for recorded in page.events:
-                    if recorded.type in _HEEDED:
-                        reach(f"heard.{recorded.type}")
-                        await self._obey(recorded.type, recorded.event())
-                self._moved.set()
-
-    async def _obey(self, type_name: str, event: Event | Unknown | None) -> None:
-        if type_name == "cancel_requested":
-            self._is_cancelled = True
-            self._end_turn()
-        elif isinstance(event, LimitExceeded):
-            if event.on_exceed != "warn":
-                self._limit = event
-                self._end_turn()
-        elif isinstance(event, PauseRequested):
-            # The end of a run's only turn would be no pause at all.
-            self._pause_at = time.monotonic()
-            if not event.now and self._launch.max_turns > 1:
-                self._pause_at += PAUSE_DEADLINE_SECONDS
-            await self._stop_when_due()
-        elif type_name == "run_resumed":
-            self._limit = self._pause_at = None
-            if self._turn is not None:
-                self._turn.send(b"C")
-        else:
-            self._fence()
-
-    async def _tick(self) -> None:
-        """Keep what has a time: nothing waits for ever for a turn's end."""
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            await self._stop_when_due()
-            await self._check_limits()
-
-    async def _check_limits(self) -> None:
-        """Time passes, and answers are overdue, also while nothing is reported."""
-        with contextlib.suppress(Refused, Unavailable):
-            run = await self._ledger.state(self.run_id)
-            if run.is_resting:
-                return
-            command = CheckLimits(budgets=await self._left(run) if run.status in ("running", "pausing") else ())
-            # Decided here first: most looks change nothing, and the log is not asked for them.
-            if decide(run, command, time.time_ns() // 1000):
-                await self.execute(command)
-
-    async def _stop_when_due(self) -> None:
-        """Stop the turn's processes where they are; between turns the run pauses by itself."""
-        if self._turn is not None and self._pause_at is not None and time.monotonic() >= self._pause_at:
-            self._pause_at = None
-            self._turn.send(b"S")
-            with contextlib.suppress(Refused):
-                await self.execute(Paused(claim=self._claim, reason="its processes are stopped"))
 
     # One turn.
 

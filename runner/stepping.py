@@ -27,7 +27,6 @@ from runfold.commands import (
     FailStep,
     Observe,
     Paused,
-    RequestApproval,
     StartStep,
     StartTurn,
 )
@@ -43,23 +42,21 @@ from runfold.events import (
     TurnStarted,
     Unknown,
 )
-from runfold.plan import cache_key
 from runfold.state import Run
-from runfold.step_states import StepState
-from runfold.steps import MET, ready, state_of
+from runfold.steps import MET, state_of
 from runfold.workflows import TURNS_MAX
 from runner.driving import Driving
 from runner.listener import Listener
 from runner.output import Output
 from runner.output_file import OutputFile
 from runner.step_cache import find, restore
+from runner.step_choice import code_of, digest_of, is_retried, key_of, question_of, run_error, startable
 from runner.step_files import MissingFile, collect, digests_of
 from runner.turn import Turn, TurnEnd, TurnPlan
 from runner.verdict import failure_of, turn_ended
 from runner.watching import Watching
 
 STEP_SLOTS = 4
-BACKOFF_SECONDS_MAX = 3_600.0
 COPY_BYTES = 1024 * 1024
 NOTICE_SECONDS = 1.0  # A back-off and a deadline are kept to within this.
 
@@ -181,7 +178,7 @@ class StepDriving(Driving):
             return Fail(
                 claim=claim, reason_code="STEP_FAILED", error=Failure(code="STEP_FAILED", message="no step is ready")
             )
-        return Fail(claim=claim, reason_code=_code_of(failed[1]), error=_run_error(*failed))
+        return Fail(claim=claim, reason_code=code_of(failed[1]), error=run_error(*failed))
 
     # One step.
 
@@ -277,11 +274,11 @@ class StepDriving(Driving):
         except Unavailable as error:
             await self._fail_step(spec, Failure(code="SYS_WRITE_ERROR", message=error.message, retryable=True))
             return
-        await self._keep(spec, made, _key_of(run, spec, given))
+        await self._keep(spec, made, key_of(run, spec, given))
 
     async def _restore(self, spec: StepSpec, run: Run, given: dict[str, str]) -> bool:
         """Complete the step with what an earlier one made of the very same; False where it has to run."""
-        key = _key_of(run, spec, given)
+        key = key_of(run, spec, given)
         if key is None or not run.cache:
             return False
         cached = await asyncio.to_thread(find, self._data, self._tenant, key)
@@ -302,7 +299,7 @@ class StepDriving(Driving):
         if made:
             await self.execute(Observe(events=tuple(made), claim=self._claim))
         files = {it.name: it.sha256 for it in made}
-        metadata: dict[str, Json] = {"made": _digest(files)} if files else {}
+        metadata: dict[str, Json] = {"made": digest_of(files)} if files else {}
         if made_in is not None:
             metadata["made_in"] = made_in
         await self.execute(
@@ -343,82 +340,6 @@ class StepDriving(Driving):
 def driving_of(steps: Sequence[StepSpec], *, slots: int = STEP_SLOTS) -> Callable[..., Driving]:
     """Who drives a run: over its graph, where it has one, with so many steps at once."""
     return functools.partial(StepDriving, slots=slots) if steps else Driving
-
-
-def startable(run: Run, *, now_us: int) -> tuple[StepSpec, ...]:
-    """What may start now: what is ready, what was cut short before, and what failed and has an attempt left."""
-    found = {spec.id for spec in ready(run)}
-    for spec in run.steps:
-        state = state_of(run, spec.id)
-        is_due = is_retried(spec, state) and now_us >= _due_us(spec, state)
-        if (state.status == "cancelled" or is_due) and all(state_of(run, need).status in MET for need in spec.needs):
-            found.add(spec.id)
-    return tuple(spec for spec in run.steps if spec.id in found)
-
-
-def is_retried(spec: StepSpec, state: StepState) -> bool:
-    return bool(spec.command) and state.status == "failed" and _failures(state) < spec.attempts_max
-
-
-def question_of(run: Run, spec: StepSpec) -> RequestApproval | None:
-    """What is asked before the step may start; None where nothing is, or where it was granted."""
-    if spec.approval is None:
-        return None
-    # A step that was marked anew works on another ground, and is asked about again.
-    name = f"{spec.id[:80]}.{state_of(run, spec.id).changed_version}"
-    asked = run.approvals.get(name)
-    if asked is not None and asked.status == "granted":
-        return None
-    return RequestApproval(approval_id=name, kind="step", summary=spec.approval)
-
-
-def _failures(state: StepState) -> int:
-    """How often it failed since it last succeeded."""
-    count = 0
-    for attempt in reversed(state.attempts):
-        if attempt.status == "completed":
-            break
-        count += attempt.status == "failed"
-    return count
-
-
-def _due_us(spec: StepSpec, state: StepState) -> int:
-    doubled = spec.backoff_seconds * 2.0 ** min(_failures(state) - 1, 20)
-    return (state.ended_at_us or 0) + int(min(doubled, BACKOFF_SECONDS_MAX) * 1_000_000)
-
-
-def _code_of(state: StepState) -> str:
-    return "TIMED_OUT" if state.error is not None and state.error.code == "TIMED_OUT" else "STEP_FAILED"
-
-
-def _run_error(spec: StepSpec, state: StepState) -> Failure:
-    said = state.error or Failure()
-    message = f"step {spec.id} failed in attempt {state.attempt}: {said.message or said.code}"
-    return msgspec.structs.replace(said, code=_code_of(state), message=message)
-
-
-def _key_of(run: Run, spec: StepSpec, given: dict[str, str]) -> str | None:
-    """What the step makes its files from; None where it declares none, because then nothing could be put back."""
-    if not spec.outputs:
-        return None
-    words = (*spec.command, "", spec.prompt or "", *spec.outputs)
-    return cache_key(words, given, {need: _made_by(run, need) for need in spec.needs})
-
-
-def _made_by(run: Run, need: str) -> str | None:
-    """What a need has left behind, as one number; None where it left nothing."""
-    state = state_of(run, need)
-    made = state.metadata.get("made")
-    if isinstance(made, str):
-        return made
-    output: Any = state.output
-    if isinstance(output, dict) and "head" in output:
-        return f"{run.run_id} {need} {state.attempt}"  # Only its beginning is known here: equal to nothing else.
-    return None if output is None else _digest(output)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
 def _with_step(event: Event | Unknown, step: str) -> Event | Unknown:
