@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from api.dashboard import BUNDLE
 from tests.ledgers import stored
 from tests.terminal import ROOT, environment, first_line, read, started
 
@@ -50,6 +51,21 @@ def test_the_client_holds_one_package_and_the_tool_holds_all(wheels: Path) -> No
 
     assert packages(client) == {"runfold"}
     assert packages(tool) == TOOL
+
+
+@pytest.mark.skipif(not (BUNDLE / "index.html").is_file(), reason="no dashboard is built")
+def test_the_tool_holds_its_dashboard_and_the_client_none(wheels: Path) -> None:
+    tool, client = (
+        set(zipfile.ZipFile(next(wheels.glob(name))).namelist()) for name in ("runfold-*.whl", "runfold_client-*.whl")
+    )
+
+    built = {
+        f"api/bundle/{path.relative_to(BUNDLE)}"
+        for path in BUNDLE.rglob("*")
+        if path.suffix in (".js", ".css", ".html")
+    }
+    assert built <= tool
+    assert not {name for name in client if "bundle" in name}
 
 
 def test_the_client_needs_msgspec_and_nothing_else(wheels: Path) -> None:

@@ -35,10 +35,11 @@ class Server:
 
 
 @asynccontextmanager
-async def server(data: Path, port: int = 0) -> AsyncGenerator[Server]:
+async def server(data: Path, port: int = 0, *, cwd: Path | None = None) -> AsyncGenerator[Server]:
+    """`cwd` is the folder from which the program is taken, where it is not this one."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "runfold", "--data", str(data), "up", "--port", str(port), "--workers", "1",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, cwd=cwd,
     )  # fmt: skip
     try:
         assert process.stdout is not None
