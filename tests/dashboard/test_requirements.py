@@ -14,8 +14,11 @@ pytestmark = pytest.mark.slow
 
 async def test_req1_list_of_runs(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="req1 nightly", workflow="nightly")
+    await desk.served.open_run(title="req1 of somebody else", token=OTHER)
 
     await desk.show("/runs?q=req1")
+
+    await expect(desk.page.get_by_text("1 that fit")).to_be_visible()
 
     row = desk.page.locator(f"[data-run={run_id}]")
     for text in ("req1 nightly", run_id, "nightly", "Running", "s ago"):
@@ -70,12 +73,14 @@ async def test_req3_sort(desk: Screen, column: str, first: str) -> None:
 async def test_req4_badges(desk: Screen) -> None:
     icons = {"complete": "lucide-circle-check", "fail": "lucide-circle-x"}
     await desk.served.open_run(title="req4 running")
+    await write(desk.served.log, name(0x604), 5, [], driver="queue", title="req4 queued", workflow="w")
     for action in icons:
         await desk.served.control(await desk.served.open_run(title=f"req4 {action}"), action)
 
     await desk.show("/runs?q=req4")
 
     for status, icon in (
+        ("queued", "lucide-clock"),
         ("running", "lucide-loader"),
         ("completed", "lucide-circle-check"),
         ("failed", "lucide-circle-x"),
@@ -109,14 +114,17 @@ async def test_req5_search(desk: Screen) -> None:
 
 
 async def test_req6_metadata(desk: Screen) -> None:
-    run_id = await a_game(desk.served.log, 0x606, ago=2 * MINUTE)
+    run_id = await a_game(desk.served.log, 0x606, ago=5 * MINUTE, ends="completed")
 
     await desk.show(f"/runs/{run_id}")
 
     head = desk.page.locator("header.head")
-    for text in (run_id, "small-game", "Reported by its program", "branch main", "Ember Run, night build"):
+    for text in (run_id, "small-game", "Reported by its program", "branch main", "Ember Run, first build"):
         await expect(head).to_contain_text(text)
-    await expect(desk.page.locator("section.facts")).to_contain_text("$0.10 of $2.50")
+    facts = desk.page.locator("section.facts")
+    await expect(facts).to_contain_text("$0.10 of $2.50")
+    for moment in ("Created", "Started", "Ended"):
+        await expect(facts.locator("div", has_text=moment).last).to_contain_text(re.compile(r"\d\d:\d\d:\d\d"))
     await head.get_by_role("link", name="team arcade").click()
     await expect(desk.page.locator(f"[data-run={run_id}]")).to_be_visible()
     assert "label=team%3Darcade" in desk.page.url or "label=team=arcade" in desk.page.url
@@ -298,8 +306,12 @@ async def test_req20_partial_retry(desk: Screen) -> None:
     await expect(desk.page.locator("[data-step=enemy_sprite]")).to_contain_text("Pending")
 
 
-async def test_req21_cancel(desk: Screen) -> None:
-    run_id = await desk.served.open_run(title="req21")
+@pytest.mark.parametrize("status", ["queued", "running"])
+async def test_req21_cancel(desk: Screen, status: str) -> None:
+    if status == "queued":
+        run_id = await write(desk.served.log, name(0x621), 5, [], driver="queue", title="req21", workflow="w")
+    else:
+        run_id = await desk.served.open_run(title="req21")
     await desk.show(f"/runs/{run_id}")
 
     await desk.page.get_by_role("button", name="Cancel").click()
@@ -353,11 +365,13 @@ async def test_req24_statistics(desk: Screen) -> None:
 
 
 async def test_req25_queue_depth(desk: Screen) -> None:
+    depth = desk.page.locator("[data-queue=depth]")
     await desk.show("/admin")
-    await expect(desk.page.locator("[data-queue=depth]")).to_have_text("0")
+    await expect(depth).to_be_visible()
+    before = int(await depth.inner_text())
     await write(desk.served.log, name(0x625), 5 * MINUTE, [], driver="queue", title="req25", workflow="w")
 
     await desk.page.reload()
 
-    await expect(desk.page.locator("[data-queue=depth]")).to_have_text("1")
+    await expect(depth).to_have_text(str(before + 1))
     await expect(desk.page.locator("[data-queue=oldest]")).not_to_have_text("–")
