@@ -23,6 +23,7 @@ COLUMNS = (
 )
 _DATA = COLUMNS.split(", ").index("data")
 FACT_COLUMNS = ", ".join(Fact.__struct_fields__)
+_FACT_COLUMNS_WITHOUT_IDS = FACT_COLUMNS.replace("id, cause, command", "x'' AS id, NULL AS cause, NULL AS command")
 Row: TypeAlias = tuple[Any, ...]
 
 
@@ -168,16 +169,30 @@ def read_facts(
     return facts, scanned_to
 
 
-def some_facts(connection: sqlite3.Connection, *, after: int, upto: int, limit: int) -> Iterator[list[Fact]]:
+def some_facts(
+    connection: sqlite3.Connection,
+    *,
+    after: int,
+    upto: int,
+    limit: int,
+    without: Sequence[str] = (),
+    with_ids: bool = True,
+) -> Iterator[list[Fact]]:
     """The next facts of all runs that are kept, a few at a time: no other reading waits until this one is closed.
 
-    Where they are checked they come as one page. Raises Diverged, Damaged.
+    Where they are checked they come as one page, and whole; else `without` some types, and with empty ids where nobody
+    asks for them. Raises Diverged, Damaged.
     """
     if _checks_of(connection) is not None:
         yield read_facts(connection, after=after, upto=upto, limit=limit, kept=True)[0]
         return
     end = end_of(connection, after=after, stream=None, upto=upto, kept=True)
-    rows = rows_after(connection, after=after, stream=None, end=end, limit=limit, columns=FACT_COLUMNS)
+    columns = FACT_COLUMNS if with_ids else _FACT_COLUMNS_WITHOUT_IDS
+    rows = connection.execute(
+        f"SELECT {columns} FROM events WHERE position > ? AND position <= ?"  # noqa: S608
+        f" AND type NOT IN ({', '.join('?' * len(without))}) ORDER BY position LIMIT ?",
+        (after, end, *without, limit),
+    )
     try:
         while some := rows.fetchmany(FACTS_TOGETHER):
             yield [Fact(*row) for row in some]

@@ -436,6 +436,7 @@ VIEW = View(
     ddl=_DDL,
     make_fold=AuditFold,
     wants=lambda type_name: type_name != "subprocess_output",
+    names=True,
     system=True,
     drop=_drop,
 )

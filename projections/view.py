@@ -52,6 +52,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the fold takes events of this type: of the others it does not even hear."""
     reads: Callable[[str], bool] = every_type
     """Whether it looks into their data: what nobody looks into is not decoded."""
+    names: bool = False
+    """Whether it looks at the ids of an event: its own, its cause's, its command's."""
     system: bool = False
     """Whether it takes the events of the system stream too."""
     sums: bool = False

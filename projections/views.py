@@ -37,7 +37,9 @@ from projections.opening import connect, connect_read_only, connect_to_build
 from projections.rewritten import pages_before, rewritten_runs
 from projections.skips import Skips
 from projections.view import Fold, View
+from runfold.envelope import Fact
 from runfold.errors import Contended, Damaged, NotFound
+from runfold.events import EVENT_TYPES, REWRITES
 
 OPEN_WAIT_SECONDS = 10.0
 ERROR_CHARS_MAX = 500
@@ -75,6 +77,11 @@ class Views:
         self._page_events = page_events
         self._is_building = is_building
         self._lacks_indexes = is_building
+        self._unwanted: tuple[str, ...] = ()
+        """Types of events that need not be read, as no view takes them."""
+        if is_building:
+            others = EVENT_TYPES.keys() - REWRITES
+            self._unwanted = tuple(sorted(name for name in others if not any(view.wants(name) for view in views)))
         self._folds: dict[str, Fold] = {}  # Made by the first event: a process that only reads has none.
         self._written: dict[str, tuple[str, int, bytes]] = {}
         self._log: sqlite3.Connection | None = None
@@ -232,20 +239,32 @@ class Views:
     ) -> int:
         """Fold the events after one position up to another, or as many as one transaction holds; the last of them."""
         last, upto = stretch
-        pages = some_facts(log, after=last, upto=upto, limit=self._page_events)
+        is_trimmed, read = bounds_of(log).first > 1, 0
+        # In a trimmed log the first event of a run counts, whatever it is.
+        pages = some_facts(
+            log,
+            after=last,
+            upto=upto,
+            limit=self._page_events,
+            without=() if is_trimmed else self._unwanted,
+            with_ids=any(view.names for view in views),
+        )
         # Before the transaction: what cannot be read takes nothing back.
-        first = next(pages, None)
-        if not first:
+        nothing: list[Fact] = []
+        first = next(pages, nothing)
+        if not first and not (self._unwanted and hash_at(log, upto)):
             return last
         with self.transaction():
             now = self.checkpoints()
             folds = self._warm(views, before, now)
             folding = Folding(self.connection, folds, is_skipped=self._is_skipped)
-            is_trimmed = bounds_of(self._log).first > 1
-            for facts in chain([first], pages):
+            for facts in chain([first] if first else [], pages):
                 self._fold_anew(folding, rewritten_runs(facts, is_trimmed=is_trimmed), last, facts[0].position)
                 folding.fold(facts, after=last)
-                last = facts[-1].position
+                last, read = facts[-1].position, read + len(facts)
+            if self._unwanted and read < self._page_events and hash_at(log, upto):
+                # Of what comes until there nobody wants to hear.
+                last = upto
             for name, (view, fold) in folds.items():
                 fold.write(self.connection)
                 broke = folding.parked.get(name)
