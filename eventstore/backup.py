@@ -41,10 +41,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Manifest:
-    """Copy the log as it is at one moment, then what its events name. Raises NotFound, BadRequest, OSError.
+    """Copy the log as it is at one moment, then what its events name.
 
-    The log comes first: what an event names was stored before it, so nothing can be missing in the copy.
+    The log comes first: what an event names was stored before it, so nothing can be missing in the copy. Raises
+    NotFound, BadRequest, Unavailable, OSError.
     """
+    from eventstore.copying import copy_beside
+
     with closing(open_reader(data)) as source:
         if (folder / MANIFEST_FILE).exists() or (folder / LOG_FILE).exists():
             raise BadRequest(f"`{folder}` holds a backup already", hint="name a new folder for each backup")
@@ -52,8 +55,10 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
         path = folder / LOG_FILE
         for _ in range(TRIES):
             _remove(path)
-            manifest = copy_log(source, data / LOG_FILE, path, on_progress)
-            if manifest is not None:
+            trimmed_to = source.execute("SELECT trimmed_to FROM head").fetchone()[0]
+            manifest = copy_beside(data / LOG_FILE, path, on_progress)
+            # Asked again here: it may have ended long before this process, which was stopped, hears of it.
+            if manifest is not None and not _is_rewritten(source, "main", manifest.head, trimmed_to):
                 break
         else:
             _remove(path)
@@ -119,16 +124,20 @@ def copy_log(
         copy.execute(
             "INSERT OR IGNORE INTO main.heads SELECT * FROM live.heads WHERE position <= ?", (min(trimmed_to, head),)
         )
-        rewritten = copy.execute(
-            "SELECT EXISTS (SELECT 1 FROM live.events"
-            " WHERE position > ? AND type IN ('event_redacted', 'run_archived'))"
-            " OR (SELECT trimmed_to FROM live.head) <> ?",
-            (head, trimmed_to),
-        ).fetchone()[0]
+        rewritten = _is_rewritten(copy, "live", head, trimmed_to)
         recorded_at_us = copy.execute("SELECT max(recorded_at_us) FROM main.events").fetchone()[0] or 0
         copy.execute("INSERT INTO main.head VALUES (1, ?, ?, ?, ?)", (log_id, head, recorded_at_us, trimmed_to))
         copy.execute("DETACH DATABASE live")
         return None if rewritten else _read_manifest(copy)
+
+
+def _is_rewritten(connection: sqlite3.Connection, log: str, head: int, trimmed_to: int) -> bool:
+    """Whether events up to a position were changed or taken since that was the log's head."""
+    query = (
+        f"SELECT EXISTS (SELECT 1 FROM {log}.events WHERE position > ? AND type IN ('event_redacted', 'run_archived'))"  # noqa: S608
+        f" OR (SELECT trimmed_to FROM {log}.head) <> ?"
+    )
+    return bool(connection.execute(query, (head, trimmed_to)).fetchone()[0])
 
 
 def _remove(path: Path) -> None:

@@ -16,9 +16,11 @@ from projections.view import View
 from projections.views import Views
 
 PAGE_EVENTS_SHARED = 32 * PAGE_EVENTS
-SHARED = frozenset({"runs", "timeline"})
-"""What the second process folds: with the reading of every event about half of the work. The rest is `audit`, whose many
-rows need then not be copied and which hears of no output, and what is quick."""
+SHARED = frozenset({"runs", "timeline", "usage", "history", "stats"})
+"""What the second process folds: with the reading of every event about half of the work.
+
+The rest is `audit`, whose many rows need then not be copied and which hears of no output, and what few events are for.
+"""
 
 
 class Helper:

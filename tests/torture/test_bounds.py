@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ READERS = 200
 WRITTEN_BYTES = 2 * JOURNAL_BYTES_MAX
 EVENT_BYTES = 60_000
 EVENTS = 8
+STOPPED_AFTER = 100  # Appends of so many events: the copy takes long enough to be met in its middle.
 
 # Reads one page of each kind, then holds still with everything open until its input ends.
 STALLED = """
@@ -111,6 +113,40 @@ async def test_the_journal_stays_small_beside_a_backup_that_pauses(tmp_path: Pat
     print(f"{written / 1e6:.0f} MB written, journal at most {largest / 1e6:.1f} MB")
     assert largest <= JOURNAL_BYTES_MAX
     assert manifest.head == EVENTS
+    assert check_backup(tmp_path / "copy")[1] == []
+
+
+@pytest.mark.timeout(600)
+async def test_the_journal_stays_small_beside_a_backup_that_is_stopped(tmp_path: Path) -> None:
+    """Stopped as by Ctrl-Z, or by a signal that nobody can catch, wherever it is."""
+    data, journal = tmp_path / "data", tmp_path / "data" / "log.db-wal"
+    log = await SqliteLog.open(data)
+    last = 0
+    for _ in range(STOPPED_AFTER):
+        last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=last)).last
+    copying = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "--data", str(data), "backup", str(tmp_path / "copy")], cwd=ROOT,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        # Its copy grows: it is in the middle of a batch.
+        while not (tmp_path / "copy" / "log.db").exists() or (tmp_path / "copy" / "log.db").stat().st_size < 1_000_000:
+            await asyncio.sleep(0)
+        os.killpg(copying.pid, signal.SIGSTOP)
+        largest = written = 0
+        while written < WRITTEN_BYTES:
+            last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=last)).last
+            written += EVENTS * EVENT_BYTES
+            largest = max(largest, os.path.getsize(journal))
+        os.killpg(copying.pid, signal.SIGCONT)
+        assert await asyncio.to_thread(copying.wait) == 0
+    finally:
+        copying.kill()
+        copying.wait()
+        await log.close()
+
+    print(f"{written / 1e6:.0f} MB written, journal at most {largest / 1e6:.1f} MB")
+    assert largest <= JOURNAL_BYTES_MAX
     assert check_backup(tmp_path / "copy")[1] == []
 
 
