@@ -1,8 +1,10 @@
 """`runfold export` and `runfold clean`: runs in one file that proves itself, and what the log need not keep."""
 
+import asyncio
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +12,11 @@ from cli.folder import need_folder, open_folder
 from cli.reading import json_option, print_json, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, plain, table, talk
+from cli.settings import Settings
+from eventstore.mirrored import mirrored_log
+
+if TYPE_CHECKING:
+    from eventstore.cleaning import Candidate, Cleaned
 
 DAY_US = 86_400_000_000
 UNITS_US = {"d": DAY_US, "h": DAY_US // 24, "m": DAY_US // 1440, "s": 1_000_000}
@@ -78,7 +85,10 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
         table(("RUN", "FINAL FOR", "BYTES", "WHAT GOES"), rows)
         talk(f"{len(found)} runs, {sum(item.size_bytes for item in found):,} bytes; nothing was changed")
         return
-    done = cleaning.clean(settings.data, found, whole=whole, actor=local_actor())
+    if mirrored_log(settings.data) is None:
+        done = cleaning.clean(settings.data, found, whole=whole, actor=local_actor())
+    else:
+        done = asyncio.run(_clean_shared(settings, found, whole=whole))
     with kept_going():
         mend_states(settings.data)
     if done.runs:
@@ -93,3 +103,17 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
     if not done.is_gone:
         talk("note: somebody reads the log, so its journal still holds what went, until that reader goes on")
     next_command(f"runfold import {settings.data / done.archive}  (brings it back)")
+
+
+async def _clean_shared(settings: Settings, found: "list[Candidate]", *, whole: bool) -> "Cleaned":
+    """In the log that several machines share, and thereby on all of them."""
+    from cli.actor import local_actor
+    from eventstore.jetstream.log import JetStreamLog
+    from eventstore.opening import open_log
+
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
+    try:
+        assert isinstance(log, JetStreamLog)  # noqa: S101
+        return await log.clean(found, whole=whole, actor=local_actor())
+    finally:
+        await log.close()

@@ -7,7 +7,7 @@ summary on the system stream. Nothing goes before its archive was opened again a
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,7 @@ def clean(
     now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Cleaned:
     """Archive the runs into one file, prove it, and then take what goes. Raises Refused where the proof fails."""
-    name = f"{FOLDER}/{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now_us() / 1e6))}-{uuid.uuid4().hex[:8]}{SUFFIX}"
-    archive = data / name
-    write_archive(data, archive, [candidate.run_id for candidate in chosen], now_us=now_us())
-    reach("clean.archived")
-    _prove(archive)
-    with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    name, digest = archived(data, chosen, now_us=now_us())
     done: list[Candidate] = []
     writer = Writer(data, now_us)
     try:
@@ -124,6 +118,104 @@ def clean(
     )
 
 
+def archived(data: Path, chosen: Sequence[Candidate], *, now_us: int) -> tuple[str, str]:
+    """Archive the runs and prove it; the archive's name in the folder, and its sha256. Raises Refused."""
+    name = f"{FOLDER}/{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now_us / 1e6))}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+    archive = data / name
+    write_archive(data, archive, [candidate.run_id for candidate in chosen], now_us=now_us)
+    reach("clean.archived")
+    _prove(archive)
+    with archive.open("rb") as file:
+        return name, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class SummedUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is to be trimmed: what is kept of it, and what its events named."""
+
+    tenant: str
+    events: int
+    position: int
+    hash: bytes
+    summary: Any
+    blobs: tuple[str, ...]
+
+
+def summed_up(connection: sqlite3.Connection, candidate: Candidate) -> SummedUp:
+    """What a run comes to, by its events up to the one that was archived last."""
+    run, named, count, last = Summing(candidate.run_id), dict[str, None](), 0, None
+    for page in _pages(connection, candidate):
+        count, last = count + len(page), page[-1]
+        for recorded in page:
+            run.add(recorded)
+            if recorded.data is not None:
+                named.update(dict.fromkeys(_blobs(recorded)))
+    assert last is not None  # noqa: S101
+    summary = run.summary(position=last.position, bytes_max=EVENT_BYTES_MAX - REST_BYTES)
+    return SummedUp(
+        tenant=last.tenant, events=count, position=last.position, hash=last.hash, summary=summary, blobs=tuple(named)
+    )
+
+
+class Emptied(msgspec.Struct, frozen=True, kw_only=True):
+    """Events whose data goes, and what it counted for."""
+
+    tenant: str
+    events: tuple[Recorded, ...]
+    summary: Any
+    blobs: tuple[str, ...]
+
+
+def to_empty(connection: sqlite3.Connection, candidate: Candidate) -> Emptied:
+    """What `clean` takes of a run: the words of activity and output."""
+    before, after = new_run(candidate.run_id), new_run(candidate.run_id)
+    tenant, named, going = "", dict[str, None](), list[Recorded]()
+    for page in _pages(connection, candidate):
+        tenant = page[0].tenant
+        before = fold(before, page)
+        left: list[Recorded] = []
+        for recorded in page:
+            goes = event_class(recorded.type) in ("activity", "output")
+            left.append(msgspec.structs.replace(recorded, data=None, salt=None) if goes else recorded)
+            if goes and recorded.data is not None:
+                named.update(dict.fromkeys(_blobs(recorded)))
+                going.append(recorded)
+        after = fold(after, left)
+    was, remains = msgspec.to_builtins(before), msgspec.to_builtins(after)
+    summary = {"run": {name: value for name, value in was.items() if remains[name] != value}}
+    return Emptied(tenant=tenant, events=tuple(going), summary=summary, blobs=tuple(named))
+
+
+def told_archived(
+    candidate: Candidate,
+    *,
+    reason: str,
+    tenant: str,
+    counts: dict[str, int],
+    summary: Any,
+    archive: tuple[str, str],
+    actor: str,
+    now_us: int,
+    last: bytes = b"",
+) -> NewEvent:
+    """The event that says what went; `archive` is its name and sha256, `last` the hash of a trimmed run's end."""
+    told = RunArchived(
+        run_id=candidate.run_id,
+        digests={"archive": archive[1]} | ({"hash": last.hex()} if last else {}),
+        counts=counts | {"bytes": candidate.size_bytes},
+        reason=reason,
+        archive=archive[0],
+        summary=summary,
+    )
+    return NewEvent(
+        id=str(uuid.uuid4()),
+        type="run_archived",
+        data=encode_data(told),
+        at_us=now_us,
+        tenant=tenant,
+        actor=actor,
+    )
+
+
 def trim(data: Path, run_ids: Sequence[str], *, actor: str) -> tuple[str, ...]:
     """Archive and take these runs as a whole, where they are final; the answer names those that went."""
     wanted = set(run_ids)
@@ -146,11 +238,11 @@ def _candidate(
         last_at_us=last_at_us,
         events=events,
         event_bytes=size_bytes,
-        file_bytes=sum(path.stat().st_size for path in _files(data, run_id)),
+        file_bytes=sum(path.stat().st_size for path in files_of(data, run_id)),
     )
 
 
-def _files(data: Path, run_id: str) -> list[Path]:
+def files_of(data: Path, run_id: str) -> list[Path]:
     folder = data / "runs" / run_id
     return [path for path in sorted(folder.glob("*")) if path.is_file() and path.name not in KEPT_FILES]
 
@@ -195,51 +287,24 @@ class _Cleaning:
 
     def empty(self) -> None:
         """Take the words of activity and output; what they counted for is told by the event that follows."""
-        before, after = new_run(self._run_id), new_run(self._run_id)
-        tenant, named = "", dict[str, None]()
-        for page in self._pages():
-            tenant = page[0].tenant
-            before = fold(before, page)
-            left: list[Recorded] = []
-            for recorded in page:
-                goes = event_class(recorded.type) in ("activity", "output")
-                left.append(msgspec.structs.replace(recorded, data=None, salt=None) if goes else recorded)
-                if goes and recorded.data is not None:
-                    named.update(dict.fromkeys(_blobs(recorded)))
-                    digest = None if recorded.salt is None else data_digest(recorded.salt, recorded.data)
-                    self._connection.execute(
-                        "UPDATE events SET data = NULL, salt = NULL, digest = coalesce(digest, ?) WHERE position = ?",
-                        (digest, recorded.position),
-                    )
-            after = fold(after, left)
-        was, remains = msgspec.to_builtins(before), msgspec.to_builtins(after)
-        summary = {"run": {name: value for name, value in was.items() if remains[name] != value}}
-        self._tell(self._run_id, tenant, "cleaned", {"events": self._candidate.events}, summary, named)
+        emptied = to_empty(self._connection, self._candidate)
+        for recorded in emptied.events:
+            digest = None if recorded.salt is None else data_digest(recorded.salt, recorded.data or b"")
+            self._connection.execute(
+                "UPDATE events SET data = NULL, salt = NULL, digest = coalesce(digest, ?) WHERE position = ?",
+                (digest, recorded.position),
+            )
+        named, counts = dict.fromkeys(emptied.blobs), {"events": self._candidate.events}
+        self._tell(self._run_id, emptied.tenant, "cleaned", counts, emptied.summary, named)
 
     def trim(self) -> None:
         """Take the whole run; what it came to stays on the system stream."""
-        run, tenant, named, count, last = Summing(self._run_id), "", dict[str, None](), 0, b""
-        for page in self._pages():
-            tenant, count, last = page[0].tenant, count + len(page), page[-1].hash
-            for recorded in page:
-                run.add(recorded)
-                if recorded.data is not None:
-                    named.update(dict.fromkeys(_blobs(recorded)))
-        position = self._connection.execute("SELECT position FROM heads WHERE run_id = ?", (self._run_id,)).fetchone()[
-            0
-        ]
+        summed = summed_up(self._connection, self._candidate)
         self._connection.execute("DELETE FROM events WHERE run_id = ?", (self._run_id,))
-        self._connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?)", (position,))
-        summary = run.summary(position=position, bytes_max=EVENT_BYTES_MAX - REST_BYTES)
-        self._tell(SYSTEM_STREAM, tenant, "trimmed", {"trimmed": count}, summary, named, last=last)
-
-    def _pages(self) -> Iterator[Sequence[Recorded]]:
-        after = 0
-        while page := read_page(self._connection, after=after, stream=self._run_id).events:
-            yield page
-            after = page[-1].position
-            if page[-1].version == self._candidate.version:
-                return
+        self._connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?)", (summed.position,))
+        named = dict.fromkeys(summed.blobs)
+        counts = {"trimmed": summed.events}
+        self._tell(SYSTEM_STREAM, summed.tenant, "trimmed", counts, summed.summary, named, last=summed.hash)
 
     def _tell(
         self,
@@ -252,32 +317,40 @@ class _Cleaning:
         *,
         last: bytes = b"",
     ) -> None:
-        digests = {"archive": self._digest} | ({"hash": last.hex()} if last else {})
-        told = RunArchived(
-            run_id=self._run_id,
-            digests=digests,
-            counts=counts | {"bytes": self._candidate.size_bytes},
+        event = told_archived(
+            self._candidate,
             reason=reason,
-            archive=self._archive,
-            summary=summary,
-        )
-        event = NewEvent(
-            id=str(uuid.uuid4()),
-            type="run_archived",
-            data=encode_data(told),
-            at_us=self._rewriting.now_us,
             tenant=tenant,
+            counts=counts,
+            summary=summary,
+            archive=(self._archive, self._digest),
             actor=self._actor,
+            now_us=self._rewriting.now_us,
+            last=last,
         )
         self._rewriting.append(stream, [event])
-        query = "SELECT 1 FROM events WHERE data IS NOT NULL AND instr(data, CAST(? AS BLOB)) LIMIT 1"
-        lonely = [name for name in named if self._connection.execute(query, (name,)).fetchone() is None]
+        lonely = not_named(self._connection, named)
         removals = [f"blobs/{sha256[:2]}/{sha256}" for sha256 in lonely]
         if stream == SYSTEM_STREAM:
             removals.append(f"runs/{self._run_id}")
         else:
-            removals += [str(path.relative_to(self._data)) for path in _files(self._data, self._run_id)]
+            removals += [str(path.relative_to(self._data)) for path in files_of(self._data, self._run_id)]
         announce(self._data, Intent(run_id=stream, event_id=event.id, removals=tuple(removals)))
+
+
+def not_named(connection: sqlite3.Connection, named: Iterable[str], *, but: str = "") -> list[str]:
+    """Those that no event names; `but`: of another run than this."""
+    query = "SELECT 1 FROM events WHERE run_id <> ? AND data IS NOT NULL AND instr(data, CAST(? AS BLOB)) LIMIT 1"
+    return [name for name in named if connection.execute(query, (but, name)).fetchone() is None]
+
+
+def _pages(connection: sqlite3.Connection, candidate: Candidate) -> Iterator[Sequence[Recorded]]:
+    after = 0
+    while page := read_page(connection, after=after, stream=candidate.run_id).events:
+        yield page
+        after = page[-1].position
+        if page[-1].version == candidate.version:
+            return
 
 
 def _blobs(recorded: Recorded) -> list[str]:

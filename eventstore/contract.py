@@ -140,7 +140,8 @@ class EventLog(Protocol):
         """Take texts, or whole events, out of a stream for good; its positions, ids and hashes stay.
 
         `event_redacted` at its end says so, and events sent again are known all the same. The answer is whether no byte
-        of the log holds the text any more: another stream may say it too, or a reader hold an old page.
+        of the log holds the text any more: another stream may say it too, a reader hold an old page, or the servers of
+        a log that several machines share keep it in their journals for a while.
         Raises NotFound, NotAllowed, BadRequest; nothing was changed then.
         """
         raise not_rewritten()

@@ -64,15 +64,11 @@ def redact(
 
     Raises NotFound, NotAllowed, BadRequest; nothing was changed then.
     """
-    for text in texts:
-        if len(text) < TEXT_CHARACTERS_MIN:
-            raise BadRequest(
-                f"a text to redact has at least {TEXT_CHARACTERS_MIN} characters", hint="give the whole secret"
-            )
+    check_texts(texts)
     writer = Writer(data, now_us)
     try:
         with writer.rewriting("redact") as rewriting:
-            work = _Redaction(data, run_id, rewriting.connection)
+            work = Redaction(data, run_id, rewriting.connection)
             work.look(texts, positions, by_form=by_form)
             work.store(rewriting, reason=reason, actor=actor)
         is_gone = writer.forget(work.gone)
@@ -81,7 +77,18 @@ def redact(
         writer.close()
 
 
-class _Redaction:
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises BadRequest for one that is too short to be a secret."""
+    for text in texts:
+        if len(text) < TEXT_CHARACTERS_MIN:
+            raise BadRequest(
+                f"a text to redact has at least {TEXT_CHARACTERS_MIN} characters", hint="give the whole secret"
+            )
+
+
+class Redaction:
+    """What is to be taken out of a run, found and then carried out."""
+
     def __init__(self, data: Path, run_id: str, connection: sqlite3.Connection) -> None:
         self._data = data
         self._run_id = run_id
@@ -114,31 +121,52 @@ class _Redaction:
 
     def store(self, rewriting: Rewriting, *, reason: str, actor: str) -> None:
         """Change the events and announce what follows for the files."""
-        changed = [recorded for recorded in self._events if recorded.position in self._left]
-        if not changed and not self._ready:
+        news = self.news(reason=reason, actor=actor, now_us=rewriting.now_us)
+        if not news:
             return
-        for recorded in changed:
+        for recorded, left in self.changed:
             self._connection.execute(
                 "UPDATE events SET data = ?, salt = NULL, digest = coalesce(digest, ?) WHERE position = ?",
-                (self._left[recorded.position], _digest_of(recorded), recorded.position),
+                (left, digest_of(recorded), recorded.position),
             )
-        # Where only a file held it, the last event bears witness: nothing of it is changed.
-        news = [
-            _told(recorded, self._left.get(recorded.position, recorded.data), reason, actor, rewriting.now_us)
-            for recorded in changed or [self._events[-1]]
-        ]
         rewriting.append(self._run_id, news)
         renames: list[tuple[str, str]] = []
         for path, content in self._ready.items():
             ready = path.with_name(path.name + READY)
             write_durably(ready, content)
             renames.append((str(ready.relative_to(self._data)), str(path.relative_to(self._data))))
-        lonely = [sha256 for sha256 in self._blobs if not self._is_named(sha256)]
-        self._named = tuple(sha256 for sha256 in self._blobs if sha256 not in lonely)
-        removals = tuple(f"blobs/{sha256[:2]}/{sha256}" for sha256 in lonely)
+        removals = tuple(f"blobs/{sha256[:2]}/{sha256}" for sha256 in self.lonely())
         if renames or removals:
             intent = Intent(run_id=self._run_id, event_id=news[0].id, renames=tuple(renames), removals=removals)
             announce(self._data, intent)
+
+    @property
+    def changed(self) -> list[tuple[Recorded, bytes | None]]:
+        """Events of which something goes, and what is left of their data."""
+        return [(each, self._left[each.position]) for each in self._events if each.position in self._left]
+
+    @property
+    def last(self) -> Recorded:
+        return self._events[-1]
+
+    @property
+    def files(self) -> dict[Path, bytes]:
+        """Files of the run of which something goes, and what is left of them."""
+        return self._ready
+
+    def news(self, *, reason: str, actor: str, now_us: int) -> list[NewEvent]:
+        """The events that say so; none where nothing is to be taken out."""
+        if not self.changed and not self._ready:
+            return []
+        # Where only a file held it, the last event bears witness: nothing of it is changed.
+        witnesses = self.changed or [(self.last, self.last.data)]
+        return [_told(recorded, left, reason, actor, now_us) for recorded, left in witnesses]
+
+    def lonely(self) -> tuple[str, ...]:
+        """Blobs with the text that no event names once this is done; the others are told of."""
+        lonely = tuple(sha256 for sha256 in self._blobs if not self._is_named(sha256))
+        self._named = tuple(sha256 for sha256 in self._blobs if sha256 not in lonely)
+        return lonely
 
     def redacted(self, *, is_gone: bool) -> Redacted:
         return Redacted(
@@ -244,8 +272,10 @@ class _Redaction:
             return b""  # That it is missing is for `verify` to say.
 
     def _is_named(self, sha256: str) -> bool:
-        query = "SELECT 1 FROM events WHERE data IS NOT NULL AND instr(data, CAST(? AS BLOB)) LIMIT 1"
-        return self._connection.execute(query, (sha256,)).fetchone() is not None
+        if any(sha256.encode() in left for left in self._left.values() if left is not None):
+            return True
+        query = "SELECT position FROM events WHERE data IS NOT NULL AND instr(data, CAST(? AS BLOB))"
+        return any(position not in self._left for (position,) in self._connection.execute(query, (sha256,)))
 
     def _checked(self, recorded: Recorded, left: bytes) -> bytes | None:
         """What is left must still be such an event; where it is not, nothing is left of it."""
@@ -318,7 +348,7 @@ def _renamed(text: str, *, old: str, new: str) -> str:
     return new if text == old else text
 
 
-def _digest_of(recorded: Recorded) -> bytes | None:
+def digest_of(recorded: Recorded) -> bytes | None:
     if recorded.salt is None or recorded.data is None:
         return None
     return data_digest(recorded.salt, recorded.data)

@@ -1,7 +1,7 @@
 """A log moves onto a cluster and back with its positions, ids and hashes; nothing is lost on the way."""
 
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,17 @@ from eventstore.jetstream import moving
 from eventstore.jetstream.address import Address, parse_address
 from eventstore.jetstream.cluster import connect, stream_state
 from eventstore.jetstream.log import JetStreamLog
+from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.publishing import Publisher
 from eventstore.mirrored import mirrored_log
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from runfold.errors import BadRequest, NotAllowed
+from eventstore.verifying import Proof
+from runfold.errors import BadRequest, Conflict, NotAllowed
 from tests.contract.events import all_events, numbered
 from tests.contract.jetstream import shared_cluster
+from tests.contract.test_keeping import run as ended_run
 from tests.terminal import read, record, runfold
 
 RUNS = 40
@@ -107,6 +111,46 @@ async def test_a_cluster_that_holds_another_log_is_left_alone(folder: Path, addr
     assert (await stream_state(cluster)).state.last_seq == 1
     await cluster.client.close()
     assert mirrored_log(folder) is None
+
+
+async def test_a_trimmed_log_moves_and_its_holes_stay_holes(folder: Path, address: Address, tmp_path: Path) -> None:
+    log = await SqliteLog.open(folder)
+    for name in ("r_first", "r_second"):
+        await log.append(name, ended_run(), expected=0)
+    assert await log.trim(["r_first"], actor="user:a") == ("r_first",)
+    (last,) = [event.position for event in await all_events(log, stream="$runfold")]
+    await log.append("r_later", ended_run(), expected=0)
+    await log.close()
+    before = [rows(folder, table, "1") for table in ("events", "heads", "head")]
+
+    def cut_off(done: int, _total: int) -> None:
+        if done > last - 4:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        await moving.move_to_cluster(folder, address, tell=cut_off)
+    await moving.move_to_cluster(folder, address, tell=silent)
+
+    other = await JetStreamLog.connect(address, tmp_path / "other")
+    try:
+        await other.bounds()
+        moved = [rows(tmp_path / "other", table, "1") for table in ("events", "heads", "head")]
+        assert moved[:2] == before[:2]
+        assert moved[2][0][1:3] == before[2][0][1:3]
+        assert moved[2][0][4] == before[2][0][4]
+        with pytest.raises(Conflict):
+            await other.append("r_first", numbered(0, 1), expected=0)
+        cluster = await connect(address)
+        plan = Planned("r_first", 0, (b"",))
+        assert await Publisher(cluster).publish([plan]) == [0]
+        await cluster.client.close()
+    finally:
+        await other.close()
+    with closing(open_reader(tmp_path / "other")) as connection:
+        assert [fault.message for fault in Proof(connection).faults()] == []
+    back = await moving.move_to_folder(address, tmp_path / "back")
+    assert back == before[2][0][2]
+    assert rows(tmp_path / "back", "events", "1") == before[0]
 
 
 async def test_a_log_that_lacks_events_is_not_moved(folder: Path, address: Address) -> None:

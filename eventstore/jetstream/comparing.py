@@ -1,26 +1,22 @@
 """A mirror beside the stream that it mirrors, event by event: what the one has and the other has not is named."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from eventstore.faults import Fault
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import Cluster, connect, stream_state
 from eventstore.jetstream.messages import Message, decode
+from eventstore.jetstream.scanning import messages_after
 from eventstore.second_copy import EVENTS_BETWEEN
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import EVENT_COLUMNS
 from runfold.errors import LogFailed, Unavailable
 
 PAGE_MESSAGES = 1_000
-WAITING_MAX = 4 * PAGE_MESSAGES
-SILENT_SECONDS = 20.0
 CONNECT_SECONDS = 10.0
 _COMPARED = {n: name for n, name in enumerate(EVENT_COLUMNS.split(", ")) if name not in ("position", "recorded_at_us")}
 """The time is not: a mirror never lets it go back, whatever the clocks of the machines say."""
@@ -68,34 +64,18 @@ async def compare_stream(
 
 async def _pages(cluster: Cluster, head: int) -> AsyncGenerator[Page, None]:
     """All that the stream holds up to a position, in order."""
-    state = (await stream_state(cluster)).state
-    if not state.messages or state.first_seq > head:
-        return
-    arrivals: asyncio.Queue[Msg] = asyncio.Queue(WAITING_MAX)
-    subscription = await cluster.jetstream.subscribe(
-        f"{cluster.name}.>",
-        stream=cluster.name,
-        cb=arrivals.put,
-        ordered_consumer=True,
-        config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL),
-    )
     page: Page = []
-    try:
-        while True:
-            async with asyncio.timeout(SILENT_SECONDS):
-                message = await arrivals.get()
+    async with aclosing(messages_after(cluster, cluster.name, 0)) as messages:
+        async for message in messages:
             position = message.metadata.sequence.stream
-            if position <= head:
-                page.append((position, decode(message.data, position)))
-            # Nothing more is on its way: deleted messages at the end are not waited for.
-            is_over = position >= head or not message.metadata.num_pending
-            if page and (is_over or len(page) >= PAGE_MESSAGES):
+            if position > head:
+                break
+            page.append((position, decode(message.data, position)))
+            if len(page) >= PAGE_MESSAGES:
                 yield page
                 page = []
-            if is_over:
-                return
-    finally:
-        await subscription.unsubscribe()
+    if page:
+        yield page
 
 
 def _difference(connection: sqlite3.Connection, page: Page, after: int, upto: int, trimmed_to: int) -> Fault | None:

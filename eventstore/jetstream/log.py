@@ -5,68 +5,59 @@ Who has an answer therefore reads what he wrote; who asks for the head asks the 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import aiosqlite
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
 
 from eventstore import reading
 from eventstore.contract import Appended, Bounds, Page
 from eventstore.jetstream.address import Address
-from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, RETRY_SECONDS, Cluster, connect, heard, stream_state
-from eventstore.jetstream.messages import decode
-from eventstore.jetstream.mirror import Arrived, Mirror, Planned
+from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, Cluster, connect
+from eventstore.jetstream.mirror import Mirror, Planned
+from eventstore.jetstream.mirroring import PATIENCE_SECONDS, MirroredLog
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.seeding import seed_mirror
 from eventstore.mirrored import Mirrored
 from eventstore.preparing import Request
-from eventstore.sqlite import SqliteLog, Waiting, connected, hop
+from eventstore.sqlite import Waiting, connected, hop
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
 
-PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
+if TYPE_CHECKING:
+    from eventstore.cleaning import Candidate, Cleaned
+    from eventstore.jetstream.rewriting import Rewriter
+    from eventstore.redacting import Redacted
+
 GROUPS_MAX = 2  # Of appends on their way at once: who comes meanwhile joins the next, which is one batch.
-FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
-STOP_SECONDS = 0.5
-HEARTBEAT_SECONDS = 1.0  # Two missed, and the stream is followed anew.
-ARRIVED_MAX = 500
-SILENCE_SECONDS = 3.0  # So long without what was promised, and the stream is followed anew.
 SETTLE_SECONDS = 0.01  # What a racer appends is refused to others before all replicas have it.
 
-_T = TypeVar("_T")
 
-
-class JetStreamLog(SqliteLog):
+class JetStreamLog(MirroredLog):
     """As the log on SQLite, but a commit is the stream's, and a task of its own brings the stream into the mirror."""
 
     began_at = 0
     """Up to where a new mirror was brought from another machine's snapshot."""
 
     def __init__(
-        self, cluster: Cluster, mirror: Mirror, position: int, writes: aiosqlite.Connection, reads: aiosqlite.Connection
+        self,
+        cluster: Cluster,
+        data: Path,
+        mirror: Mirror,
+        position: int,
+        writes: aiosqlite.Connection,
+        reads: aiosqlite.Connection,
     ) -> None:
-        super().__init__(mirror, writes, reads)
-        self.cluster = cluster
-        self._mirror = mirror
-        self._position = position
+        super().__init__(cluster, mirror, position, writes, reads)
         self.presence = JetStreamPresence(cluster)
         self._publisher = Publisher(cluster)
+        self._mirrored_in = data
         self._groups = asyncio.Semaphore(GROUPS_MAX)
         self._serving: set[asyncio.Task[None]] = set()
-        self._arriving: list[dict[str, list[reading.Row]]] = []
-        """For each group on its way, what has come of its runs."""
-        self._first, self._wanted = 1, position
-        self._is_current, self._current_at, self._silent_until = False, time.monotonic(), 0.0
-        self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
 
     @classmethod
     async def connect(
@@ -101,14 +92,9 @@ class JetStreamLog(SqliteLog):
         except BaseException:
             await cluster.client.close()
             raise
-        log = cls(cluster, made[0], position, writes, reads)
+        log = cls(cluster, data, made[0], position, writes, reads)
         log.began_at = began_at
         return log
-
-    @property
-    def behind_seconds(self) -> float:
-        """How long ago the mirror was last known to be where the stream's leader was, if it is not now."""
-        return 0.0 if self._is_current else time.monotonic() - self._current_at
 
     async def bounds(self) -> Bounds:
         await self._freshen()
@@ -133,6 +119,51 @@ class JetStreamLog(SqliteLog):
         async with aclosing(super().read(after=after, stream=stream, upto=upto)) as pages:
             async for page in pages:
                 yield page
+
+    async def redact(
+        self, stream: str, *, texts: Sequence[str] = (), positions: Sequence[int] = (), reason: str = "", actor: str
+    ) -> bool:
+        return (await self.take_out(stream, texts=texts, positions=positions, reason=reason, actor=actor)).is_gone
+
+    async def take_out(
+        self,
+        stream: str,
+        *,
+        texts: Sequence[str] = (),
+        positions: Sequence[int] = (),
+        by_form: bool = False,
+        reason: str = "",
+        actor: str,
+    ) -> "Redacted":
+        """As `redact`, with what was found; `by_form`: also whatever has the form of a secret."""
+        return await self._rewriter().redact(
+            stream, texts=texts, positions=positions, by_form=by_form, reason=reason, actor=actor
+        )
+
+    async def archive(self, streams: Sequence[str], path: Path) -> None:
+        from eventstore.archive import write_archive
+
+        await self._freshen()
+        await asyncio.to_thread(write_archive, self._mirrored_in, path, streams, now_us=time.time_ns() // 1000)
+
+    async def trim(self, streams: Sequence[str], *, actor: str) -> tuple[str, ...]:
+        return await self._rewriter().trim(streams, actor=actor)
+
+    async def clean(self, chosen: "Sequence[Candidate]", *, whole: bool, actor: str) -> "Cleaned":
+        """As `eventstore.cleaning.clean`."""
+        return await self._rewriter().clean(chosen, whole=whole, actor=actor)
+
+    def _rewriter(self) -> "Rewriter":
+        from eventstore.jetstream.rewriting import Rewriter
+
+        return Rewriter(
+            self._mirrored_in,
+            self._rewritten,
+            self._publisher,
+            append=lambda stream, events, expected: self.append(stream, events, expected=expected),
+            plan=lambda requests: hop(self._writes, lambda: self._mirror.plan(requests)),
+            catch_up=self._catch_up,
+        )
 
     async def _write(self) -> None:
         await super()._write()
@@ -211,158 +242,3 @@ class JetStreamLog(SqliteLog):
             )
             events = page.events
         return Appended(first=first, last=last, version=events[-1].version, duplicate=False, events=events)
-
-    async def _freshen(self) -> None:
-        """Catch up before a read; where the leader is not reached in time, the mirror is read as it is.
-
-        Who decides on what is old is refused by the stream, so only the reader's own view is late. Raises LogFailed.
-        """
-        if self._failure:
-            raise LogFailed(self._failure, hint="see `runfold doctor`")
-        if self._closing or time.monotonic() < self._silent_until:
-            return
-        try:
-            async with asyncio.timeout(FRESH_SECONDS):
-                await heard(self._catch_up())
-        except (TimeoutError, Unavailable):
-            self._is_current = False
-            self._silent_until = time.monotonic() + FRESH_SECONDS
-
-    async def _catch_up(self) -> None:
-        """Wait until the mirror is where the stream's leader is now. Raises Unavailable, LogFailed."""
-        asked_at = time.monotonic()
-        state = (await self._ask(lambda: stream_state(self.cluster))).state
-        if state.first_seq > self._first:
-            self._first = state.first_seq
-            await hop(self._writes, lambda: self._mirror.trim(self._first))
-        if not state.messages:
-            await self._pass_over(state.last_seq)
-        await self._reach(state.last_seq)
-        self._is_current, self._current_at = True, max(self._current_at, asked_at)
-
-    async def _reach(self, position: int) -> None:
-        """Wait until the mirror holds the stream up to a position. Raises Unavailable, LogFailed."""
-        self._wanted = max(self._wanted, position)
-        if position <= self._position:
-            return
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while self._position < position:
-                    if self._failure:
-                        raise LogFailed(self._failure, hint="see `runfold doctor`")
-                    # Taken before the position is looked at, so that no step is slept through.
-                    woken = self._woken
-                    if self._position < position:
-                        await woken.wait()
-        except TimeoutError:
-            raise Unavailable(
-                f"the replicated log did not deliver position {position} in {PATIENCE_SECONDS:g} s",
-                hint="a majority of its servers must be up; try again with the same ids",
-            ) from None
-
-    async def _ask(self, question: Callable[[], Awaitable[_T]]) -> _T:
-        """What the stream's leader answers, asked again while there is none. Raises Unavailable."""
-        ends = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return await question()
-            except (NatsError, TimeoutError, OSError) as error:
-                if self._closing or time.monotonic() > ends:
-                    raise Unavailable(
-                        f"the replicated log does not answer: {type(error).__name__}",
-                        hint="a majority of its servers must be up; try again with the same ids",
-                    ) from error
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _keep_mirror(self) -> None:
-        """Bring the stream into the mirror until cancelled; where it is silent too long, follow it anew."""
-        while True:
-            arrivals: asyncio.Queue[Msg] = asyncio.Queue(ARRIVED_MAX * 4)
-            try:
-                subscription = await self._follow_stream(arrivals)
-            except (NatsError, TimeoutError, OSError):
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            try:
-                await self._take_all(arrivals)
-            except TimeoutError:
-                await self._skip_deleted()
-            except Exception as error:
-                self._failure = f"{type(error).__name__}: {error}"
-                self._wake()
-                return
-            finally:
-                with suppress(NatsError):
-                    await subscription.unsubscribe()
-
-    async def _follow_stream(self, arrivals: "asyncio.Queue[Msg]") -> JetStreamContext.PushSubscription:
-        return await self.cluster.jetstream.subscribe(
-            f"{self.cluster.name}.>",
-            stream=self.cluster.name,
-            cb=arrivals.put,
-            ordered_consumer=True,
-            idle_heartbeat=HEARTBEAT_SECONDS,
-            pending_msgs_limit=-1,
-            pending_bytes_limit=-1,
-            config=ConsumerConfig(
-                deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(self._position + 1, 1)
-            ),
-        )
-
-    async def _take_all(self, arrivals: "asyncio.Queue[Msg]") -> None:
-        """Raises TimeoutError where something is waited for and nothing comes, LogFailed."""
-        held: list[Arrived] = []
-        while True:
-            held.append(_arrived(await self._next(arrivals)))
-            while len(held) < ARRIVED_MAX and not arrivals.empty():
-                held.append(_arrived(arrivals.get_nowait()))
-            # An append is seen whole or not at all.
-            whole = next((n for n in range(len(held), 0, -1) if not held[n - 1].message.rest), 0)
-            if whole:
-                taken, held = held[:whole], held[whole:]
-                position, rows = await hop(self._writes, lambda taken=taken: self._mirror.take(taken))  # type: ignore[misc]
-                for arriving in self._arriving:
-                    for row in rows:
-                        if row[1] in arriving:
-                            arriving[row[1]].append(row)
-                self._position = position
-                self._wake()
-
-    async def _next(self, arrivals: "asyncio.Queue[Msg]") -> Msg:
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    return await arrivals.get()
-            except TimeoutError:
-                if self._wanted > self._position:
-                    raise
-
-    async def _skip_deleted(self) -> None:
-        """Where the stream has nothing after the mirror's head, what was there has been deleted."""
-        wanted = self._wanted
-        try:
-            await self.cluster.jetstream.get_msg(
-                self.cluster.name, seq=self._position + 1, subject=f"{self.cluster.name}.>", next=True
-            )
-        except NotFoundError:
-            await self._pass_over(wanted)
-        except (NatsError, TimeoutError, OSError):
-            pass
-
-    async def _pass_over(self, position: int) -> None:
-        if position > self._position:
-            await hop(self._writes, lambda: self._mirror.pass_over(position))
-            self._position = max(self._position, position)
-            self._wake()
-
-    async def _stop(self) -> None:
-        while not self._mirror_task.done():
-            # Told again until it takes it, see `heard`.
-            self._mirror_task.cancel()
-            await asyncio.wait([self._mirror_task], timeout=STOP_SECONDS)
-        await self.cluster.client.close()
-
-
-def _arrived(message: Msg) -> Arrived:
-    position = message.metadata.sequence.stream
-    return Arrived(position, decode(message.data, position))

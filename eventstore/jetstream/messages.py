@@ -7,6 +7,8 @@ import msgspec
 from runfold.errors import LogFailed
 
 FORMAT = 1
+GAP = "-.gap"
+"""The end of a subject that no run has: what keeps a place while a log is copied, and is no event."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):

@@ -13,14 +13,28 @@ import msgspec
 from eventstore.appending import judge, store
 from eventstore.chain import data_digest, link
 from eventstore.contract import Appended
+from eventstore.failpoints import reach
 from eventstore.grouping import Group, Head, look_up
+from eventstore.intents import settle
+from eventstore.jetstream.holes import (
+    REPLACED,
+    announce_files,
+    fill,
+    redact_told,
+    remember,
+    taken_back,
+    trim_told,
+)
 from eventstore.jetstream.messages import FORMAT, Message, encode
+from eventstore.jetstream.rewritten import Files
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.preparing import Request
-from eventstore.reading import COLUMNS, Row
+from eventstore.reading import COLUMNS, Row, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
+from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, LogFailed, RunfoldError
+from runfold.events import REWRITES
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -49,6 +63,8 @@ class Mirror(Writer):
         try:
             # What a power cut takes from a copy comes again from the stream.
             self.connection.execute("PRAGMA synchronous = NORMAL")
+            self.connection.execute("PRAGMA secure_delete = ON")
+            self.connection.execute(REPLACED)
             with self.locked():
                 self._adopt(data, mirrored)
         except BaseException:
@@ -105,12 +121,8 @@ class Mirror(Writer):
                     "SELECT position, recorded_at_us FROM head"
                 ).fetchone()
                 group = Group(position, recorded_at_us)
-                fresh = [each for each in arrived if each.position > position]
+                fresh = self._filled(position, [each for each in arrived if each.position > position])
                 self._look_up_heads(group, fresh)
-                for before, each in zip([position, *(it.position for it in fresh)], fresh, strict=False):
-                    if each.position > before + 1:
-                        # The stream has no holes but at its start: what is missing was trimmed before it came here.
-                        self._trim(each.position - 1)
                 trimmed_to = self.connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
                 for each in fresh:
                     _add(group, each, trimmed_to)
@@ -118,13 +130,59 @@ class Mirror(Writer):
                 if redacted:
                     _put_redacted(self.connection, group, redacted)
                 anchor = store(self.connection, group, since=position) if fresh else None
+                is_rewritten = self._rewrite(fresh)
+                reach("mirror.before_commit")
                 self.connection.execute("COMMIT")
+                reach("mirror.committed")
             except BaseException:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 raise
             self._publish(anchor)
+            if is_rewritten:
+                settle(self._data, self.connection)
+                self._checkpoint()
         return group.position, group.rows
+
+    def remember(self, left: Sequence[tuple[int, bytes]]) -> None:
+        """What stands in the stream's holes, by position."""
+        remember(self.connection, left)
+
+    def taken_back(self, told: Sequence[Arrived]) -> tuple[list[int], list[str]]:
+        """What has to be erased and shortened in the stream before these events are taken."""
+        return taken_back(self.connection, [each.message for each in told])
+
+    def announce_files(self, told: Arrived, files: Files | None) -> None:
+        """Make ready what becomes of this machine's files when the event is taken."""
+        with self.locked():
+            announce_files(self._data, told.message, uuid_text(told.message.id), files)
+
+    def unfilled_before(self, first: int, *, since: int) -> int:
+        """The last position before the stream's first at which nothing stands any more, not below `since`; else 0."""
+        return fill(self.connection, since - 1, first)[1]
+
+    def _filled(self, position: int, arrived: Sequence[Arrived]) -> list[Arrived]:
+        """What came, with what stands in the holes between; a hole in which nothing stands was trimmed."""
+        filled: list[Arrived] = []
+        for each in arrived:
+            if each.position > position + 1:
+                left, unfilled = fill(self.connection, position, each.position)
+                filled += [Arrived(place, message) for place, message in left]
+                if unfilled:
+                    self._trim(unfilled)
+            filled.append(each)
+            position = each.position
+        return filled
+
+    def _rewrite(self, fresh: Sequence[Arrived]) -> bool:
+        """Whether these events change what earlier ones are."""
+        telling = [each for each in fresh if each.message.type in REWRITES]
+        for each in telling:
+            if each.message.run_id == SYSTEM_STREAM:
+                trim_told(self.connection, each.message, each.position)
+            else:
+                redact_told(self.connection, each.message)
+        return bool(telling)
 
     def pass_over(self, position: int) -> None:
         """Nothing is left in the stream up to this position."""

@@ -5,6 +5,7 @@ Afterwards the folder is a mirror of the cluster's log, or the other way round: 
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +16,9 @@ from nats.js.errors import APIError, NotFoundError
 
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import REPLICAS, REQUEST_SECONDS, RETRY_SECONDS, Cluster, connect, stream_state
-from eventstore.jetstream.log import PATIENCE_SECONDS, JetStreamLog
-from eventstore.jetstream.messages import FORMAT, Message, decode, encode, subject_of
+from eventstore.jetstream.log import JetStreamLog
+from eventstore.jetstream.messages import FORMAT, GAP, Message, decode, encode, subject_of
+from eventstore.jetstream.mirroring import PATIENCE_SECONDS
 from eventstore.mirrored import Mirrored, end_mirror, mirrored_log, note_mirrored
 from eventstore.reading import COLUMNS, bounds, open_reader
 from eventstore.sqlite3_module import sqlite3
@@ -25,6 +27,8 @@ from runfold.errors import BadRequest, Conflict, LogFailed, NotAllowed, Unavaila
 
 WINDOW_EVENTS = 256  # Sent ahead of what is acknowledged; each is only taken at its own place.
 Tell = Callable[[int, int], None]
+Placed = tuple[int, str, bytes]
+"""A position, and what is sent there: subject and content."""
 
 
 async def move_to_cluster(data: Path, address: Address, *, replicas: int = REPLICAS, tell: Tell) -> int:
@@ -70,11 +74,13 @@ async def move_to_folder(address: Address, data: Path, *, replicas: int = REPLIC
 
 
 def _refuse_gaps(source: sqlite3.Connection, data: Path, last: int) -> None:
-    count = source.execute("SELECT count(*) FROM events").fetchone()[0]
-    if count != last:
+    """What was trimmed is told of in the log; what is missing beyond that is lost, and is not covered up."""
+    query = "SELECT count(*), (SELECT trimmed_to FROM head) FROM events WHERE position > (SELECT trimmed_to FROM head)"
+    count, trimmed_to = source.execute(query).fetchone()
+    if count != last - trimmed_to:
         raise NotAllowed(
-            f"the log in `{data}` no longer has {last - count} of its {last} events, so its positions cannot be kept",
-            hint="start a new log on the cluster, and read the old one where it is",
+            f"the log in `{data}` no longer has {last - trimmed_to - count} of its {last} events",
+            hint="`runfold verify` names them; restore a backup, or read the log where it is",
         )
 
 
@@ -89,8 +95,9 @@ async def _copy(source: sqlite3.Connection, cluster: Cluster, last: int, tell: T
             await _check_last(source, cluster, position)
             tell(position, last)
             if position >= last:
+                await cluster.jetstream.purge_stream(cluster.name, subject=f"{cluster.name}.{GAP}")
                 return
-            await _send(cluster, _after(source, position))
+            await _send(cluster, _after(cluster, source, position))
         except (NatsError, TimeoutError, OSError, Conflict) as error:
             if time.monotonic() > ends:
                 raise Unavailable(
@@ -104,33 +111,37 @@ async def _check_last(source: sqlite3.Connection, cluster: Cluster, position: in
     """What is there already is a part of this very log: the hash of its last event seals all before it in its run."""
     if not position:
         return
-    row = source.execute("SELECT hash FROM events WHERE position = ?", (position,)).fetchone()
+    (_, subject, content), *_ = _after(cluster, source, position - 1, limit=1)
     try:
         there = await cluster.jetstream.get_msg(cluster.name, seq=position, direct=False)
+        is_same = there.subject == subject and _hash(there.data, position) == _hash(content, position)
     except NotFoundError:
-        there = None
-    if row is None or there is None or decode(there.data or b"", position).hash != row[0]:
+        # A place that was kept for what is trimmed goes when all is there.
+        is_same = not content
+    if not is_same:
         raise BadRequest(
             f"the cluster's log goes on differently at position {position}",
             hint="somebody has written to it: name a new one, nats://host:4222/another-name",
         )
 
 
-async def _send(cluster: Cluster, messages: Sequence[tuple[int, Message]]) -> None:
+def _hash(content: bytes | None, position: int) -> bytes:
+    return decode(content, position).hash if content else b""
+
+
+async def _send(cluster: Cluster, messages: Sequence[Placed]) -> None:
     """Send events ahead of their acknowledgements; the stream takes each only as its next one."""
-    answers = await asyncio.gather(
-        *(_send_one(cluster, position, message) for position, message in messages), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(_send_one(cluster, *message) for message in messages), return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
 
 
-async def _send_one(cluster: Cluster, position: int, message: Message) -> None:
+async def _send_one(cluster: Cluster, position: int, subject: str, content: bytes) -> None:
     try:
         await cluster.jetstream.publish(
-            subject_of(cluster.name, message.run_id),
-            encode(message),
+            subject,
+            content,
             timeout=REQUEST_SECONDS,
             headers={"Nats-Expected-Last-Sequence": str(position - 1)},
         )
@@ -139,13 +150,52 @@ async def _send_one(cluster: Cluster, position: int, message: Message) -> None:
         raise Conflict(f"position {position} was not taken: {error.description}") from error
 
 
-def _after(source: sqlite3.Connection, position: int) -> list[tuple[int, Message]]:
-    query = f"SELECT {COLUMNS}, digest FROM events WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608
-    return [(row[0], _message(row)) for row in source.execute(query, (position, WINDOW_EVENTS)).fetchall()]
+def _after(cluster: Cluster, source: sqlite3.Connection, position: int, *, limit: int = WINDOW_EVENTS) -> list[Placed]:
+    """What goes to the next positions: events; where there is none any more, what keeps its place until all is there.
+
+    At the place of a trimmed run's last event stands one that stays: it keeps the run's id from being given again.
+    """
+    upto = min(position + limit, bounds(source).last)
+    query = f"SELECT {COLUMNS}, digest FROM events WHERE position > ? AND position <= ?"  # noqa: S608
+    rows = {row[0]: _message(row) for row in source.execute(query, (position, upto)).fetchall()}
+    query = "SELECT position, run_id, version, hash FROM heads WHERE position > ? AND position <= ?"
+    for place, run_id, version, last_hash in source.execute(query, (position, upto)).fetchall():
+        if place not in rows and version > 1:
+            rows[place] = _guard(run_id, version, last_hash)
+    return [
+        (place, subject_of(cluster.name, rows[place].run_id), encode(rows[place]))
+        if place in rows
+        else (place, f"{cluster.name}.{GAP}", b"")
+        for place in range(position + 1, upto + 1)
+    ]
 
 
 def _message(row: Sequence[object]) -> Message:
     return msgspec.convert((FORMAT, 0, *row[1:]), Message)
+
+
+def _guard(run_id: str, version: int, last_hash: bytes) -> Message:
+    return Message(
+        format=FORMAT,
+        rest=0,
+        run_id=run_id,
+        version=version,
+        id=uuid.uuid4().bytes,
+        type="run_archived",
+        schema=1,
+        at_us=0,
+        recorded_at_us=0,
+        tenant="",
+        actor="",
+        cause=None,
+        command=None,
+        sent=None,
+        correlation="",
+        hash=last_hash,
+        data=None,
+        salt=None,
+        digest=bytes(32),
+    )
 
 
 def _become_mirror(data: Path, last: int, mirrored: Mirrored) -> None:

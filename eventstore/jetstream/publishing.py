@@ -53,6 +53,19 @@ class Publisher:
         answers = await asyncio.gather(*(self._publish(batch) for batch in _batches(plans)))
         return [last for batch in answers for last in batch]
 
+    async def publish_together(self, plans: Sequence[Planned]) -> bool:
+        """Append all plans or none of them; whether they were appended, as far as anybody knows."""
+        try:
+            ack = await self._send(plans)
+            for _ in range(TRIES_MAX - 1):
+                if ack.error is None or ack.error.err_code not in PASSING:
+                    break
+                await asyncio.sleep(PASSING_SECONDS)
+                ack = await self._send(plans)
+        except (nats.errors.Error, TimeoutError, OSError):
+            return False
+        return ack.error is None or bool(_refused(ack.error))
+
     async def _publish(self, plans: Sequence[Planned]) -> list[int]:
         """One batch: granted together or not at all, so after a refusal each plan is tried for itself."""
         try:

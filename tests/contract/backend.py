@@ -4,7 +4,7 @@ Another backend writes a class with these methods, adds it to `BACKENDS`, and ru
 """
 
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from eventstore.contract import EventLog
 from eventstore.sqlite import SqliteLog
@@ -17,8 +17,6 @@ from tests.contract.process import RemoteLog, address
 class Backend(Protocol):
     now_us: int
     """What the clock of every log shows; a test may set it, also back."""
-    is_rewritten: ClassVar[bool]
-    """Whether redact, archive and trim are done; else each is refused by name, and changes nothing."""
 
     async def open(self) -> EventLog:
         """The log, here; again after `close` of the one before: the same log reopened."""
@@ -39,8 +37,6 @@ class Backend(Protocol):
 
 class OneProcess:
     """SQLite with one log that all share."""
-
-    is_rewritten: ClassVar[bool] = True
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -79,5 +75,3 @@ BACKENDS: dict[str, type[OneProcess] | type[Replicated]] = {
     "sqlite in several processes": SeveralProcesses,
     "jetstream": Replicated,
 }
-REWRITTEN = [name for name, backend in BACKENDS.items() if backend.is_rewritten]
-SHARED = [name for name in BACKENDS if name not in REWRITTEN]

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
-from typing import ClassVar
 
 from deploy.loopback import Cluster
 from eventstore.contract import EventLog
@@ -31,8 +30,6 @@ def shared_cluster() -> Cluster:
 
 class Replicated:
     """Two servers with a mirror each, on one cluster of three."""
-
-    is_rewritten: ClassVar[bool] = False
 
     def __init__(self, data: Path) -> None:
         self.data = data

@@ -1,23 +1,19 @@
-"""What is taken out of a log for good: a text, or whole streams; everybody else reads and appends as before.
-
-A log that is not rewritten refuses all of it by name, and nothing is changed.
-"""
+"""What is taken out of a log for good: a text, or whole streams; everybody else reads and appends as before."""
 
 from pathlib import Path
 
 import pytest
 
 from eventstore.contract import EventLog
+from eventstore.jetstream.log import JetStreamLog
 from eventstore.restoring import opened_archive
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.errors import BadRequest, Conflict, NotAllowed, NotFound, Trimmed
 from runfold.events import Message, RunArchived, RunCompleted, RunQueued, RunStarted, TokenUsage, encode_data
-from tests.contract.backend import REWRITTEN, SHARED
 from tests.contract.events import all_events, new_event
 
 SECRET = "hunter2-swordfish"
-rewritten = pytest.mark.parametrize("backend", REWRITTEN, indirect=True)
 
 
 def run(*, ended: bool = True) -> list[NewEvent]:
@@ -32,26 +28,6 @@ def run(*, ended: bool = True) -> list[NewEvent]:
     ]
 
 
-@pytest.mark.parametrize("backend", SHARED, indirect=True)
-async def test_a_log_that_is_not_rewritten_refuses_to_by_name_and_stays_as_it_was(
-    log: EventLog, other: EventLog, tmp_path: Path
-) -> None:
-    await log.append("r_a", run(), expected=0)
-    before = await all_events(log)
-
-    for wish in (
-        other.redact("r_a", texts=[SECRET], reason="leaked", actor="user:a"),
-        other.archive(["r_a"], tmp_path / "a.tar.zst"),
-        other.trim(["r_a"], actor="user:a"),
-    ):
-        with pytest.raises(NotAllowed, match="not rewritten"):
-            await wish
-
-    assert await all_events(log) == before
-    assert not (tmp_path / "a.tar.zst").exists()
-
-
-@rewritten
 async def test_a_redacted_text_is_gone_for_every_reader_and_nothing_else_is(log: EventLog, other: EventLog) -> None:
     events = run()
     first = await log.append("r_a", events, expected=0)
@@ -74,10 +50,10 @@ async def test_a_redacted_text_is_gone_for_every_reader_and_nothing_else_is(log:
     with pytest.raises(Conflict):
         await log.append("r_a", [new_event()], expected=first.last)
     assert (await log.append("r_a", [new_event()], expected=found[-1].position)).version == 7
-    assert await log.redact("r_b", texts=[SECRET], actor="user:a")
+    # The servers of a shared log have journals of their own, which are shortened later.
+    assert await log.redact("r_b", texts=[SECRET], actor="user:a") is not isinstance(log, JetStreamLog)
 
 
-@rewritten
 async def test_a_whole_event_is_redacted_and_one_that_the_fate_of_the_stream_hangs_on_is_not(log: EventLog) -> None:
     appended = await log.append("r_a", run(), expected=0)
 
@@ -92,7 +68,6 @@ async def test_a_whole_event_is_redacted_and_one_that_the_fate_of_the_stream_han
         await log.redact("r_a", texts=["abc"], actor="user:a")
 
 
-@rewritten
 async def test_an_archived_stream_is_in_the_file_as_it_was(log: EventLog, other: EventLog, tmp_path: Path) -> None:
     await log.append("r_a", run(), expected=0)
     await log.append("r_b", run(), expected=0)
@@ -112,7 +87,6 @@ async def test_an_archived_stream_is_in_the_file_as_it_was(log: EventLog, other:
         await log.archive(["r_a"], tmp_path / "a.tar.zst")
 
 
-@rewritten
 async def test_a_trimmed_stream_is_gone_whole_and_takes_nothing_from_another(log: EventLog, other: EventLog) -> None:
     await log.append("r_a", run(), expected=0)
     kept = await log.append("r_open", run(ended=False), expected=0)
@@ -128,7 +102,8 @@ async def test_a_trimmed_stream_is_gone_whole_and_takes_nothing_from_another(log
             await all_events(reader)
         (told,) = [event.event() for event in await all_events(reader, stream=SYSTEM_STREAM)]
         assert isinstance(told, RunArchived)
-        assert (told.run_id, told.counts["trimmed"]) == ("r_a", 5)
+        # A shared log closes the stream first with an event that goes with it.
+        assert (told.run_id, told.counts["trimmed"]) == ("r_a", 6 if isinstance(log, JetStreamLog) else 5)
     with pytest.raises(Conflict):
         await log.append("r_a", [new_event()], expected=0)
     assert (await log.append("r_open", [new_event()], expected=kept.last)).version == 5
