@@ -6,6 +6,7 @@ from pathlib import Path
 
 from eventstore.boot import boot_id
 from eventstore.contract import EventLog
+from eventstore.failpoints import reach
 from eventstore.leases import Lease, Leases, monotonic_us
 from eventstore.ledger import Ledger
 from runfold.commands import LoseClaim
@@ -65,12 +66,14 @@ async def _lose(ledger: Ledger, log: EventLog, leases: Leases, lease: Lease) -> 
     try:
         # A worker that died between its lease and its first append has left no run to fail.
         if await log.last(lease.run_id) is not None:
+            reach("before.LoseClaim")
             executed = await ledger.execute(
                 lease.run_id,
                 LoseClaim(claim=lease.claim, reason="the worker is gone"),
                 actor="system",
                 tenant=lease.tenant,
             )
+            reach("after.LoseClaim")
             is_lost = bool(executed.events)
     except (Refused, NotFound):
         # The run has ended, or another worker has it: only the row is left over.

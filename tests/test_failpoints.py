@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,6 +17,7 @@ from runfold.state import Run
 from runner.recover import recover
 from tests.leaving import ESCAPEE, GRACE_SECONDS, ROOT, escaping, left_of, queue, served
 from tests.processes import PROGRAMS
+from tests.terminal import runfold
 from tests.working import PATIENCE_SECONDS, Working, working
 
 IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
@@ -71,14 +72,75 @@ SERVER = [
     Case("before.ReleaseClaim", "completed", TERM),
     Case("after.ReleaseClaim", "completed", TERM),
 ]
-HERE = ["before.StartHere", "after.StartHere", "turn.opened", "after.StartTurn", "after.Observe"]
+# The same with a graph of one step: a step whose end was not told is made again.
+STEPS = [
+    Case("before.StartStep", "completed"),
+    Case("after.StartStep", "completed"),
+    Case("turn.opened", "completed"),
+    Case("before.StartTurn", "completed"),
+    Case("after.StartTurn", "completed"),
+    Case("after.Observe", "completed"),
+    Case("before.EndTurn", "completed", code=0),
+    Case("after.EndTurn", "completed", code=0, is_quick=True),
+    Case("before.CompleteStep", "completed", code=0),
+    Case("after.CompleteStep", "completed", code=0, turns=1),
+    Case("before.FailStep", "completed", code=3),
+    Case("after.FailStep", "failed", code=3, turns=1),
+    Case("after.Paused", "completed", PAUSE),
+    Case("before.Cancelled", "cancelled", CANCEL, is_quick=True),
+]
+HERE = [
+    *(Case(place, "failed") for place in ("after.StartHere", "turn.opened", "after.StartTurn")),
+    Case("before.StartHere", ""),
+    Case("after.Observe", "failed", is_quick=True),
+    Case("heard.pause_requested", "failed", PAUSE),
+    Case("before.Paused", "failed", PAUSE),
+    Case("after.Paused", "failed", PAUSE),
+    Case("heard.run_resumed", "failed", RESUME),
+    Case("heard.cancel_requested", "cancelled", CANCEL),
+    Case("before.Cancelled", "cancelled", CANCEL, is_quick=True),
+    Case("after.Cancelled", "cancelled", CANCEL),
+]
 
 
 @pytest.mark.parametrize("case", [it for it in SERVER if IS_LONG or it.is_quick], ids=lambda case: case.place)
 async def test_a_server_that_is_killed_in_any_state_leaves_nothing_and_its_run_comes_to_a_rest(
     tmp_path: Path, case: Case
 ) -> None:
-    toml = escaping(tmp_path, "resume", case.code) + "limits = {tokens = 5}\n"
+    await kill_and_come_to_rest(tmp_path, escaping(tmp_path, "resume", case.code) + "limits = {tokens = 5}\n", case)
+
+
+@pytest.mark.parametrize("case", [it for it in STEPS if IS_LONG or it.is_quick], ids=lambda case: case.place)
+async def test_a_server_that_is_killed_in_any_state_of_a_step_leaves_nothing_and_its_run_comes_to_a_rest(
+    tmp_path: Path, case: Case
+) -> None:
+    await kill_and_come_to_rest(tmp_path, of_one_step(tmp_path, case.code), case)
+
+
+@pytest.mark.parametrize("place", ["before.LoseClaim", "after.LoseClaim"])
+async def test_a_recovery_that_is_killed_is_gone_on_with_by_the_next(tmp_path: Path, place: str) -> None:
+    toml = escaping(tmp_path, "resume")
+    run_id = await queue(tmp_path, toml)
+    with served(tmp_path, **{FAILPOINT: "after.Observe"}) as server:
+        await asyncio.to_thread(server.wait, PATIENCE_SECONDS)
+
+    environ: dict[str, Any] = {FAILPOINT: place}
+    killed = await asyncio.to_thread(runfold, tmp_path / "data", "recover", **environ)
+    run, turns = await come_to_rest(tmp_path, toml, run_id)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert left_of(tmp_path, 0) == []
+    assert (run.status, run.recoveries) == ("completed", 1)
+    assert_each_turn_is_told_once(turns, run)
+
+
+def of_one_step(folder: Path, code: int | None) -> str:
+    command = next(line for line in escaping(folder, "resume", code).splitlines() if line.startswith("command"))
+    top = f"[workflow.w]\ngrace_seconds = {GRACE_SECONDS}\non_lost = 'resume'\n"
+    return f"{top}[[workflow.w.steps]]\nid = 'a'\n{command}\n"
+
+
+async def kill_and_come_to_rest(tmp_path: Path, toml: str, case: Case) -> None:
     run_id = await queue(tmp_path, toml)
 
     async with working(tmp_path, toml, workers=0) as watching:
@@ -127,22 +189,35 @@ def assert_each_turn_is_told_once(turns: list[object], run: Run) -> None:
     assert started == ended == list(range(1, run.turns + 1))
 
 
-@pytest.mark.parametrize("place", HERE if IS_LONG else ["after.Observe"])
+@pytest.mark.parametrize("case", [it for it in HERE if IS_LONG or it.is_quick], ids=lambda case: case.place)
 async def test_a_command_in_a_terminal_that_is_killed_in_any_state_leaves_nothing_and_ends_with_recover(
-    tmp_path: Path, place: str
+    tmp_path: Path, case: Case
 ) -> None:
     data = tmp_path / "data"
     words = [sys.executable, str(PROGRAMS / "drive.py"), str(data), sys.executable, str(ESCAPEE), str(tmp_path)]
-    more = {"PYTHONPATH": str(ROOT), "GRACE_SECONDS": str(GRACE_SECONDS), FAILPOINT: place}
-    driver = await asyncio.create_subprocess_exec(
-        *words, env={**os.environ, **more}, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
-    )
+    more = {"PYTHONPATH": str(ROOT), "GRACE_SECONDS": str(GRACE_SECONDS), FAILPOINT: case.place}
 
-    code = await asyncio.wait_for(driver.wait(), PATIENCE_SECONDS)
-    left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
-    async with working(tmp_path, "", workers=0) as nobody:
-        lost = await recover(nobody.ledger, nobody.log, data=nobody.data)
-        runs = [await nobody.ledger.state(run_id) for run_id in lost]
+    async with working(tmp_path, "", workers=0) as watching:
+        with subprocess.Popen(
+            words, env={**os.environ, **more}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        ) as driver:
+            if case.wishes:
+                await say(watching, await opened(watching), case, driver)
+            code = await asyncio.to_thread(driver.wait, PATIENCE_SECONDS)
+        left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
+        await recover(watching.ledger, watching.log, data=watching.data)
+        runs = [await watching.ledger.state(await opened(watching))] if case.status else []
 
     assert (code, left) == (-signal.SIGKILL, [])
-    assert [run.reason_code for run in runs] == ([] if place == "before.StartHere" else ["WORKER_LOST"])
+    assert [run.status for run in runs] == ([case.status] if case.status else [])
+    assert all(run.reason_code in ("WORKER_LOST", "CANCELLED_BY_USER") for run in runs)
+
+
+async def opened(watching: Working) -> str:
+    """The id of the only run, once it is there."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async for page in watching.log.tail(after=0):
+            for recorded in page.events:
+                if recorded.type == "run_queued":
+                    return recorded.run_id
+    raise AssertionError("a tail has no end")
