@@ -20,8 +20,10 @@ from runfold.commands import (
     Claim,
     Command,
     Complete,
+    Deny,
     EndTurn,
     Fail,
+    Grant,
     Observe,
     Paused,
     ReleaseClaim,
@@ -41,6 +43,7 @@ from runfold.events import (
 )
 from runfold.state import Run
 from runner import machine
+from runner.asking import Asking
 from runner.claims import Claims, background
 from runner.heeding import Heeding
 from runner.launch import Launch, counted_before
@@ -70,11 +73,12 @@ class Driving(Heeding):
         tenant: str,
         claim: int,
         waits: bool = False,
+        asking: Asking | None = None,
         resumes: bool = False,
         left: Left = no_budgets,
         is_stirred: bool = False,
     ) -> None:
-        """`waits`: stay with a paused run, and claim it again when it goes on.
+        """`waits`: stay with a paused run, and claim it again when it goes on; `asking` is whom it may ask meanwhile.
 
         `resumes`: a turn was cut short, so the next one goes on with the agent's own session where there is one.
         """
@@ -91,7 +95,7 @@ class Driving(Heeding):
             is_stirred=is_stirred,
         )
         self._folder = data / "runs" / run_id
-        self._waits, self._resumes = waits, resumes
+        self._waits, self._asking, self._resumes = waits, asking, resumes
         self._has_response = False
         self._counted: dict[str, Json] = {}
         self._failed_turns = 0
@@ -289,16 +293,36 @@ class Driving(Heeding):
             return await self._until_resumed()
 
     async def _until_resumed(self) -> bool:
-        while True:
-            run = await self._ledger.state(self.run_id)
-            if run.is_resting or run.worker:
-                return False
-            if self.interrupted:
-                await self.execute(Stop(reason_code="USER_INTERRUPT", message=f"interrupted by {self.interrupted}"))
-                return False
-            if run.status == "queued" and run.driver == "here":
-                return await self._claim_again(run)
-            await self._wait_moved()
+        put: str | None = None
+        async with contextlib.AsyncExitStack() as question:
+            while True:
+                run = await self._ledger.state(self.run_id)
+                if run.is_resting or run.worker:
+                    return False
+                if self.interrupted:
+                    await self.execute(Stop(reason_code="USER_INTERRUPT", message=f"interrupted by {self.interrupted}"))
+                    return False
+                if run.status == "queued" and run.driver == "here":
+                    return await self._claim_again(run)
+                if put != run.waiting_on:
+                    # What was asked before has been answered elsewhere.
+                    await question.aclose()
+                    put = run.waiting_on
+                    await question.enter_async_context(background(self._ask(run)))
+                await self._wait_moved()
+
+    async def _ask(self, run: Run) -> None:
+        """Put the run's open question to whoever is at this terminal; his answer is one as any other."""
+        name = (run.waiting_on or "").removeprefix("approval:")
+        asked = run.approvals.get(name)
+        if self._asking is None or asked is None:
+            return
+        said = await self._asking.ask(asked.summary)
+        if said is None:
+            return
+        answer = Grant(approval_id=name, digest=asked.digest) if said else Deny(approval_id=name)
+        with contextlib.suppress(Refused):
+            await self.execute(answer, actor=self._asking.actor)
 
     async def _wait_moved(self) -> None:
         await self._moved.wait()

@@ -24,6 +24,7 @@ from runfold.limits import with_new
 from runfold.redact import redact, secrets_of
 from runfold.state import Run, new_run
 from runner import machine, terminal
+from runner.asking import Asking
 from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import Launch, launch_here
@@ -111,6 +112,7 @@ async def drive_here(
             tenant=tenant,
             claim=FIRST_CLAIM,
             waits=terminal.is_terminal(0),
+            asking=Asking(actor) if terminal.is_terminal(0) and not quiet else None,
             left=left,
         )
         with signals_to(driving):
@@ -172,6 +174,7 @@ async def resume_here(
             tenant=run.tenant,
             claim=claim,
             waits=terminal.is_terminal(0),
+            asking=Asking(actor) if terminal.is_terminal(0) and not quiet else None,
             resumes=run.started,
             left=left,
         )

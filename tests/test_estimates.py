@@ -18,7 +18,7 @@ from runfold.snapshot import Expected, snapshot
 from runfold.workflows import Asked, Registry, order_of, parse_workflows
 from tests.given import SECOND_US, after, names, when
 from tests.served import OTHER, Served, serving
-from tests.terminal import environment, read, runfold
+from tests.terminal import ROOT, Screen, environment, read, runfold
 from tests.working import working
 
 SPENDS = '{"runfold": {"type": "token_usage", "model": "m", "input_tokens": 100, "cost_micros": 400000}}'
@@ -193,6 +193,47 @@ def test_a_run_here_that_asks_ends_with_75_and_goes_on_once_it_is_allowed(tmp_pa
     assert "starts once `runfold approve r_" in asked.stderr
     assert (run["status"], run["stats"]["cost_usd"], run["estimate"]["high_usd"]) == ("completed", 0.4, 2.5)
     assert "approval" in runfold(data, "events", "@last").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("typed", "code", "status"), [("what\ny\n", 0, "completed"), ("n\n", 75, "stopped")])
+def test_a_terminal_puts_the_question_to_its_person_and_takes_the_answer(
+    tmp_path: Path, typed: str, code: int, status: str
+) -> None:
+    (tmp_path / "runfold.toml").write_text(ASKS)
+    data = tmp_path / "data"
+    screen = Screen(
+        [sys.executable, "-m", "runfold", "run", "--workflow", "w"], environment(data, PYTHONPATH=str(ROOT)), tmp_path
+    )
+    try:
+        screen.wait_for("Spend it? [y/n]")
+        screen.type(typed)
+        ended = screen.end()
+    finally:
+        screen.close()
+    answers = [it for it in read(data, "events", "@last")["items"] if it["type"].startswith("approval_")]
+
+    assert (ended, read(data, "status", "@last")["status"]) == (code, status)
+    assert answers[-1]["type"] == ("approval_granted" if code == 0 else "approval_denied")
+    assert answers[-1]["actor"]["kind"] == "user"
+
+
+@pytest.mark.slow
+def test_a_question_that_is_answered_elsewhere_is_asked_no_more_in_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "runfold.toml").write_text(ASKS)
+    data = tmp_path / "data"
+    screen = Screen(
+        [sys.executable, "-m", "runfold", "run", "--workflow", "w"], environment(data, PYTHONPATH=str(ROOT)), tmp_path
+    )
+    try:
+        screen.wait_for("Spend it? [y/n]")
+        granted = runfold(data, "approve", "@last")
+        ended = screen.end()
+    finally:
+        screen.close()
+
+    assert (granted.returncode, ended) == (0, 0)
+    assert read(data, "status", "@last")["status"] == "completed"
 
 
 STEPS = [{"id": "a"}, {"id": "b", "needs": ["a"]}, {"id": "c"}]
