@@ -203,6 +203,7 @@ ROUTES: tuple[Route, ...] = (
         needs="operator",
         body=EventsBody,
         answer=EventsAnswer,
+        frequent=True,
     ),
     Route(
         method="POST",

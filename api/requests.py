@@ -1,5 +1,6 @@
 """Requests into typed values: what is not exactly right is refused with 400 and a hint, before any handler runs."""
 
+import re
 from typing import Any, cast, get_origin, get_type_hints
 
 import msgspec
@@ -12,13 +13,16 @@ _lists: dict[type[Any], frozenset[str]] = {}
 KNOWN_MAX = 1_000  # Queries.
 KNOWN_CHARACTERS_MAX = 1_000
 _known: dict[tuple[type[Any], str], Any] = {}
+_UNUSUAL = re.compile(rb"[0-9]{16}|[0-9.][eE]|[^ -\[\]-~]")
+"""What plain bodies do not have: numbers near the largest, escapes, and characters that are not printable ASCII."""
 DEPTH_MAX = 64  # Deep enough for any honest document, and far from every parser's own limit.
 
 
 def decode_body(content: bytes, kind: type[Any]) -> Any:
     try:
-        document: object = msgspec.json.decode(content)
-        _check(document)
+        if _UNUSUAL.search(content) or content.count(b"{") + content.count(b"[") > DEPTH_MAX:
+            document: object = msgspec.json.decode(content)
+            _check(document)
         return msgspec.json.decode(content, type=kind)
     except RecursionError as error:
         raise BadRequest("the body is nested too deeply", hint=f"at most {DEPTH_MAX} levels") from error

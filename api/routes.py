@@ -27,6 +27,7 @@ class Route:
 
     What is `streamed` comes as bytes of any kind, which the handler reads itself. What is not `described` is no part
     of the API: the dashboard's own files. What `is_taken_away` answers as a file too, in any of its formats.
+    What is `frequent` is looked for before all others.
     """
 
     method: str
@@ -44,13 +45,14 @@ class Route:
     described: bool = True
     streamed: bool = False
     is_taken_away: bool = False
+    frequent: bool = False
 
 
 def register(app: web.Application, routes: tuple[Route, ...]) -> dict[web.AbstractRoute, Route]:
     """Each route under its method; what can be asked for with GET can be asked for with HEAD."""
     app[TABLE] = routes
     registered: dict[web.AbstractRoute, Route] = {}
-    for route in routes:
+    for route in sorted(routes, key=lambda route: not route.frequent):
         handler = _decoding(route)
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             registered[app.router.add_route(method, route.path, handler)] = route

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ class SqliteLog(EventLog):
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
         self._woken = asyncio.Event()
+        self._woken_of: dict[str, asyncio.Event] = {}
         self._looks: dict[tuple[int, _What], tuple[float, asyncio.Task[Any]]] = {}
         self._ready = ReadyPages()
         self._tails = 0
@@ -144,7 +145,7 @@ class SqliteLog(EventLog):
             after = page.scanned_to
 
     async def tail(self, *, after: int, stream: str | None = None) -> AsyncGenerator[Page, None]:
-        async with aclosing(self._follow(after, lambda after: self.page(after=after, stream=stream))) as pages:
+        async with aclosing(self._follow(after, stream, lambda after: self.page(after=after, stream=stream))) as pages:
             async for page in pages:
                 yield page
 
@@ -158,7 +159,7 @@ class SqliteLog(EventLog):
         def look(after: int) -> Coroutine[Any, Any, Framed]:
             return self.framed(after=after, stream=stream, framing=framing)
 
-        async with aclosing(self._follow(after, look)) as pages:
+        async with aclosing(self._follow(after, stream, look)) as pages:
             async for page in pages:
                 yield page
 
@@ -173,16 +174,19 @@ class SqliteLog(EventLog):
         return page
 
     async def _follow(
-        self, after: int, look: Callable[[int], Coroutine[Any, Any, _Seen]]
+        self, after: int, stream: str | None, look: Callable[[int], Coroutine[Any, Any, _Seen]]
     ) -> AsyncGenerator[_Seen, None]:
-        """What `look` finds after a place, again and again; waits at the head."""
+        """What `look` finds after a place, again and again; waits at the head.
+
+        Who follows one stream is woken at once for that stream alone: to see that others went on, the poll is enough.
+        """
         self._tails += 1
         if self._poll_task is None or self._poll_task.done():
             self._poll_task = asyncio.create_task(self._poll(), name="log poll")
         try:
             while True:
                 # Taken before the page is read: a commit between the two is then not slept through.
-                woken = self._woken
+                woken = self._woken if stream is None else self._woken_of.setdefault(stream, asyncio.Event())
                 page = await look(after)
                 if page.scanned_to > after:
                     after = page.scanned_to
@@ -279,7 +283,7 @@ class SqliteLog(EventLog):
         self._trust(outcomes)
         for (_, done), outcome in zip(group, outcomes, strict=True):
             done(outcome)
-        self._wake()
+        self._wake({request.stream for request, _ in group})
 
     def _trust(self, outcomes: Sequence[_Outcome]) -> None:
         if self._checks is None:
@@ -336,10 +340,14 @@ class SqliteLog(EventLog):
             return  # It is as full as it was.
         self._failure, self._is_full = "", False
 
-    def _wake(self) -> None:
+    def _wake(self, streams: Collection[str] | None = None) -> None:
+        """Wake who reads all, and who reads one of these streams; None: any of them may have moved."""
         self._looks.clear()
         woken, self._woken = self._woken, asyncio.Event()
         woken.set()
+        for stream in list(self._woken_of) if streams is None else streams:
+            if stream in self._woken_of:
+                self._woken_of.pop(stream).set()
 
     async def _poll(self) -> None:
         """Wake the readers for what other processes commit, for as long as somebody reads."""

@@ -64,13 +64,12 @@ class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, run: Run, events: Sequence[Recorded], *, duplicate: bool) -> "EventsAnswer":
-        positions = [event.position for event in events]
-        return cls(
-            first=min(positions, default=0),
-            last=max(positions, default=0),
-            version=max((event.version for event in events), default=run.version),
-            duplicate=duplicate,
-        )
+        """`events` are in the order of the log."""
+        if not events:
+            return cls(first=0, last=0, version=run.version, duplicate=duplicate)
+        last = events[-1]
+        first = last if len(events) == 1 else events[0]
+        return cls(first=first.position, last=last.position, version=last.version, duplicate=duplicate)
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):

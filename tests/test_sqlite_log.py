@@ -488,6 +488,22 @@ async def test_the_anchors_of_a_writer_that_does_not_read_again_are_those_of_wha
     assert problems(tmp_path) == []
 
 
+async def test_who_follows_one_run_learns_that_the_others_went_on(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    first = (await log.append("r_a", [new_event()], expected=0)).last
+    async with aclosing(log.tail(after=first, stream="r_a")) as pages:
+        coming = asyncio.ensure_future(anext(pages))
+        await asyncio.sleep(0)
+        other = (await log.append("r_b", [new_event()], expected=0)).last
+        passed = await coming
+        mine = (await log.append("r_a", [new_event()], expected=first)).last
+        found = await anext(pages)
+    await log.close()
+
+    assert (passed.events, passed.scanned_to) == ((), other)
+    assert [event.position for event in found.events] == [mine]
+
+
 async def test_a_log_knows_what_another_has_appended_to_a_run_that_it_remembers(tmp_path: Path) -> None:
     log, other = await SqliteLog.open(tmp_path), await SqliteLog.open(tmp_path)
     theirs = new_event()
