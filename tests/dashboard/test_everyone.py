@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, ViewportSize, expect
 
 from runfold.events import RunFailed
-from tests.dashboard.screen import Screen
+from tests.dashboard.screen import DESK, Screen
 from tests.dashboard.stories import an_ordinary_day, name, write
 from tests.served import note
 
@@ -39,6 +39,19 @@ PAGES = {
     "/admin": "[data-view]",
 }
 APART = {"/", "/api/docs"}  # A redirection; and what `test_api_docs.py` looks at.
+SIZES = (ViewportSize(width=360, height=740), DESK, ViewportSize(width=3840, height=2160))
+# What lies outside of the screen, but for what scrolls within a box of its own and what is only heard.
+OUTSIDE = """() => {
+  const held = (it) => it.parentElement !== null && (
+    getComputedStyle(it.parentElement).overflowX !== 'visible' || held(it.parentElement));
+  const width = document.documentElement.clientWidth;
+  return [...document.querySelectorAll('body *')].filter((it) => {
+    const box = it.getBoundingClientRect();
+    return box.width > 0 && box.height > 0 && (box.right > width + 1 || box.left < -1) && !held(it)
+      && !it.closest('.only-heard');
+  }).map((it) => it.outerHTML.slice(0, 120));
+}"""
+WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 _Ask = Callable[[Page], Awaitable[None]]
 
 
@@ -135,3 +148,20 @@ def test_no_page_is_left_out() -> None:
     shown = {re.sub(r"[?].*", "", path).replace("{game}", ":id") for path in PAGES}
 
     assert {route for route in routes if "(" not in route} <= shown
+
+
+async def test_every_page_fits_a_small_phone_a_desk_and_a_wall(desk: Screen, runs: dict[str, str]) -> None:
+    wrong: list[str] = []
+    for path, shown in PAGES.items():
+        if "=logs" in path:
+            continue  # Its lines are as long as they are, and scroll in their box: `test_hostile` looks at them.
+        await desk.show(path.format_map(runs))
+        await expect(desk.page.locator(shown).first).to_be_visible()
+        for size in SIZES:
+            await desk.page.set_viewport_size(size)
+            wider, outside = await desk.page.evaluate(WIDER), await desk.page.evaluate(OUTSIDE)
+            if wider or outside:
+                wrong.append(f"{path} at {size['width']}: {wider} pixels too wide, {outside[:3]}")
+    await desk.page.set_viewport_size(DESK)
+
+    assert wrong == []

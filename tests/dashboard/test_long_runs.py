@@ -154,9 +154,9 @@ async def test_when_more_comes_live_than_is_kept_the_list_goes_on_without_a_hole
 
     for _ in range(4):
         now_us = time.time_ns() // 1_000
-        new = [new_event(Message(text=f"m {n}"), at_us=now_us, tenant="default") for n in range(400)]
+        new = [new_event(Message(text=f"m {n}"), at_us=now_us, tenant="default") for n in range(300)]
         expected = (await screen.served.log.append(run_id, new, expected=expected)).last
-        version += 400
+        version += 300
         await expect(screen.page.locator(f"#e{version}")).to_be_attached()
 
     shown = await screen.page.locator("li[id^=e]").evaluate_all("all => all.map(it => Number(it.id.slice(1)))")

@@ -1,11 +1,15 @@
 """One run as a person sees it: now, and as it was."""
 
+import base64
+import time
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
+from runfold.events import CostEstimated, Event, RunQueued, RunStarted, StepSpec, StepStarted, TokenUsage
 from tests.dashboard.screen import Screen
+from tests.histories import new_event
 from tests.served import note
 
 pytestmark = pytest.mark.slow
@@ -146,3 +150,86 @@ async def test_a_run_that_is_not_there_is_said_to_be_so(screen: Screen) -> None:
     await expect(screen.page.get_by_role("alert")).to_contain_text("is not known")
     # The browser itself tells of a 404.
     screen.problems.clear()
+
+
+async def test_output_is_followed_without_an_error_and_read_back_to_its_beginning(screen: Screen) -> None:
+    run_id = await open_run(screen)
+    folder = screen.data / "runs" / run_id
+    folder.mkdir(parents=True)
+    content = b"".join(b"line %d\n" % number for number in range(3_000))
+    (folder / "output.log").write_bytes(content)
+
+    async with screen.page.expect_response(lambda it: "/output?after=" in it.url) as looked:
+        await screen.show(f"/runs/{run_id}?tab=logs")
+    with (folder / "output.log").open("ab") as output:
+        output.write(b"it goes on\n")
+
+    assert (await looked.value).status == 204
+    await expect(screen.page.get_by_text("it goes on")).to_be_visible()
+    await screen.page.get_by_role("button", name="Earlier lines").click()
+    await screen.page.get_by_label("Search").fill("line 0")
+    await expect(screen.page.locator(".line")).to_have_text(["line 0"])
+    await expect(screen.page.locator(".log").get_by_role("status")).to_have_text("1 of 3,001 lines")
+
+
+async def test_a_stored_file_is_looked_at_in_place_and_nothing_in_it_runs(screen: Screen) -> None:
+    run_id = await open_run(screen)
+    pixel = base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+    )
+    files = {
+        "pixel.png": ("image/png", pixel),
+        "page.html": ("text/html", b"<script>document.title = 'ran'</script>"),
+        "sheet.json": ("application/json", b'{"frames": [1, 2, {"name": "blaze"}]}'),
+        "game.zip": ("application/zip", b"PK"),
+    }
+    for name, (media_type, content) in files.items():
+        await screen.served.ask(
+            "PUT", f"/api/runs/{run_id}/artifacts/{name}?media_type={media_type}", data=content
+        )  # fmt: skip
+    await screen.show(f"/runs/{run_id}?tab=files")
+    dialog = screen.page.get_by_role("dialog")
+
+    async def look(name: str) -> None:
+        await screen.page.get_by_role("button", name=f"View {name}").click()
+        await expect(dialog.get_by_role("heading", name=name)).to_be_visible()
+
+    await look("pixel.png")
+    await expect(dialog.get_by_role("img", name="pixel.png")).to_have_js_property("naturalWidth", 1)
+    await screen.page.keyboard.press("Escape")
+    await look("page.html")
+    await expect(dialog.locator("pre")).to_have_text("<script>document.title = 'ran'</script>")
+    await screen.page.keyboard.press("Escape")
+    await look("sheet.json")
+    await expect(dialog.locator(".json")).to_contain_text("frames")
+    assert await screen.faults() == []
+    await screen.page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    assert "ran" not in await screen.page.title()
+    await expect(screen.page.get_by_role("button", name="View game.zip")).to_have_count(0)
+
+
+async def test_the_page_says_what_the_run_was_expected_to_cost_and_how_much_of_its_limit_is_used(
+    screen: Screen,
+) -> None:
+    happened: list[Event] = [
+        RunQueued(driver="reported", title="dear", limits={"cost": 2}, steps=(StepSpec(id="draw"),)),
+        RunStarted(),
+        CostEstimated(low_micros=400_000, high_micros=900_000, basis="p50 and p90 of 12 past runs"),
+        StepStarted(step="draw"),
+        TokenUsage(model="azure", input_tokens=1_000, cost_micros=1_500_000, step="draw"),
+    ]
+    now_us = time.time_ns() // 1_000
+    run_id = "r_" + "d" * 26
+    events = [new_event(event, at_us=now_us, tenant="default") for event in happened]
+    await screen.served.log.append(run_id, events, expected=0)
+
+    await screen.show(f"/runs/{run_id}?tab=cost")
+
+    fact = screen.page.locator("[data-fact=cost]")
+    await expect(fact).to_contain_text("$1.50 of $2.00")
+    await expect(fact).to_contain_text("$0.40 to $0.90 expected")
+    await expect(screen.page.locator("[data-estimate]")).to_contain_text("p50 and p90 of 12 past runs")
+    await expect(screen.page.locator("[data-limit=cost]").last).to_contain_text("$1.50 of $2.00 75 %")
+    await expect(screen.page.locator("[data-cost=azure]")).to_contain_text("$1.50")
+    await expect(screen.page.locator("[data-cost=draw]")).to_contain_text("$1.50")
