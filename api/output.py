@@ -18,7 +18,7 @@ from eventstore.mirrored import mirrored_log
 from eventstore.shared_outputs import bring_outputs
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, NotFound, Unavailable
-from runfold.events import SubprocessOutput, TurnCancelled, TurnCompleted, TurnFailed
+from runfold.events import SubprocessOutput, TurnEnded
 
 TAIL_LINES = 1_000  # Where only the moment is given.
 TAIL_LINES_MAX = 10_000
@@ -87,7 +87,7 @@ def _told(recorded: Recorded) -> int | None:
     event = recorded.event()
     if isinstance(event, SubprocessOutput):
         return event.offset + len(event.text.encode())
-    if isinstance(event, TurnCompleted | TurnFailed | TurnCancelled) and event.output_offset is not None:
+    if isinstance(event, TurnEnded) and event.output_offset is not None:
         return event.output_offset + event.output_bytes
     return None
 

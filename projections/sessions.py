@@ -3,7 +3,7 @@
 from eventstore.sqlite3_module import sqlite3
 from projections.view import Decoded, View
 from runfold.envelope import Fact
-from runfold.events import TokenUsage, TurnCancelled, TurnCompleted, TurnFailed
+from runfold.events import TokenUsage, TurnEnded
 
 RUNS_MAX = 100  # That one session stands in: it goes on in a few runs at most.
 _DDL = (
@@ -32,7 +32,7 @@ class SessionsFold:
         session = None
         if isinstance(event, TokenUsage):
             session = event.session
-        elif isinstance(event, TurnCompleted | TurnFailed | TurnCancelled):
+        elif isinstance(event, TurnEnded):
             session = event.agent_session_id
         if session:
             self._rows.add((recorded.tenant, session, recorded.run_id))

@@ -5,45 +5,36 @@ of a stop the limit that was passed, of a claim the order. What a person does un
 event is decided and stored with it; nothing is ever decided by it.
 """
 
-from typing import TypeAlias, TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 from msgspec.structs import replace
 
 from runfold.events import (
-    AgentError,
-    ApprovalDenied,
-    ApprovalExpired,
+    Activity,
+    ApprovalAnswered,
     ApprovalGranted,
     ApprovalRequested,
     ArtifactStored,
     CancelRequested,
     ClaimLost,
     ClaimReleased,
-    CommandExecuted,
     CommandRefused,
     ContextSet,
-    CostEstimated,
     Event,
     EventRedacted,
-    FileDeleted,
-    FileRead,
-    FileWritten,
     LabelChanged,
     LateEventRejected,
     LimitExceeded,
     LimitWarned,
-    LogUpdated,
-    Message,
     NoteAdded,
     PauseRequested,
-    PlanUpdated,
-    Reasoning,
     ResumeRequested,
     RunArchived,
     RunCancelled,
     RunClaimed,
     RunCompleted,
+    RunEnded,
     RunFailed,
     RunPaused,
     RunQueued,
@@ -53,37 +44,29 @@ from runfold.events import (
     RunStopped,
     StepCancelled,
     StepCompleted,
+    StepEvent,
     StepFailed,
     StepMarkedForRerun,
     StepReset,
     StepSkipped,
     StepStarted,
     SubprocessOutput,
-    Telemetry,
-    TestRunCompleted,
-    TestRunStarted,
     TitleChanged,
-    TokenUsage,
     ToolCalled,
     ToolReturned,
     TurnCancelled,
-    TurnCompleted,
-    TurnFailed,
-    TurnRetrying,
+    TurnEnded,
+    TurnEvent,
     TurnStarted,
-    UnitAction,
-    UnitApproved,
-    UnitFailed,
-    UnitRejected,
+    UnitEvent,
     UnitsPlanned,
-    UnitStarted,
     Unknown,
+    Usage,
 )
 
 _Key = TypeVar("_Key", int, str)
 
 OPEN_MAX = 200  # Calls and questions that are never answered must not make what is remembered grow for ever.
-_Ended: TypeAlias = TurnCompleted | TurnFailed | TurnCancelled
 
 
 class Causes(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,11 +88,10 @@ class Causes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Causes()
-_WORK: frozenset[type] = frozenset({
-    AgentError, ArtifactStored, CommandExecuted, ContextSet, CostEstimated, FileDeleted, FileRead, FileWritten,
-    LogUpdated, Message, PlanUpdated, Reasoning, SubprocessOutput, Telemetry, TestRunCompleted, TestRunStarted,
-    TokenUsage, UnitAction, UnitApproved, UnitFailed, UnitRejected, UnitStarted, UnitsPlanned, Unknown,
-})  # fmt: skip
+_WORK: frozenset[type] = frozenset(
+    (*get_args(Activity), *get_args(Usage), *get_args(UnitEvent), UnitsPlanned, ContextSet, ArtifactStored,
+     SubprocessOutput, Unknown)
+) - {ToolCalled, ToolReturned}  # fmt: skip
 """The bulk of every log: nothing later answers them, and what made them is the turn or step that is open."""
 
 
@@ -122,32 +104,22 @@ def cause_of(
     """
     if type(event) in _WORK and event is not None:
         return _of_work(causes, event, unasked=unasked)
+    if isinstance(event, ApprovalAnswered):
+        return causes.approvals.get(event.approval_id)
+    if isinstance(event, TurnEvent):
+        return _of_turn(causes, event)
+    if isinstance(event, StepEvent):
+        return _of_step(causes, event, previous, unasked=unasked)
     match event:
         case (
             None | RunQueued() | LabelChanged() | TitleChanged() | NoteAdded() | CommandRefused() | LateEventRejected()
-        ):
-            return None
-        case RunArchived() | EventRedacted():
-            return None
-        case ApprovalGranted() | ApprovalDenied() | ApprovalExpired():
-            return causes.approvals.get(event.approval_id)
-        case TurnStarted() | TurnCompleted() | TurnFailed() | TurnCancelled() | TurnRetrying():
-            return _of_turn(causes, event)
-        case (
-            StepStarted() | StepCompleted() | StepFailed() | StepSkipped() | StepCancelled() | StepMarkedForRerun()
-            | StepReset()
+            | RunArchived() | EventRedacted()
         ):  # fmt: skip
-            return _of_step(causes, event, previous, unasked=unasked)
-        case (
-            RunClaimed() | RunStarted() | ClaimReleased() | ClaimLost() | RunRequeued() | PauseRequested()
-            | CancelRequested() | ResumeRequested() | RunPaused() | RunResumed() | RunCancelled() | RunStopped()
-            | RunCompleted() | RunFailed() | LimitExceeded() | LimitWarned() | ApprovalRequested()
-        ):  # fmt: skip
-            return _of_run(causes, event, previous, unasked=unasked)
+            return None
         case ToolReturned() if event.call_id in causes.tools:
             return causes.tools[event.call_id]
         case _:
-            return _of_work(causes, event, unasked=unasked)
+            return _of_run(causes, event, previous, unasked=unasked)
 
 
 def _of_run(causes: Causes, event: Event | Unknown, previous: str | None, *, unasked: bool) -> str | None:
@@ -167,13 +139,15 @@ def _of_run(causes: Causes, event: Event | Unknown, previous: str | None, *, una
         case LimitExceeded() | LimitWarned():
             # Where no event broke it, time did.
             return previous or causes.going
+        case RunCompleted() | RunFailed():
+            return previous or (None if unasked else causes.going)
         case ApprovalRequested():
             return causes.request or _of_work(causes, event, unasked=unasked)
         case _:
-            return previous or (None if unasked else causes.going)
+            return _of_work(causes, event, unasked=unasked)
 
 
-def _of_turn(causes: Causes, event: TurnStarted | TurnRetrying | _Ended) -> str | None:
+def _of_turn(causes: Causes, event: TurnEvent) -> str | None:
     started = causes.turns.get(event.turn)
     match event:
         case TurnStarted():
@@ -186,7 +160,7 @@ def _of_turn(causes: Causes, event: TurnStarted | TurnRetrying | _Ended) -> str 
 
 def _of_step(
     causes: Causes,
-    event: StepStarted | StepCompleted | StepFailed | StepSkipped | StepCancelled | StepMarkedForRerun | StepReset,
+    event: StepEvent,
     previous: str | None,
     *,
     unasked: bool,
@@ -255,16 +229,16 @@ def remember(causes: Causes, event: Event | Unknown | None, identity: str) -> Ca
             return _limited(causes, event, identity)
         case RunPaused():
             return replace(causes, request=None)
-        case RunCancelled() | RunStopped() | RunCompleted() | RunFailed():
+        case _ if isinstance(event, RunEnded):
             return Causes(going=identity, claim=causes.claim)
-        case TurnStarted() | TurnCompleted() | TurnFailed() | TurnCancelled():
+        case _ if isinstance(event, TurnStarted | TurnEnded):
             return _turned(causes, event, identity)
         case StepStarted() | StepCompleted() | StepFailed() | StepCancelled():
             return _stepped(causes, event, identity)
         case ApprovalRequested():
             asked = _with(causes.approvals, event.approval_id, identity)
             return replace(causes, approvals=asked, request=identity)
-        case ApprovalGranted() | ApprovalDenied() | ApprovalExpired():
+        case _ if isinstance(event, ApprovalAnswered):
             return _answered(causes, event, identity)
         case _:
             return causes
@@ -278,7 +252,7 @@ def _limited(causes: Causes, event: LimitExceeded, identity: str) -> Causes:
     return replace(causes, request=identity)
 
 
-def _turned(causes: Causes, event: TurnStarted | _Ended, identity: str) -> Causes:
+def _turned(causes: Causes, event: TurnStarted | TurnEnded, identity: str) -> Causes:
     if isinstance(event, TurnStarted):
         of_steps = causes.turns_of_steps
         if event.step is not None:
@@ -297,7 +271,7 @@ def _stepped(causes: Causes, event: StepStarted | StepCompleted | StepFailed | S
     return replace(causes, steps=_without(causes.steps, event.step), going=identity)
 
 
-def _answered(causes: Causes, event: ApprovalGranted | ApprovalDenied | ApprovalExpired, identity: str) -> Causes:
+def _answered(causes: Causes, event: ApprovalAnswered, identity: str) -> Causes:
     asked = causes.approvals.get(event.approval_id)
     request = causes.request
     if isinstance(event, ApprovalGranted):

@@ -15,9 +15,7 @@ from runfold.events import (
     RunQueued,
     StepCompleted,
     StepSkipped,
-    TurnCancelled,
-    TurnCompleted,
-    TurnFailed,
+    TurnEnded,
     TurnStarted,
     Unknown,
 )
@@ -93,7 +91,7 @@ class StartTurn(_Command, frozen=True):
 
 class EndTurn(_Command, frozen=True):
     claim: int
-    ended: TurnCompleted | TurnFailed | TurnCancelled
+    ended: TurnEnded
 
 
 class Observe(_Command, frozen=True):

@@ -654,12 +654,21 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
 
 
+# Families: whoever treats some events alike names them by one of these.
+DriverEvent: TypeAlias = RunQueued | RunClaimed | ClaimReleased | ClaimLost | RunRequeued | RunStarted
+CourseEvent: TypeAlias = PauseRequested | RunPaused | ResumeRequested | RunResumed | CancelRequested
+RunEnded: TypeAlias = RunCancelled | RunCompleted | RunStopped | RunFailed
+TurnEnded: TypeAlias = TurnCompleted | TurnFailed | TurnCancelled
+TurnEvent: TypeAlias = TurnStarted | TurnEnded | TurnRetrying
+StepEvent: TypeAlias = (
+    StepStarted | StepCompleted | StepFailed | StepSkipped | StepCancelled | StepMarkedForRerun | StepReset
+)  # fmt: skip
+UnitEvent: TypeAlias = UnitStarted | UnitAction | UnitApproved | UnitRejected | UnitFailed
+ApprovalAnswered: TypeAlias = ApprovalGranted | ApprovalDenied | ApprovalExpired
+ApprovalEvent: TypeAlias = ApprovalRequested | ApprovalAnswered
+
 Lifecycle: TypeAlias = (
-    RunQueued | RunClaimed | ClaimReleased | ClaimLost | RunRequeued | RunStarted | PauseRequested | RunPaused
-    | ResumeRequested | RunResumed | CancelRequested | RunCancelled | RunCompleted | RunStopped | RunFailed
-    | TurnStarted | TurnCompleted | TurnFailed | TurnCancelled | TurnRetrying
-    | StepStarted | StepCompleted | StepFailed | StepSkipped | StepCancelled | StepMarkedForRerun | StepReset
-    | UnitsPlanned | UnitStarted | UnitAction | UnitApproved | UnitRejected | UnitFailed | ContextSet
+    DriverEvent | CourseEvent | RunEnded | TurnEvent | StepEvent | UnitsPlanned | UnitEvent | ContextSet
     | ArtifactStored | LimitWarned | LimitExceeded
 )  # fmt: skip
 Activity: TypeAlias = (
@@ -669,9 +678,8 @@ Activity: TypeAlias = (
 Usage: TypeAlias = TokenUsage | CostEstimated
 Output: TypeAlias = SubprocessOutput
 Audit: TypeAlias = (
-    ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired | NoteAdded | LabelChanged | TitleChanged
-    | TelemetryRejected | EventRedacted | RunArchived | TokenCreated | TokenRevoked | Anchor | LogTrimmed
-    | ViewEventSkipped | LateEventRejected | CommandRefused
+    ApprovalEvent | NoteAdded | LabelChanged | TitleChanged | TelemetryRejected | EventRedacted | RunArchived
+    | TokenCreated | TokenRevoked | Anchor | LogTrimmed | ViewEventSkipped | LateEventRejected | CommandRefused
 )  # fmt: skip
 Event: TypeAlias = Lifecycle | Activity | Usage | Output | Audit
 

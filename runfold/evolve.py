@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from types import NoneType
-from typing import Any, Literal, TypeAlias, assert_never, cast
+from typing import Any, Literal, assert_never, cast
 
 from msgspec import ValidationError, convert, to_builtins
 from msgspec.structs import force_setattr, replace
@@ -15,6 +15,7 @@ from runfold.events import (
     AgentError,
     Anchor,
     ApprovalDenied,
+    ApprovalEvent,
     ApprovalExpired,
     ApprovalGranted,
     ApprovalRequested,
@@ -26,6 +27,8 @@ from runfold.events import (
     CommandRefused,
     ContextSet,
     CostEstimated,
+    CourseEvent,
+    DriverEvent,
     Event,
     EventRedacted,
     FileDeleted,
@@ -47,6 +50,7 @@ from runfold.events import (
     RunCancelled,
     RunClaimed,
     RunCompleted,
+    RunEnded,
     RunFailed,
     RunPaused,
     RunQueued,
@@ -56,6 +60,7 @@ from runfold.events import (
     RunStopped,
     StepCancelled,
     StepCompleted,
+    StepEvent,
     StepFailed,
     StepMarkedForRerun,
     StepReset,
@@ -74,13 +79,12 @@ from runfold.events import (
     ToolReturned,
     TurnCancelled,
     TurnCompleted,
+    TurnEvent,
     TurnFailed,
     TurnRetrying,
     TurnStarted,
     UnitAction,
-    UnitApproved,
-    UnitFailed,
-    UnitRejected,
+    UnitEvent,
     UnitsPlanned,
     UnitStarted,
     Unknown,
@@ -89,19 +93,13 @@ from runfold.events import (
 from runfold.limits import with_new
 from runfold.reasons import sentence
 from runfold.state import Approval, LimitHit, OpenStep, OpenTurn, Repeats, Run, Status
-from runfold.step_states import StepEvent, count_turn, evolve_step
-from runfold.units import UnitEvent, action_code, evolve_units
+from runfold.step_states import count_turn, evolve_step
+from runfold.units import action_code, evolve_units
 
 CONTEXT_KEYS_MAX = 256
 LABELS_MAX = 64
 APPROVALS_KEPT_MAX = 50
 ACTIVE = frozenset({"running", "pausing", "cancelling", "stopping"})
-
-_Lasting: TypeAlias = RunQueued | RunClaimed | ClaimReleased | ClaimLost | RunRequeued | RunStarted
-_Asked: TypeAlias = PauseRequested | RunPaused | ResumeRequested | RunResumed | CancelRequested | LimitExceeded
-_Rested: TypeAlias = RunCancelled | RunCompleted | RunStopped | RunFailed
-_Turn: TypeAlias = TurnStarted | TurnCompleted | TurnFailed | TurnCancelled | TurnRetrying
-_Approval: TypeAlias = ApprovalRequested | ApprovalGranted | ApprovalDenied | ApprovalExpired
 
 # What the order calls `completion` are rules; the run's own says how one of them was fulfilled.
 _SAID_AT_OPENING = tuple(
@@ -175,28 +173,25 @@ def _timed(run: Run, now_us: int) -> Run:
 
 
 def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
+    if isinstance(event, DriverEvent):
+        return _lasting(run, event, at_us)
+    if isinstance(event, CourseEvent | LimitExceeded):
+        return _asked(run, event)
+    if isinstance(event, RunEnded):
+        return _rested(run, event, at_us)
+    if isinstance(event, TurnEvent):
+        return _turn(run, event)
+    if isinstance(event, StepEvent):
+        return _step(run, event, at_us)
+    if isinstance(event, UnitsPlanned | UnitEvent):
+        return _unit(run, event, at_us)
+    if isinstance(event, ApprovalEvent):
+        return _approval(run, event, at_us)
     match event:
         case None | Unknown():
             return run
-        case RunQueued() | RunClaimed() | ClaimReleased() | ClaimLost() | RunRequeued() | RunStarted():
-            return _lasting(run, event, at_us)
-        case PauseRequested() | RunPaused() | ResumeRequested() | RunResumed() | CancelRequested() | LimitExceeded():
-            return _asked(run, event)
         case LimitWarned():
             return replace(run, told={**run.told, f"{event.scope}:{event.limit}:warned": event.threshold})
-        case RunCancelled() | RunCompleted() | RunStopped() | RunFailed():
-            return _rested(run, event, at_us)
-        case TurnStarted() | TurnCompleted() | TurnFailed() | TurnCancelled() | TurnRetrying():
-            return _turn(run, event)
-        case (
-            StepStarted() | StepCompleted() | StepFailed() | StepSkipped() | StepCancelled()
-            | StepMarkedForRerun() | StepReset()
-        ):  # fmt: skip
-            return _step(run, event, at_us)
-        case UnitsPlanned() | UnitStarted() | UnitAction() | UnitApproved() | UnitRejected() | UnitFailed():
-            return _unit(run, event, at_us)
-        case ApprovalRequested() | ApprovalGranted() | ApprovalDenied() | ApprovalExpired():
-            return _approval(run, event, at_us)
         case ContextSet():
             known = event.key in run.context or len(run.context) < CONTEXT_KEYS_MAX
             return replace(run, context={**run.context, event.key: event.value}) if known else run
@@ -241,7 +236,7 @@ def _now(run: Run, status: Status, code: str, **changes: Any) -> Run:
     return replace(run, status=status, reason_code=code, message=sentence(code), **changes)
 
 
-def _lasting(run: Run, event: _Lasting, at_us: int) -> Run:
+def _lasting(run: Run, event: DriverEvent, at_us: int) -> Run:
     match event:
         case RunQueued():
             return _queued(run, event, at_us)
@@ -280,7 +275,7 @@ def _queued(run: Run, event: RunQueued, at_us: int) -> Run:
     return _now(run, "queued", "QUEUED", created_at_us=at_us, **said)
 
 
-def _asked(run: Run, event: _Asked) -> Run:
+def _asked(run: Run, event: CourseEvent | LimitExceeded) -> Run:
     match event:
         case PauseRequested():
             return _now(run, "pausing", "PAUSING")
@@ -335,7 +330,7 @@ def _exceeded(run: Run, event: LimitExceeded) -> Run:
     return _now(run, "stopping", "STOPPING", hit=hit)
 
 
-def _rested(run: Run, event: _Rested, at_us: int) -> Run:
+def _rested(run: Run, event: RunEnded, at_us: int) -> Run:
     units = replace(run.units, current=None, action=None)
     run = replace(run, completed_at_us=at_us, waiting_on=None, hit=None, step_hits={}, units=units, **_FREE)
     match event:
@@ -362,7 +357,7 @@ def _rested(run: Run, event: _Rested, at_us: int) -> Run:
             assert_never(event)
 
 
-def _turn(run: Run, event: _Turn) -> Run:
+def _turn(run: Run, event: TurnEvent) -> Run:
     others = tuple(it for it in run.open_turns if it.turn != event.turn)
     match event:
         case TurnStarted():
@@ -425,7 +420,7 @@ def _unit(run: Run, event: UnitsPlanned | UnitEvent, at_us: int) -> Run:
     return run
 
 
-def _approval(run: Run, event: _Approval, at_us: int) -> Run:
+def _approval(run: Run, event: ApprovalEvent, at_us: int) -> Run:
     if isinstance(event, ApprovalRequested):
         asked = Approval(
             kind=event.kind,

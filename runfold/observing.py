@@ -12,6 +12,7 @@ from runfold.events import (
     Event,
     StepCancelled,
     StepCompleted,
+    StepEvent,
     StepFailed,
     StepMarkedForRerun,
     StepReset,
@@ -30,7 +31,6 @@ from runfold.events import (
 from runfold.evolve import CONTEXT_KEYS_MAX, evolve
 from runfold.limits import how_to_go_on
 from runfold.state import Run
-from runfold.step_states import StepEvent
 from runfold.steps import check_step, check_step_event, follow
 
 OPEN_TURNS_MAX = 64  # What ends a run closes them all in one append.

@@ -11,6 +11,7 @@ from runfold.events import (
     Json,
     StepCancelled,
     StepCompleted,
+    StepEvent,
     StepFailed,
     StepMarkedForRerun,
     StepReset,
@@ -20,9 +21,6 @@ from runfold.events import (
 )
 
 StepStatus = Literal["pending", "running", "completed", "failed", "needs_rerun", "skipped", "cancelled"]
-StepEvent: TypeAlias = (
-    StepStarted | StepCompleted | StepFailed | StepSkipped | StepCancelled | StepMarkedForRerun | StepReset
-)  # fmt: skip
 
 ATTEMPTS_KEPT_MAX = 10  # The log holds the others.
 VALUE_BYTES_MAX = 1_024  # Of an input or output in the state; the event holds the whole.

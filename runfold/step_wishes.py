@@ -7,9 +7,9 @@ import msgspec
 
 from runfold.commands import CompleteStep, FailStep, MarkRerun, ResetAll, ResetStep, SkipStep, StartStep
 from runfold.errors import BadRequest
-from runfold.events import Event, Failure, Json, StepMarkedForRerun, StepReset, Unknown
+from runfold.events import Event, Failure, Json, StepEvent, StepMarkedForRerun, StepReset, Unknown
 from runfold.state import Run
-from runfold.step_states import StepEvent, StepStatus
+from runfold.step_states import StepStatus
 from runfold.steps import state_of
 
 StepAction: TypeAlias = Literal["start", "complete", "fail", "skip", "rerun", "reset"]

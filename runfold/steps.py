@@ -15,6 +15,7 @@ from runfold.events import (
     RunResumed,
     StepCancelled,
     StepCompleted,
+    StepEvent,
     StepFailed,
     StepMarkedForRerun,
     StepReset,
@@ -25,7 +26,7 @@ from runfold.events import (
 from runfold.graph import downstream, find_step, upstream
 from runfold.limits import how_to_go_on
 from runfold.state import Run
-from runfold.step_states import PENDING, STEPS_KNOWN_MAX, StepEvent, StepState
+from runfold.step_states import PENDING, STEPS_KNOWN_MAX, StepState
 
 OPEN_STEPS_MAX = 200  # What ends a run closes them all in one append, which holds at most 500 events.
 CASCADE_EVENTS_MAX = 300  # An append holds at most 500 events; the last of these names all the others.

@@ -1,15 +1,13 @@
 """Counted pieces of work: the part of the fold that belongs to units, and what follows from the counts."""
 
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, assert_never
 
 from msgspec.structs import replace
 
-from runfold.events import UnitAction, UnitApproved, UnitFailed, UnitRejected, UnitStarted
+from runfold.events import UnitAction, UnitApproved, UnitEvent, UnitFailed, UnitRejected, UnitStarted
 from runfold.state import Run, Units
 
 LOST_UNITS_MAX = 2_000  # Beyond, a lost unit is counted and can no longer be taken out by its next attempt.
-
-UnitEvent: TypeAlias = UnitStarted | UnitAction | UnitApproved | UnitRejected | UnitFailed
 
 _CHECKS = ("audit", "check", "review", "validat", "verif", "test")
 _AGAIN = ("retry", "rescue", "regenerat", "again")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runfold.commands import Command, Complete, Fail, Stop
-from runfold.events import Completion, Failure, TurnCancelled, TurnCompleted, TurnFailed
+from runfold.events import Completion, Failure, TurnCancelled, TurnCompleted, TurnEnded, TurnFailed
 from runfold.reasons import reason_status
 from runfold.state import Run
 from runfold.workflows import CompletionRules
@@ -37,7 +37,7 @@ def judge(launch: Launch, run: Run, end: TurnEnd, claim: int, *, failed_turns: i
     return Stop(claim=claim, reason_code="MAX_TURNS_REACHED", condition="turns", threshold=most, actual=made)
 
 
-def turn_ended(run: Run, end: TurnEnd, *, cut_short: bool) -> TurnCompleted | TurnFailed | TurnCancelled:
+def turn_ended(run: Run, end: TurnEnd, *, cut_short: bool) -> TurnEnded:
     """The event of the turn's end; what was asked for decides, never how the command happened to exit."""
     report = end.report
     common: dict[str, Any] = {
