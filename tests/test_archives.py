@@ -22,8 +22,8 @@ from projections.views import Views
 from runfold.errors import BadRequest, NotAllowed, NotFound, Refused
 from runfold.snapshot import Snapshot
 from tests.ledgers import RUN, act, opened, say, stored
+from tests.tampering import find
 from tests.test_redacting import SECRET, record
-from tests.test_verify import find
 
 
 def snapshot_of(data: Path) -> Snapshot:

@@ -20,7 +20,7 @@ from eventstore.verifying import Proof
 from runfold.commands import Observe
 from runfold.errors import BadRequest, NotFound, Refused
 from runfold.events import Message
-from tests.test_verify import write_log
+from tests.tampering import write_log
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from runfold.errors import BadRequest, NotFound, Refused, Trimmed
 from runfold.events import EVENT_CLASSES, FileWritten, NoteAdded, RunArchived, RunQueued, TokenUsage, encode_data
 from tests.given import graph
 from tests.ledgers import RUN, act, opened, say, stored
+from tests.tampering import edit, find, leave
 from tests.test_archives import contents, runfold
 from tests.test_redacting import record
-from tests.test_verify import edit, find, leave
 
 EVER = 2**62
 

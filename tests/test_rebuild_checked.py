@@ -15,9 +15,9 @@ from projections.rebuilding import rebuild
 from projections.views import Views
 from runfold.errors import Damaged
 from runfold.events import Message, RunQueued
+from tests.tampering import edit, leave
 from tests.test_archives import runfold
 from tests.test_rebuild import new, rows, write
-from tests.test_verify import edit, leave
 
 POSITION = 1_100  # On the third page of those that are checked together.
 

@@ -31,7 +31,7 @@ from runfold.events import (
     TurnStarted,
 )
 from tests.ledgers import RUN, act, opened, stored
-from tests.test_verify import find
+from tests.tampering import find
 
 SECRET = "hunter2-swordfish"
 LONG = "a line of it\n" * 8_000
@@ -183,7 +183,7 @@ async def test_who_holds_the_run_in_memory_forgets_what_was_redacted(tmp_path: P
 
 
 async def test_what_a_redaction_left_cannot_be_altered_unseen(tmp_path: Path) -> None:
-    from tests.test_verify import edit, leave
+    from tests.tampering import edit, leave
 
     await record(tmp_path)
     redact(tmp_path, RUN, texts=[SECRET], actor="user:a")
