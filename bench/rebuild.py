@@ -1,8 +1,11 @@
 """Measures folding all views from a log of mixed agent runs, beside plainly reading the same rows.
 
-In seconds of this process alone, as the machine may be shared; the log is written once.
+In seconds of this process alone, as the machine may be shared; the log is written once. What was folded is checked in
+processes of their own, which has a figure of its own; where two processes are compared by the clock, it counts.
 """
 
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,6 +54,15 @@ def rebuild_with(folder: Path, names: tuple[str, ...]) -> float:
     return time.process_time() - started
 
 
+def check(folder: Path, count: int) -> float:
+    """Seconds of the process that checks a log before what was folded of it is served."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "eventstore.checking_beside", str(folder), "0", str(count)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def shared_with(folder: Path) -> tuple[list[float], list[float]]:
     """Seconds by the clock of two processes and of one: who waits for a process of his own spends no time himself."""
 
@@ -76,6 +88,7 @@ def measure() -> Iterator[Figure]:
         works: dict[str, Callable[[], float]] = {
             "read as pages": partial(read_pages, folder),
             everything: partial(rebuild_with, folder, names),
+            "check of what was folded": partial(check, folder, count),
             **{f"rebuild of `{name}` alone": partial(rebuild_with, folder, (name,)) for name in names},
         }
         shared = [[count / seconds for seconds in rounds] for rounds in shared_with(folder)]

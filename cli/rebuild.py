@@ -39,7 +39,8 @@ def rebuild_views(context: click.Context, *, only: tuple[str, ...], workers: int
     started = time.monotonic()
     try:
         progress = _progress(started) if is_talking() else None
-        rebuilt = rebuild(settings.data, only=only, workers=workers, on_progress=progress)
+        checking = _say_checking if is_talking() else None
+        rebuilt = rebuild(settings.data, only=only, workers=workers, on_progress=progress, on_check=checking)
     finally:
         if is_talking():
             click.echo("\r\x1b[K", nl=False, err=True)
@@ -56,6 +57,10 @@ def rebuild_views(context: click.Context, *, only: tuple[str, ...], workers: int
     for name in rebuilt.parked:
         talk(f"note: view `{name}` is parked at an event it cannot take; `runfold verify` names it")
     next_command("runfold verify" if rebuilt.parked else "runfold ps")
+
+
+def _say_checking() -> None:
+    click.echo("\r\x1b[Kfolded; checking that the log is what was appended …", nl=False, err=True)
 
 
 def _progress(started: float) -> Callable[[int, int], None]:

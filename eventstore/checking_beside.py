@@ -1,6 +1,6 @@
-"""A log checked from its beginning by a second process, while the first one folds it without looking.
+"""A log checked from its beginning by other processes, for one that folds it without looking.
 
-`python -m eventstore.checking_beside DATA UPTO` is that second process, which prints what it found.
+`python -m eventstore.checking_beside DATA AFTER UPTO` is such a process, which prints what it found.
 """
 
 import gc
@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
 from eventstore.checking import checks_of, open_checked
-from eventstore.reading import bounds, open_reader, read_facts
+from eventstore.reading import bounds, check_next, open_reader
 from runfold.errors import Damaged, Unavailable
 
 CHECKED_HERE_EVENTS = 20_000  # Fewer are checked before another process has started.
@@ -30,29 +31,32 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckBeside:
-    """Begins at once where there is much to check, and ends with the process that asked."""
+    """Begins at once, in so many processes where there is much to check; they end with the one that asked."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, workers: int = 1) -> None:
         """Of a folder that has a log. A mirror of another log is checked as it is filled. Raises NotFound."""
         self._data = data
         self._is_needed = checks_of(data) is not None
         with closing(open_reader(data)) as reader:
             self._upto = bounds(reader).last
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
         if self._is_needed and self._upto > CHECKED_HERE_EVENTS:
-            command = [sys.executable, "-m", "eventstore.checking_beside", str(data), str(self._upto)]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            ends = [self._upto * number // workers for number in range(workers + 1)]
+            for after, upto in pairwise(ends):
+                command = [sys.executable, "-m", "eventstore.checking_beside", str(data), str(after), str(upto)]
+                self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
 
     def wait(self) -> Found:
         """What is to be said of the events that were there at the beginning. Raises Unavailable."""
-        if self._process is None:
+        if not self._processes:
             return self.go_on(Found(true=0), self._upto)
-        said, _ = self._process.communicate()
-        self._process = None
+        answers = [process.communicate()[0] for process in self._processes]
+        self._processes.clear()
         try:
-            return msgspec.json.decode(said, type=Found)
+            every = [msgspec.json.decode(answer, type=Found) for answer in answers]
         except msgspec.DecodeError as error:
             raise Unavailable("the log could not be checked", hint="`runfold verify` says why") from error
+        return next((found for found in every if found.damage), every[-1])
 
     def go_on(self, found: Found, upto: int) -> Found:
         """The same with the events that have come since, checked in this process."""
@@ -61,10 +65,10 @@ class CheckBeside:
         return check(self._data, found.true, upto)
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+        self._processes.clear()
 
 
 def check(data: Path, after: int, upto: int, *, on_page: Callable[[], None] = lambda: None) -> Found:
@@ -72,14 +76,14 @@ def check(data: Path, after: int, upto: int, *, on_page: Callable[[], None] = la
     try:
         with closing(open_checked(data)) as log:
             while after < upto:
-                _, after = read_facts(log, after=after, upto=upto, kept=True)
+                after = check_next(log, after=after, upto=upto)
                 on_page()
     except Damaged as error:
         return Found(true=after, damage=error.message, hint=error.hint, run_id=error.run_id)
     return Found(true=after)
 
 
-def _main(data: Path, upto: int) -> None:
+def _main(data: Path, after: int, upto: int) -> None:
     first = os.getppid()
 
     def look() -> None:
@@ -87,8 +91,8 @@ def _main(data: Path, upto: int) -> None:
             raise SystemExit("the process that asked for this is gone")
 
     gc.disable()  # It makes no cycles, and ends.
-    sys.stdout.buffer.write(msgspec.json.encode(check(data, 0, upto, on_page=look)))
+    sys.stdout.buffer.write(msgspec.json.encode(check(data, after, upto, on_page=look)))
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]))
+    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

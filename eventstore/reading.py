@@ -148,6 +148,19 @@ def check_page(
         checks.check_end(connection, stream, version, upto)
 
 
+def check_next(connection: sqlite3.Connection, *, after: int, upto: int, limit: int = PAGE_EVENTS) -> int:
+    """As reading the next page of all runs that are kept, for who only wants it checked: how far it was.
+
+    Raises Diverged, Damaged.
+    """
+    end = end_of(connection, after=after, stream=None, upto=upto, kept=True)
+    rows = rows_after(connection, after=after, stream=None, end=end, limit=limit, columns="position").fetchall()
+    positions = [row[0] for row in rows]
+    scanned_to = positions[-1] if len(positions) == limit else end
+    check_page(connection, positions, None, after=after, stream=None, upto=scanned_to)
+    return scanned_to
+
+
 def read_facts(
     connection: sqlite3.Connection,
     *,

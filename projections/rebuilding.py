@@ -61,6 +61,7 @@ def rebuild(
     anew: bool = False,
     workers: int = 1,
     on_progress: Progress | None = None,
+    on_check: Callable[[], object] | None = None,
 ) -> Rebuilt:
     """Fold the log into the next generation and point at it; readers keep the old one until then.
 
@@ -76,7 +77,7 @@ def rebuild(
             raise Contended("another process is rebuilding these views", hint="wait until it has ended")
         if anew:
             remove_files(data, current_generation(data) + 1)
-        return build_next(data, views, only=only, workers=workers, on_progress=on_progress)
+        return build_next(data, views, only=only, workers=workers, on_progress=on_progress, on_check=on_check)
 
 
 def build_next(
@@ -86,15 +87,16 @@ def build_next(
     only: Sequence[str] = (),
     workers: int = 1,
     on_progress: Progress | None = None,
+    on_check: Callable[[], object] | None = None,
     has_to_serve: bool = False,
 ) -> Rebuilt:
     """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock.
 
-    What is folded is checked meanwhile, see `eventstore.checking`. Raises Damaged where the log does not match, and
+    What was folded is checked then, see `eventstore.checking`. Raises Damaged where the log does not match, and
     leaves all as it was; with `has_to_serve` what is before the damage is folded, as the served views would be.
     """
     try:
-        return _built(data, views, only=only, workers=workers, on_progress=on_progress)
+        return _built(data, views, only=only, workers=workers, on_progress=on_progress, on_check=on_check)
     except _FoundDamaged as error:
         remove_files(data, current_generation(data) + 1)
         if not has_to_serve:
@@ -117,14 +119,12 @@ def _built(
     only: Sequence[str] = (),
     workers: int = 1,
     on_progress: Progress | None = None,
+    on_check: Callable[[], object] | None = None,
     upto: int | None = None,
 ) -> Rebuilt:
     generation = current_generation(data) + 1
     using = use(data, generation)
     checking = None
-    if upto is None:
-        with suppress(NotFound):
-            checking = CheckBeside(data)
     try:
         building = _Building(data, generation, views, only, upto)
         try:
@@ -132,6 +132,12 @@ def _built(
                 if workers > 1:
                     building.fold_shared(on_progress)
                 building.fold(on_progress)
+            if upto is None:
+                # Not while it folds: no more processes than workers are busy at a time.
+                with suppress(NotFound):
+                    checking = CheckBeside(data, workers=workers)
+            if on_check is not None:
+                on_check()
             found = Found(true=0) if checking is None else checking.wait()
             # Nobody folds the old ones meanwhile, so no reader finds itself further back after the switch.
             with locked(data, FOLD_LOCK_FILE, SWITCH_WAIT_SECONDS) as is_ours:

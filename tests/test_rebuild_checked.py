@@ -50,19 +50,18 @@ def moved(connection: sqlite3.Connection) -> None:
 TAMPERINGS: list[Callable[[sqlite3.Connection], None]] = [edited, retold, deleted, moved]
 
 
-@pytest.fixture(params=["here", "beside"])
-def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A short log is checked in the process that folds it, a long one in another."""
-    if request.param == "beside":
+@pytest.fixture(params=["here", "beside", "beside, in two"])
+def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A short log is checked in the process that folds it, a long one in others."""
+    if request.param != "here":
         monkeypatch.setattr(checking_beside, "CHECKED_HERE_EVENTS", 0)
-    return str(request.param)
+    return 2 if request.param == "beside, in two" else 1
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("where")
 @pytest.mark.parametrize("tamper", TAMPERINGS)
 async def test_a_rebuild_refuses_a_log_that_was_altered_and_changes_nothing(
-    tmp_path: Path, tamper: Callable[[sqlite3.Connection], None]
+    tmp_path: Path, workers: int, tamper: Callable[[sqlite3.Connection], None]
 ) -> None:
     await write_long(tmp_path)
     before = rows(tmp_path)
@@ -71,7 +70,7 @@ async def test_a_rebuild_refuses_a_log_that_was_altered_and_changes_nothing(
     leave(connection)
 
     with pytest.raises(Damaged) as raised:
-        rebuild(tmp_path)
+        rebuild(tmp_path, workers=workers)
 
     assert "event" in raised.value.message
     assert current_generation(tmp_path) == 1
@@ -81,12 +80,11 @@ async def test_a_rebuild_refuses_a_log_that_was_altered_and_changes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("where")
-async def test_a_whole_log_is_rebuilt_with_what_came_while_it_was_checked(tmp_path: Path) -> None:
+async def test_a_log_that_matches_is_rebuilt(tmp_path: Path, workers: int) -> None:
     await write_long(tmp_path)
     before = rows(tmp_path)
 
-    rebuilt = rebuild(tmp_path)
+    rebuilt = rebuild(tmp_path, workers=workers)
 
     assert (rebuilt.position, current_generation(tmp_path)) == (1_600, 2)
     assert rows(tmp_path) == before
