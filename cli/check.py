@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cli.screen import next_command, talk
+from cli.watcher import WATCHER_HINT, is_watcher_there
 from cli.workflow_file import FILE_NAME, read_registry
 from runfold.errors import NotFound
 from runfold.workflows import Workflow
@@ -23,6 +24,8 @@ def check(context: click.Context) -> None:
         problems = problems_of(workflow, Path(registry.folder))
         is_right = is_right and not problems
         click.echo(f"{name}: {'; '.join(problems) if problems else 'ok'}")
+        if workflow.watch_files and not is_watcher_there():
+            talk(f"{name}: its files are told at the end of each turn; `{WATCHER_HINT}` tells them while it works")
     if not registry.workflows:
         talk(f"`{registry.file}` has no workflows")
     elif is_right:

@@ -14,6 +14,7 @@ from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, duration
 from cli.server_lock import running_server
 from cli.settings import ENVIRONMENT, Settings
+from cli.watcher import WATCHER_HINT, is_watcher_there
 from eventstore.file_systems import HOSTED, NETWORK, file_system_of
 from eventstore.jetstream.address import without_password
 from eventstore.leases import wall_us
@@ -35,7 +36,7 @@ def doctor(context: click.Context, *, monitors: tuple[str, ...], as_json: bool) 
     """Show settings, platform and what is wrong with them; exit 1 where something is."""
     settings = settings_of(context)
     rows = [(name, _shown(settings, name), settings.sources[name]) for name in ENVIRONMENT]
-    findings = [_version(), _python(), _sqlite(), _platform(), _data_folder(settings.data)]
+    findings = [_version(), _python(), _sqlite(), _platform(), _watcher(), _data_folder(settings.data)]
     findings += _file_system(settings.data)
     findings += [*log_servers(settings, monitors), *_log(settings.data), _server(settings.data)]
     problems = any(finding.level == "problem" for finding in findings)
@@ -76,6 +77,13 @@ def _sqlite() -> Finding:
             text=f"{by}, which has the WAL-reset bug; our lock avoids it, `pip install pysqlite3` ends it",
         )
     return Finding(name="sqlite", level="ok", text=f"{by}, not affected by the WAL-reset bug")
+
+
+def _watcher() -> Finding:
+    if is_watcher_there():
+        return Finding(name="watch", level="ok", text="files are told while a turn works")
+    text = f"files are told at the end of each turn; `{WATCHER_HINT}` tells them while it works"
+    return Finding(name="watch", level="ok", text=text)
 
 
 def _platform() -> Finding:

@@ -39,7 +39,9 @@ _ID_DESCRIPTOR = "RUNFOLD_ID_DESCRIPTOR"  # Where a detached driver tells its ru
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; repeatable.")
 @click.option("--no-cache", is_flag=True, help="Run every step, also where an earlier run made the very same.")
 @click.option("--detach", is_flag=True, help="Start it in the background and print its id.")
-@click.option("--quiet", is_flag=True, help="Say nothing beside the command's own output.")
+@click.option(
+    "--quiet", is_flag=True, help="Say nothing beside the command's own output, which its reports are part of."
+)
 @click.option("--no-tty", is_flag=True, help="Give the command pipes, also on a terminal.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context

@@ -122,6 +122,14 @@ async def test_sentinel_lines_become_events(tmp_path: Path) -> None:
     ]
 
 
+def test_a_quiet_run_prints_what_its_command_prints_byte_for_byte_its_reports_too(tmp_path: Path) -> None:
+    report = '{"runfold": {"type": "file_written", "path": "a.py"}}'
+    words = [sys.executable, "-m", "runfold", "run", "--quiet", "--", "printf", "%s\\nend", report]
+    done = subprocess.run(words, env=environment(RUNFOLD_DATA=str(tmp_path)), capture_output=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{report}\nend".encode(), b"")
+
+
 @pytest.mark.slow
 async def test_no_report_is_lost_when_the_command_ends_while_reports_are_being_written(tmp_path: Path) -> None:
     line = '{"runfold": {"type": "file_written", "path": "%d"}}'

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from cli.check import check
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,3 +120,16 @@ def test_check_names_what_is_not_there(tmp_path: Path) -> None:
     assert checked.returncode == 1
     for word in (b"no-such-program", b"nowhere", b"completion pattern"):
         assert word in checked.stdout
+
+
+def test_check_says_when_files_are_told_only_at_a_turns_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runfold.toml").write_text('[workflow.w]\ncommand = ["true"]\nwatch_files = true\n')
+    monkeypatch.chdir(tmp_path)
+
+    there = CliRunner().invoke(check)
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    absent = CliRunner().invoke(check)
+
+    assert (there.exit_code, absent.exit_code) == (0, 0)
+    assert "runfold[watch]" not in there.output
+    assert "at the end of each turn; `pip install 'runfold[watch]'`" in absent.output
