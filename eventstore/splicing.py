@@ -14,7 +14,7 @@ from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import actor_json, time_text
 from runfold.events import event_class
 
-FRAMES_BYTES = 128 * 1024  # What a client that takes nothing makes us hold, beside what its connection costs.
+FRAMES_BYTES = 96 * 1024  # What a client that takes nothing makes us hold, beside what its connection costs.
 PAGE_ROWS = 256  # So many common events fill a page.
 COLUMNS = (
     "position, version, at_us, recorded_at_us, id, cause, command, sent, hash, data,"
