@@ -23,7 +23,6 @@ from runfold.errors import RunfoldError
 
 RETRY_MS = 1_000
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
-UNTAKEN_BYTES_MAX = 64 * 1024  # A client with more on the way than this is not written to from outside.
 _log = logging.getLogger("runfold.api")
 
 
@@ -54,14 +53,14 @@ class Follower:
         self._streaming = streaming
         self._closing = closing
         self._is_granted = request[IS_GRANTED]
-        self._written_at = time.monotonic()
+        self.written_at = time.monotonic()
         spread = random.uniform(0.9, 1.0)  # noqa: S311 - so that not all come back at once.
         ends_at_us = request[SCOPE].expires_at_us
         left_seconds = math.inf if ends_at_us is None else (ends_at_us - now_us()) / 1_000_000
-        self._ends_at = self._written_at + min(streaming.max_stream_seconds * spread, left_seconds)
+        self._ends_at = self.written_at + min(streaming.max_stream_seconds * spread, left_seconds)
         self._response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "X-Accel-Buffering": "no"})
-        self._transport = request.transport
-        self._is_chunked = False
+        self.transport = request.transport
+        self.is_chunked = False
         self.position = 0
 
     async def follow(
@@ -116,24 +115,16 @@ class Follower:
             self._abort()
         return self._response
 
-    def give(self, content: bytes, in_chunks: bytes, now: float) -> bool:
-        transport = self._transport
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
-            return False
-        transport.write(in_chunks if self._is_chunked else content)
-        self._written_at = now
-        return True
-
     def is_due(self, now: float) -> bool:
         transport = self._request.transport
         return transport is None or transport.is_closing() or now >= self._ends_at or self._is_silent(now)
 
     def _is_silent(self, now: float) -> bool:
-        return now - self._written_at >= self._streaming.keepalive_seconds
+        return now - self.written_at >= self._streaming.keepalive_seconds
 
     async def _open(self, content: bytes) -> None:
         await self._response.prepare(self._request)
-        self._is_chunked = self._response.headers.get("Transfer-Encoding") == "chunked"
+        self.is_chunked = self._response.headers.get("Transfer-Encoding") == "chunked"
         # The head of the answer goes out with the first bytes; from then on the transport is ours.
         await self._response.write(b"retry: %d\n\n" % RETRY_MS + content)
         await self._drain()
@@ -142,8 +133,8 @@ class Follower:
         transport = self._request.transport
         if transport is None or transport.is_closing():
             raise _Gone
-        transport.write(b"%x\r\n%b\r\n" % (len(content), content) if self._is_chunked else content)
-        self._written_at = time.monotonic()
+        transport.write(b"%x\r\n%b\r\n" % (len(content), content) if self.is_chunked else content)
+        self.written_at = time.monotonic()
 
     async def _drain(self) -> None:
         """A slow client is waited for, one that takes nothing at all is gone."""
@@ -152,7 +143,7 @@ class Follower:
             try:
                 async with asyncio.timeout(self._streaming.stalled_seconds):
                     await self._request.writer.drain()
-                self._written_at = time.monotonic()
+                self.written_at = time.monotonic()
             except TimeoutError as error:
                 if self._untaken_bytes() >= before:
                     raise _Gone from error

@@ -13,19 +13,19 @@ from typing import Any, Protocol, TypeAlias
 from eventstore.framing import Framed
 from runfold.errors import RunfoldError
 
+UNTAKEN_BYTES_MAX = 64 * 1024  # A client with more on the way than this is not written to.
 AT_ONCE = 500  # Members written to before others get their turn.
 Pages: TypeAlias = Callable[[int], AsyncGenerator[Framed, None]]
 """The pages after a position, for ever."""
 
 
 class Member(Protocol):
-    """A connection that waits here; `position` is what it has been given."""
+    """A connection that waits here; `position` is what it has been given, `written_at` when it last was."""
 
     position: int
-
-    def give(self, content: bytes, in_chunks: bytes, now: float) -> bool:
-        """Write without waiting; False where the line is full, or gone, and nothing was written."""
-        ...
+    written_at: float
+    is_chunked: bool
+    transport: asyncio.Transport | None
 
     def is_due(self, now: float) -> bool:
         """Whether the connection has something to do for itself: the client is gone, or has stayed long enough."""
@@ -125,7 +125,8 @@ class Group:
                     await asyncio.gather(coming, return_exceptions=True)
 
     async def _give(self, page: Framed) -> None:
-        start, self.position = self.position, page.scanned_to
+        scanned_to = page.scanned_to
+        start, self.position = self.position, scanned_to
         if page.is_marked:
             # Whether this is the end is for each connection to find out.
             self.wake()
@@ -136,9 +137,17 @@ class Group:
         for number, member in enumerate(tuple(self._members), start=1):
             if member not in self._members:
                 continue
-            if member.position == start and (not content or member.give(content, in_chunks, now)):
-                member.position = page.scanned_to
-            elif member.position < page.scanned_to:
+            if member.position == start:
+                if content:
+                    # No call more than has to be: this is done for every event and every client.
+                    line = member.transport
+                    if line is None or line.is_closing() or line.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
+                        self._hand_back(member)
+                        continue
+                    line.write(in_chunks if member.is_chunked else content)
+                    member.written_at = now
+                member.position = scanned_to
+            elif member.position < scanned_to:
                 self._hand_back(member)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)

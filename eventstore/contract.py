@@ -41,10 +41,14 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Events in order, and how far the reader looked: go on from `scanned_to`, also where nothing matched."""
+    """Events in order, and how far the reader looked: go on from `scanned_to`, also where nothing matched.
+
+    `is_full`: it ends because there is more, and not because there is no more yet.
+    """
 
     events: tuple[Recorded, ...]
     scanned_to: int
+    is_full: bool = False
 
 
 class Presence(Protocol):

@@ -120,7 +120,7 @@ def read_page(
     scanned_to = rows[-1][0] if rows and is_cut else end
     positions = [row[0] for row in rows]
     check_page(connection, positions, rows[-1][2] if rows else None, after=after, stream=stream, upto=scanned_to)
-    return Page(events=tuple(recorded_of(row) for row in rows), scanned_to=scanned_to)
+    return Page(events=tuple(recorded_of(row) for row in rows), scanned_to=scanned_to, is_full=bool(rows) and is_cut)
 
 
 def _checks_of(connection: sqlite3.Connection) -> Checking | None:

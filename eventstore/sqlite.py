@@ -191,7 +191,7 @@ class SqliteLog(EventLog):
                 if page.scanned_to > after:
                     after = page.scanned_to
                     yield page
-                else:
+                if not page.is_full:
                     await woken.wait()
         finally:
             self._tails -= 1
