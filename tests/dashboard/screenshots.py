@@ -77,7 +77,7 @@ async def filled(served: Served, past: Past) -> dict[str, str]:
     return runs
 
 
-async def take(browser: Browser, served: Served, name: str, path: str, folder: Path) -> None:
+async def take(browser: Browser, served: Served, paths: dict[str, str], folder: Path) -> None:
     for scheme in ("light", "dark"):
         for device, size in (("", DESK), ("-phone", PHONE)):
             context = await browser.new_context(
@@ -85,12 +85,16 @@ async def take(browser: Browser, served: Served, name: str, path: str, folder: P
             )
             screen = Screen(await context.new_page(), served)
             await screen.log_in()
-            await screen.show(path)
-            await expect(screen.page.locator(".link")).to_have_attribute("data-state", "live")
-            await screen.page.wait_for_timeout(QUIET_MS)
-            await keep(screen.page, folder / f"{name}{device}-{scheme}.webp")
+            for name, path in paths.items():
+                await screen.show(path)
+                await expect(screen.page.locator(".link")).to_have_attribute("data-state", "live")
+                if device and "tab=" in path and "step=" not in path:
+                    # On a phone the part that the picture is of lies below the fold.
+                    await screen.page.get_by_role("tablist").evaluate("list => list.scrollIntoView()")
+                await screen.page.wait_for_timeout(QUIET_MS)
+                await keep(screen.page, folder / f"{name}{device}-{scheme}.webp")
             for problem in screen.problems:
-                print(name, problem)
+                print(device, scheme, problem)
             await context.close()
 
 
@@ -116,9 +120,9 @@ async def main() -> None:
         past = Past()
         async with serving(Path(data), now_us=past.now_us) as served, async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS[1:7]))
-            for name, path in pages(await filled(served, past)).items():
-                if not given.only or name in given.only:
-                    await take(browser, served, name, path, given.folder)
+            shown = pages(await filled(served, past)).items()
+            paths = {name: path for name, path in shown if not given.only or name in given.only}
+            await take(browser, served, paths, given.folder)
             await browser.close()
 
 

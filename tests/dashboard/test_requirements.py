@@ -124,7 +124,7 @@ async def test_req6_metadata(desk: Screen) -> None:
     facts = desk.page.locator("section.facts")
     await expect(facts).to_contain_text("$0.10 of $2.50")
     for moment in ("Created", "Started", "Ended"):
-        await expect(facts.locator("div", has_text=moment).last).to_contain_text(re.compile(r"\d\d:\d\d:\d\d"))
+        await expect(facts.locator(".moments > span", has_text=moment)).to_contain_text(re.compile(r"\d\d:\d\d:\d\d"))
     await head.get_by_role("link", name="team arcade").click()
     await expect(desk.page.locator(f"[data-run={run_id}]")).to_be_visible()
     assert "label=team%3Darcade" in desk.page.url or "label=team=arcade" in desk.page.url
