@@ -100,7 +100,7 @@ command = ["sh", "-c", '''
 env -i PATH="$PATH" setsid sh -c 'trap : TERM; echo $$ > new; mv new held; while :; do sleep 0.05; done' &
 until test -e held; do :; done; echo up; exec sleep 60
 ''']
-grace_seconds = 1
+grace_seconds = 4
 on_lost = "resume"
 """
 
