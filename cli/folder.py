@@ -93,17 +93,19 @@ class FolderRuns:
         return list_budgets(self._connection(VIEW), rules, tenant=None, now_us=time.time_ns() // 1_000)
 
     def audit(self, wanted: "AuditFilter") -> "AuditList":
-        from projections.audit import VIEW, find_audit
+        from projections.audit import find_audit
+        from projections.audit_fold import VIEW
 
         return find_audit(self._connection(VIEW), wanted)
 
     def audit_counts(self, wanted: "AuditFilter", *, by: str) -> "list[AuditCount]":
-        from projections.audit import VIEW, count_audit
+        from projections.audit import count_audit
+        from projections.audit_fold import VIEW
 
         return count_audit(self._connection(VIEW), wanted, by=by)
 
     def causes(self, run_id: str, event: str, *, limit: int) -> "Causation":
-        from projections.audit import VIEW
+        from projections.audit_fold import VIEW
         from projections.causes import causation, read_chain
 
         connection = open_checked(self._settings.data)

@@ -1,12 +1,12 @@
 """Every view there is."""
 
-from projections import approvals, artifacts, audit, history, runs, sessions, stats, step_cache, timeline, usage
+from projections import approvals, artifacts, audit_fold, history, runs, sessions, stats, step_cache, timeline, usage
 from projections.view import View
 
 VIEWS: tuple[View, ...] = (
     runs.VIEW,
     history.VIEW,
-    audit.VIEW,
+    audit_fold.VIEW,
     usage.VIEW,
     timeline.VIEW,
     artifacts.VIEW,
