@@ -11,6 +11,7 @@ from runfold.errors import BadRequest, TooLarge
 
 NAME_BYTES_MAX = 512
 AT_US_MAX = 253_402_300_799_999_999  # The end of year 9999: what RFC 3339 can still write.
+_TEXTS = ("type", "tenant", "actor", "correlation")
 SCHEMA_MAX = 2**31 - 1
 
 
@@ -37,15 +38,21 @@ def prepare(stream: str, events: Sequence[NewEvent], expected: int) -> Request:
     ids: list[bytes] = []
     causes: list[bytes | None] = []
     commands: list[bytes | None] = []
+    texts: tuple[str, ...] = ()
+    made_by: dict[str | None, bytes | None] = {None: None}
     for event in events:
         ids.append(uuid_bytes(event.id))
-        causes.append(None if event.cause is None else uuid_bytes(event.cause))
-        commands.append(None if event.command is None else uuid_bytes(event.command))
-        _check_text("type", event.type)
-        _check_text("tenant", event.tenant)
-        _check_text("actor", event.actor)
-        if event.correlation:
-            _check_text("correlation", event.correlation)
+        for text in (event.cause, event.command):
+            if text is not None and text not in made_by:
+                made_by[text] = uuid_bytes(text)
+        causes.append(made_by[event.cause])
+        commands.append(made_by[event.command])
+        # The events of one append mostly have the same.
+        given = (event.type, event.tenant, event.actor, event.correlation)
+        if given != texts:
+            for name, text in zip(_TEXTS, given, strict=True):
+                _check_text(name, text)
+            texts = given
         if not 0 <= event.at_us <= AT_US_MAX:
             raise BadRequest(f"the time of event `{event.id}` is outside the years 1970 to 9999")
         if not 0 <= event.schema <= SCHEMA_MAX:

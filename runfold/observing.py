@@ -1,6 +1,7 @@
 """Who may say what about a run: a worker with its claim, a reporter, or the driven program itself."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from runfold.amounts import check_amounts, check_totals
 from runfold.closing import describe_hit
@@ -33,6 +34,9 @@ from runfold.limits import how_to_go_on
 from runfold.state import Run
 from runfold.steps import check_step, check_step_event, follow
 
+_LOOKED_INTO: frozenset[type] = frozenset(
+    {*get_args(StepEvent), ContextSet, TurnStarted, TurnCompleted, TurnFailed, TurnCancelled, TurnRetrying}
+)
 OPEN_TURNS_MAX = 64  # What ends a run closes them all in one append.
 
 CHILD_TYPES: frozenset[str] = frozenset(
@@ -113,6 +117,8 @@ def _check_start(run: Run, event: Event | Unknown) -> None:
 
 
 def _check_inside(run: Run, event: Event | Unknown) -> None:
+    if type(event) not in _LOOKED_INTO:
+        return
     match event:
         case (
             StepStarted() | StepCompleted() | StepFailed() | StepSkipped() | StepCancelled() | StepMarkedForRerun()
