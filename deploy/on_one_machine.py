@@ -56,7 +56,11 @@ def _start(folder: Path, address: str, name: str, *words: str) -> "subprocess.Po
     return subprocess.Popen(
         [sys.executable, "-m", "runfold", "--data", str(folder / name), "--log", address, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "RUNFOLD_BLOBS": f"file://{folder / 'store'}",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,

@@ -19,6 +19,7 @@ from eventstore.faults import OF_ANOTHER_KIND
 from eventstore.mirrored import mirrored_log
 from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
+from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import Damaged
 from runfold.events import EventRedacted
 
@@ -104,7 +105,7 @@ class Checks:
             expected = max(expected, positions[-1] + 1)
         else:
             for position in positions:
-                if position > expected:
+                if position > expected and not (position == expected + 1 and _is_closing_at(connection, position)):
                     raise self._found(None, f"event {expected} of the log is missing")
                 expected = max(expected, position + 1)
         if expected <= end:
@@ -259,3 +260,13 @@ def _last_beside(path: Path) -> Anchor | None:
         return msgspec.json.decode(lines[-1], type=Anchor) if lines else None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def _is_closing_at(connection: sqlite3.Connection, position: int) -> bool:
+    """Whether the event sums up a run whose very last event stood before it, see `eventstore.verifying.is_closing`."""
+    query = (
+        "SELECT coalesce(json_extract(CAST(data AS TEXT), '$.counts.closed'), 0) FROM events"
+        " WHERE position = ? AND run_id = ? AND type = 'run_archived'"
+    )
+    row = connection.execute(query, (position, SYSTEM_STREAM)).fetchone()
+    return row is not None and bool(row[0])

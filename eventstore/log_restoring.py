@@ -123,7 +123,9 @@ class _Restoring:
         summary: Any = told.summary
         self._connection.execute("DROP TRIGGER IF EXISTS events_remain")
         self._connection.execute("DELETE FROM events WHERE run_id = ? AND position < ?", (told.run_id, row[0]))
-        head = (told.run_id, summary["position"], told.counts["trimmed"], bytes.fromhex(told.digests["hash"]))
+        closed = told.counts.get("closed", 0)
+        position = row[0] - 1 if closed else summary["position"]
+        head = (told.run_id, position, told.counts["trimmed"] + closed, bytes.fromhex(told.digests["hash"]))
         self._connection.execute(_HEAD, head)
 
     def _bring(self, row: tuple[Any, ...]) -> None:

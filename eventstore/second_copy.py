@@ -7,12 +7,15 @@ there, so two writers cannot both go on from one segment.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
+
 from eventstore.faults import Fault
 from eventstore.object_store import ObjectStore
 from eventstore.segments import Segment, decode_segment
 from eventstore.sqlite3_module import sqlite3
 from eventstore.verifying import EVENT_COLUMNS
 from runfold.errors import BadRequest, Damaged, NotFound
+from runfold.events import EventRedacted
 
 PREFIX = "log"
 Rows = list[tuple[Any, ...]]
@@ -133,9 +136,14 @@ class Comparison:
         self._is_mirror = is_mirror
         self.segments = 0
         self.events = 0
+        self._lagging: dict[tuple[str, int], Fault] = {}
+        """What the log has redacted and the copy still says."""
+        self._told: set[tuple[str, int]] = set()
+        """What the copy itself says is redacted."""
 
     def faults(self) -> Iterator[Fault]:
-        """The first event that is not the same in both, or the first segment that does not hold."""
+        """The first event that is not the same in both, or the first segment that does not hold; and what the copy
+        says though it says that it is redacted."""
         try:
             for segment, rows in self._copy.parts():
                 self.segments += 1
@@ -143,6 +151,7 @@ class Comparison:
                 if found is not None:
                     yield found
                     return
+            yield from (fault for key, fault in self._lagging.items() if key in self._told)
         except Damaged as error:
             yield Fault(kind="copy", message=error.message)
 
@@ -159,6 +168,12 @@ class Comparison:
                     continue
                 what = f"the log ends at {head}" if row[0] > head else "the log does not have it"
                 return _fault(segment, row, what)
+            if own[17] is not None and row[17] is None:
+                self._lagging[row[1], row[2]] = _fault(
+                    segment, row, "it is redacted, and the copy still has what it was"
+                )
+            if row[4] == "event_redacted" and row[16] is not None:
+                self._told.add((row[1], msgspec.json.decode(row[16], type=EventRedacted).version))
             changed = [name for number, name in _COMPARED.items() if own[number] != row[number]]
             if changed and not (set(changed) <= _MAY_GO and _may_lag(own, row)):
                 return _fault(segment, row, f"its {changed[0]} is another in the log")
@@ -166,19 +181,6 @@ class Comparison:
             position = min(ours)
             return _fault(segment, ours[position], "the copy does not have it")
         return None
-
-    def leftovers(self) -> Iterator[Fault]:
-        """What the log has given up and the copy still says: the next part that is kept takes it there too."""
-        for segment, rows in self._copy.parts():
-            ours = dict(
-                self._connection.execute(
-                    "SELECT position, data FROM events WHERE position > ? AND position <= ? AND digest IS NOT NULL",
-                    (segment.after, segment.upto),
-                )
-            )
-            for row in rows:
-                if row[17] is None and row[0] in ours:
-                    yield _fault(segment, row, "it was redacted in the log, and the copy still has what it was")
 
 
 def _may_lag(own: tuple[Any, ...], row: tuple[Any, ...]) -> bool:

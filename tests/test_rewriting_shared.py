@@ -14,15 +14,19 @@ import pytest
 from eventstore import blobs
 from eventstore.cleaning import EVER_US, candidates
 from eventstore.failpoints import NAME as FAILPOINT
+from eventstore.faults import Fault
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.cluster import connect
+from eventstore.jetstream.comparing import compare_stream
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import decode, encode
 from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.moving import move_to_folder
 from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.scanning import messages_after
 from eventstore.object_store import open_store
 from eventstore.reading import open_reader
+from eventstore.sqlite import SqliteLog
 from eventstore.verifying import Proof
 from projections.views import Views
 from runfold.envelope import NewEvent
@@ -59,6 +63,10 @@ class Machines:
     def faults(self, name: str) -> list[str]:
         with closing(open_reader(self.folder / name)) as connection:
             return [fault.message for fault in Proof(connection).faults()]
+
+    async def compared(self, name: str) -> Fault | None:
+        with closing(open_reader(self.folder / name)) as connection:
+            return (await compare_stream(connection, self.address))[1]
 
     def runs(self, name: str) -> list[Any]:
         views = Views.open(self.folder / name)
@@ -155,14 +163,22 @@ async def test_a_trimmed_run_is_gone_on_every_machine_and_its_id_is_never_given_
     await one.append("r_open", run(ended=False), expected=0)
     await all_events(two, stream="r_open")
     machines.runs("two")
+    at_head = (await one.bounds()).last
 
     assert await two.trim(["r_gone", "r_open"], actor="user:a") == ("r_gone",)
 
-    await one.bounds()
+    # Who followed at the head goes on, and hears of it.
+    assert [event.type for event in await all_events(one, after=at_head)] == ["run_archived"]
     three = await machines.open("three")
     await three.bounds()
     assert machines.rows("one") == machines.rows("two") == machines.rows("three")
     assert [machines.faults(name) for name in ("one", "two", "three")] == [[], [], []]
+    assert await machines.compared("three") is None
+    back = machines.folder / "back"
+    await move_to_folder(machines.address, back)
+    own = await SqliteLog.open(back)
+    assert [event.type for event in await all_events(own, after=at_head)] == ["run_archived"]
+    await own.close()
     shown = [("r_before", "completed"), ("r_gone", "completed"), ("r_open", "running")]
     assert machines.runs("one") == machines.runs("two") == machines.runs("three") == shown
     for expected in (0, ended.last):

@@ -229,6 +229,7 @@ async def test_what_is_redacted_leaves_the_copy_too_with_its_blobs(folder: Folde
     await log.append("r_a", [new_event(encode_data(stored), type_name="artifact_stored")], expected=appended.last)
     await log.close()
     folder.keep()
+    as_it_was = folder.segment(1).read_bytes()
     assert SECRET in str([found for _, found in folder.copy.parts()])
     assert open_store(folder.url).has(f"blobs/{sha256[:2]}/{sha256}")
 
@@ -241,6 +242,8 @@ async def test_what_is_redacted_leaves_the_copy_too_with_its_blobs(folder: Folde
     again = folder.restore(tmp_path / "again")
     assert rows(again, "events") == rows(folder.data, "events")
     assert faults(again) == []
+    folder.segment(1).write_bytes(as_it_was)
+    assert "it is redacted, and the copy still has what it was" in folder.differences()[0]
 
 
 async def test_a_trimmed_log_is_made_again_as_it_is(folder: Folder, tmp_path: Path) -> None:

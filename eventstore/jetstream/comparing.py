@@ -83,7 +83,7 @@ def _difference(connection: sqlite3.Connection, page: Page, after: int, upto: in
     for position, message in page:
         row = ours.pop(position, None)
         if row is None:
-            if position <= trimmed_to:
+            if position <= trimmed_to or _is_end(connection, position, message.run_id):
                 continue
             return _fault(position, message.run_id, message.version, "the mirror does not have it")
         changed = _changed(row, message)
@@ -94,6 +94,12 @@ def _difference(connection: sqlite3.Connection, page: Page, after: int, upto: in
     if lost is None:
         return None
     return _fault(lost, ours[lost][1], ours[lost][2], "the stream does not have it")
+
+
+def _is_end(connection: sqlite3.Connection, position: int, run_id: str) -> bool:
+    """Whether a trimmed run ended here: its last event stays in the stream alone."""
+    query = "SELECT 1 FROM heads WHERE run_id = ? AND position = ?"
+    return connection.execute(query, (run_id, position)).fetchone() is not None
 
 
 def _changed(row: tuple[Any, ...], message: Message) -> str:

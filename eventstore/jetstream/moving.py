@@ -23,6 +23,7 @@ from eventstore.mirrored import Mirrored, end_mirror, mirrored_log, note_mirrore
 from eventstore.reading import COLUMNS, bounds, open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
+from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, Conflict, LogFailed, NotAllowed, Unavailable
 
 WINDOW_EVENTS = 256  # Sent ahead of what is acknowledged; each is only taken at its own place.
@@ -77,6 +78,12 @@ def _refuse_gaps(source: sqlite3.Connection, data: Path, last: int) -> None:
     """What was trimmed is told of in the log; what is missing beyond that is lost, and is not covered up."""
     query = "SELECT count(*), (SELECT trimmed_to FROM head) FROM events WHERE position > (SELECT trimmed_to FROM head)"
     count, trimmed_to = source.execute(query).fetchone()
+    # Where a run was closed and trimmed in a log of several machines, the place of its last event is empty.
+    query = (
+        "SELECT count(*) FROM events WHERE run_id = ? AND type = 'run_archived' AND position - 1 > ?"
+        " AND json_extract(CAST(data AS TEXT), '$.counts.closed')"
+    )
+    count += source.execute(query, (SYSTEM_STREAM, trimmed_to)).fetchone()[0]
     if count != last - trimmed_to:
         raise NotAllowed(
             f"the log in `{data}` no longer has {last - trimmed_to - count} of its {last} events",

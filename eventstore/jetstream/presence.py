@@ -1,14 +1,18 @@
 """Which workers of all machines live: each says so now and then, and what it said is gone when it has been silent."""
 
+import asyncio
+from contextlib import suppress
+
 from nats.errors import Error as NatsError
 from nats.js.api import StorageType, StreamConfig
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
-from eventstore.jetstream.cluster import Cluster, heard
+from eventstore.jetstream.cluster import RETRY_SECONDS, Cluster, heard
 from eventstore.jetstream.messages import subject_of
 from runfold.errors import Unavailable
 
 ALIVE_SECONDS = 30  # A leader that dies leaves a gap of up to 9 s in which nobody can say that he lives.
+TRIES = 10
 
 
 class JetStreamPresence:
@@ -26,6 +30,12 @@ class JetStreamPresence:
             await heard(self._make())
             headers = {"Nats-TTL": str(self._alive_seconds)}
             subject = subject_of(self._name, name)
+            for _ in range(TRIES - 1):
+                # A stream that was just made has no leader for a moment.
+                with suppress(NatsError, TimeoutError):
+                    await heard(self._cluster.jetstream.publish(subject, name.encode(), headers=headers))
+                    return
+                await asyncio.sleep(RETRY_SECONDS)
             await heard(self._cluster.jetstream.publish(subject, name.encode(), headers=headers))
         except (NatsError, APIError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error

@@ -176,7 +176,7 @@ class Rewriter:
                 candidate,
                 reason="trimmed",
                 tenant=summed.tenant,
-                counts={"trimmed": summed.events + 1},
+                counts={"trimmed": summed.events, "closed": 1},
                 summary=summed.summary,
                 archive=archive,
                 actor=actor,
