@@ -31,6 +31,7 @@ BENCHES = (
     "rebuild",
     "busy",
     "listing",
+    "page",
     "growth",
     "steps",
     "domain",
