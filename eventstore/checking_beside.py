@@ -1,6 +1,6 @@
 """A log checked from its beginning by other processes, for one that folds it without looking.
 
-`python -m eventstore.checking_beside DATA AFTER UPTO` is such a process, which prints what it found.
+`python -m eventstore.checking_beside DATA AFTER UPTO PID` is such a process, asked by PID, which prints what it found.
 """
 
 import gc
@@ -44,6 +44,7 @@ class CheckBeside:
             ends = [self._upto * number // workers for number in range(workers + 1)]
             for after, upto in pairwise(ends):
                 command = [sys.executable, "-m", "eventstore.checking_beside", str(data), str(after), str(upto)]
+                command.append(str(os.getpid()))
                 self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
 
     def wait(self) -> Found:
@@ -83,11 +84,9 @@ def check(data: Path, after: int, upto: int, *, on_page: Callable[[], None] = la
     return Found(true=after)
 
 
-def _main(data: Path, after: int, upto: int) -> None:
-    first = os.getppid()
-
+def _main(data: Path, after: int, upto: int, asked_by: int) -> None:
     def look() -> None:
-        if os.getppid() != first:
+        if os.getppid() != asked_by:
             raise SystemExit("the process that asked for this is gone")
 
     gc.disable()  # It makes no cycles, and ends.
@@ -95,4 +94,4 @@ def _main(data: Path, after: int, upto: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    _main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

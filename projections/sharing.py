@@ -1,6 +1,6 @@
 """A rebuild shared by two processes: a second one folds some views into a file of its own, whose rows are then copied.
 
-`python -m projections.sharing DATA FILE HEAD VIEW…` is that second process.
+`python -m projections.sharing DATA FILE HEAD PID VIEW…` is that second process, asked by PID.
 """
 
 import gc
@@ -30,7 +30,8 @@ class Helper:
         self.views = views
         self.path = path
         names = [view.name for view in views]
-        command = [sys.executable, "-m", "projections.sharing", str(data), str(path), str(head), *names]
+        command = [sys.executable, "-m", "projections.sharing", str(data), str(path), str(head)]
+        command += [str(os.getpid()), *names]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def wait(self) -> bool:
@@ -50,11 +51,9 @@ def shareable(views: Sequence[View]) -> list[View]:
     return [view for view in views if view.name in SHARED and known.get(view.name) == view.fingerprint]
 
 
-def fold_part(data: Path, path: Path, head: int, names: Sequence[str]) -> None:
-    first = os.getppid()
-
+def fold_part(data: Path, path: Path, head: int, asked_by: int, names: Sequence[str]) -> None:
     def look(_: int) -> None:
-        if os.getppid() != first:
+        if os.getppid() != asked_by:
             raise SystemExit("the process that asked for this part is gone")
 
     gc.disable()
@@ -67,4 +66,4 @@ def fold_part(data: Path, path: Path, head: int, names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    fold_part(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    fold_part(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
