@@ -239,7 +239,7 @@ class FolderRuns:
 def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
     """The runs of the data folder, caught up with its log. Raises NotFound, naming what to type."""
     if settings.log or mirrored_log(settings.data) is not None:
-        _bring_mirror(settings)
+        bring_mirror(settings)
     if not (settings.data / "log.db").exists():
         raise NotFound(
             f"there are no runs in `{settings.data}` yet",
@@ -254,7 +254,7 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
         runs.close()
 
 
-def _bring_mirror(settings: Settings) -> None:
+def bring_mirror(settings: Settings) -> None:
     """Bring the folder to where the replicated log is now, or say that it is behind."""
     import asyncio
 

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from cli.copying import store_url
-from cli.folder import need_folder
+from cli.folder import bring_mirror, need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, is_talking, plain, talk
 from cli.settings import Settings
@@ -188,6 +188,8 @@ def _compare_stream(
     from eventstore.jetstream.address import parse_address
     from eventstore.jetstream.comparing import compare_stream
 
+    # What was trimmed since a mirror was last brought forward is no longer in the stream.
+    bring_mirror(settings)
     mirrored = mirrored_log(settings.data)
     address = parse_address(settings.log or (mirrored.address if mirrored is not None else ""))
     try:

@@ -263,3 +263,15 @@ async def test_killed_at_any_place_a_rewriting_is_whole_or_was_never_begun(machi
     output = machines.folder / "two" / "runs" / "r_a" / "output.log"
     assert not output.exists() or SECRET not in output.read_text()
     assert not (machines.folder / "two" / "pending").exists()
+
+
+async def test_a_machine_that_was_away_while_a_run_was_trimmed_is_sound_when_it_is_asked(machines: Machines) -> None:
+    one = await machines.open("one")
+    await one.append("r_gone", run(), expected=0)
+    assert runfold(machines.folder / "two", "--log", machines.url, "ps").returncode == 0
+    await one.trim(["r_gone"], actor="user:a")
+
+    proof = runfold(machines.folder / "two", "verify", "--only", "stream")
+
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+    assert machines.rows("two") == machines.rows("one")
