@@ -41,7 +41,7 @@ def appended(size: int) -> Callable[[], float]:
 
 
 async def _seal(folder: Path) -> None:
-    """A log that grew by appends has its anchors; one that was filled gets them, by closing it, before it is measured."""
+    """A log that grew by appends has its anchors; one that was filled gets them by being closed."""
     await (await SqliteLog.open(folder)).close()
 
 
