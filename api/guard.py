@@ -14,7 +14,7 @@ from api.routes import Route
 from api.sessions import Scope, Sessions
 from runfold.errors import BadRequest, Forbidden, Misdirected, Unauthorized, UnsupportedMedia
 
-COOKIE = "runfold_session"
+_COOKIE = "runfold_session"
 TENANT_HEADER = "Runfold-Tenant"
 NEEDED = {"root": "it needs an admin of all tenants"}
 SCOPE: web.RequestKey[Scope] = web.RequestKey("scope", Scope)
@@ -79,13 +79,22 @@ def check_origin(request: web.Request, *, linked: bool) -> None:
             raise Forbidden("that Origin may not ask this server", hint="open the dashboard itself")
 
 
+def cookie_name(request: web.Request) -> str:
+    """Browsers share the cookies of a host among its ports, so the servers of one machine each have their own."""
+    return f"{_COOKIE}_{request.url.port}"
+
+
+def session_of(request: web.Request) -> str:
+    return request.cookies.get(cookie_name(request), "")
+
+
 def scope_of(request: web.Request, sessions: Sessions) -> Scope:
     authorization = request.headers.get("Authorization")
     if authorization is not None:
         kind, _, token = authorization.partition(" ")
         scope = sessions.scope_of_token(token.strip()) if kind.lower() == "bearer" else None
     else:
-        scope = sessions.scope_of_session(request.cookies.get(COOKIE, ""))
+        scope = sessions.scope_of_session(session_of(request))
     if scope is None:
         raise Unauthorized("a valid token is needed", hint="send `Authorization: Bearer <token>`; see `data/token`")
     return acting_in(scope, request.headers.get(TENANT_HEADER))

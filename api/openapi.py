@@ -42,7 +42,12 @@ def openapi(routes: Iterable[Route]) -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": "runfold_session"},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "runfold_session_8321",
+                    "description": "The name ends with the server's port",
+                },
             },
         },
         "security": [{"token": []}, {"session": []}],

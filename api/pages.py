@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from api.answers import json_response
-from api.guard import COOKIE, SCOPE
+from api.guard import SCOPE, cookie_name, session_of
 from api.problems import CSP_PAGE
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
@@ -135,7 +135,7 @@ async def get_login(request: web.Request) -> web.Response:
         _give_cookie(request, response, scope)
     elif "text/html" not in request.headers.get("Accept", ""):
         raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")
-    elif sessions.scope_of_session(request.cookies.get(COOKIE, "")) is None:
+    elif sessions.scope_of_session(session_of(request)) is None:
         # A person is told so by the page that asks for a token; a browser that is logged in just goes on.
         response.headers["Location"] = f"{query.next}?{USED_LINK}"
     return response
@@ -177,15 +177,15 @@ async def post_session(request: web.Request) -> web.Response:
 
 
 async def delete_session(request: web.Request) -> web.Response:
-    request.app[SERVICE].sessions.close_session(request.cookies.get(COOKIE, ""))
+    request.app[SERVICE].sessions.close_session(session_of(request))
     response = web.Response(status=204)
-    response.del_cookie(COOKIE, path="/")
+    response.del_cookie(cookie_name(request), path="/")
     return response
 
 
 def _give_cookie(request: web.Request, response: web.Response, scope: Scope) -> None:
     response.set_cookie(
-        COOKIE,
+        cookie_name(request),
         request.app[SERVICE].sessions.open_session(scope),
         max_age=SESSION_SECONDS,
         path="/",

@@ -46,6 +46,11 @@ class Served:
     log: SqliteLog
     ledger: Ledger
 
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie of a browser's session."""
+        return f"runfold_session_{self.client.port}"
+
     async def ask(self, method: str, path: str, *, token: str = ADMIN, headers: Any = None, **kwargs: Any) -> Any:
         return await self.client.request(
             method, path, headers={**bearer(token), **(headers or {})}, allow_redirects=False, **kwargs

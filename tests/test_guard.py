@@ -121,7 +121,7 @@ async def test_without_a_valid_token_only_the_open_routes_answer(served: Served,
             {},
             {"Authorization": "Bearer wrong"},
             {"Authorization": "Basic YTpi"},
-            {"Cookie": "runfold_session=x"},
+            {"Cookie": f"{served.cookie}=x"},
         ):
             response = await served.client.request(method, _real(path), headers=headers, allow_redirects=False)
             if (method, path) in OPEN:
@@ -193,8 +193,8 @@ async def test_asking_for_the_head_of_a_login_link_does_not_use_it_up(served: Se
     after = await served.client.get(f"/login?code={code}", allow_redirects=False)
 
     assert (head.status, after.status) == (303, 303)
-    assert "runfold_session" not in head.cookies
-    assert "runfold_session" in after.cookies
+    assert served.cookie not in head.cookies
+    assert served.cookie in after.cookies
 
 
 async def test_only_an_admin_of_all_tenants_may_name_one(served: Served) -> None:
@@ -227,10 +227,10 @@ async def test_a_login_code_is_good_once_and_its_cookie_opens_the_api(served: Se
 
     first = await served.client.get(f"/login?code={code}", allow_redirects=False)
     second = await served.client.get(f"/login?code={code}", allow_redirects=False)
-    cookie = first.cookies["runfold_session"]
+    cookie = first.cookies[served.cookie]
     runs = await served.client.get("/api/runs")
-    out = await served.client.delete("/session", headers={"Cookie": f"runfold_session={cookie.value}"})
-    after = await served.client.get("/api/runs", headers={"Cookie": f"runfold_session={cookie.value}"})
+    out = await served.client.delete("/session", headers={"Cookie": f"{served.cookie}={cookie.value}"})
+    after = await served.client.get("/api/runs", headers={"Cookie": f"{served.cookie}={cookie.value}"})
 
     assert (first.status, first.headers["Location"], second.status) == (303, "/", 401)
     assert cookie["httponly"]
@@ -275,9 +275,23 @@ async def test_the_page_runs_only_scripts_of_this_server(served: Served) -> None
         assert "unsafe" not in response.headers["Content-Security-Policy"]
 
 
+async def test_servers_of_one_host_do_not_log_each_other_s_browsers_out(tmp_path: Path) -> None:
+    async with serving(tmp_path / "one") as one, serving(tmp_path / "two") as two:
+        browser: dict[str, str] = {}
+        for server in (one, two):
+            code = make_login_code(server.app)
+            answer = await server.client.get("/login", params={"code": code}, allow_redirects=False)
+            browser |= {name: morsel.value for name, morsel in answer.cookies.items()}
+            server.client.session.cookie_jar.clear()
+        cookies = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.items())}
+        answers = [await server.client.get("/api/runs", headers=cookies) for server in (one, two)]
+
+        assert [answer.status for answer in answers] == [200, 200]
+
+
 async def test_a_browser_learns_whose_session_it_is_and_until_when(served: Served) -> None:
     first = await served.client.get("/login", params={"code": make_login_code(served.app)}, allow_redirects=False)
-    cookie = {"Cookie": f"runfold_session={first.cookies['runfold_session'].value}"}
+    cookie = {"Cookie": f"{served.cookie}={first.cookies[served.cookie].value}"}
 
     by_cookie = await (await served.client.get("/session", headers=cookie)).json()
     by_token = await (await served.ask("GET", "/session", token=VIEWER)).json()

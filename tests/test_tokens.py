@@ -40,7 +40,7 @@ async def log_in(served: Served, secret: str) -> dict[str, str]:
     """A session of its own: the client forgets the cookie, which is sent by hand."""
     response = await served.client.post("/session", json={"token": secret})
     served.client.session.cookie_jar.clear()
-    return {"Cookie": f"runfold_session={response.cookies['runfold_session'].value}"}
+    return {"Cookie": f"{served.cookie}={response.cookies[served.cookie].value}"}
 
 
 def wanted(known: dict[str, Token], **given: Any) -> Any:
