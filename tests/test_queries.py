@@ -61,7 +61,8 @@ BOUNDED_OTHERWISE = {
     "SELECT EXISTS (SELECT 1 FROM {}.events WHERE position > ?": "one row",
     "SELECT EXISTS (SELECT 1 FROM events WHERE position > ? AND position <= ?": "one row",
     "FROM anchors WHERE position > ? AND position <= ?": "the anchors of one segment",
-    "SELECT coalesce(max(position), 0) FROM heads WHERE run_id = ?": "by primary key",
+    "'$.counts.closed'), 0) FROM events WHERE position = ?": "by primary key",
+    "SELECT 1 FROM heads WHERE run_id = ? AND position = ?": "by primary key",
     "FROM events e JOIN temp.replaced r USING (position)": "what one answer of the cluster has replaced",
     "FROM temp.replaced WHERE position > ? AND position < ?": "what one answer of the cluster has replaced",
     "digest FROM events WHERE position > ? AND position <= ?": "one window of a log that moves",
@@ -71,7 +72,6 @@ BOUNDED_OTHERWISE = {
     "SELECT version, position FROM heads WHERE run_id = ?": "by primary key",
     "SELECT position FROM events WHERE data IS NOT NULL AND instr": "read row by row, until one is found",
     "SELECT {} FROM events WHERE position > ? AND position <= ?": "one segment of a second copy",
-    "SELECT position, data FROM events WHERE position > ? AND position <= ?": "one segment of a second copy",
 }
 """Part of a query without a limit, and what bounds it."""
 
