@@ -80,6 +80,7 @@ async def far_away(screen: Screen) -> AsyncGenerator[Wire]:
     wire = Wire(urlsplit(screen.address).port or 0)
     async with await asyncio.start_server(wire.carry, "127.0.0.1", 0) as between:
         screen.address = f"http://127.0.0.1:{between.sockets[0].getsockname()[1]}"
+        await screen.log_in()
         yield wire
         wire.cut(is_cut=True)
     screen.problems.clear()  # The browser itself tells of what could not be asked for.
