@@ -55,27 +55,13 @@ class Publisher:
 
     async def publish_together(self, plans: Sequence[Planned]) -> bool:
         """Append all plans or none of them; whether they were appended, as far as anybody knows."""
-        try:
-            ack = await self._send(plans)
-            for _ in range(TRIES_MAX - 1):
-                if ack.error is None or ack.error.err_code not in PASSING:
-                    break
-                await asyncio.sleep(PASSING_SECONDS)
-                ack = await self._send(plans)
-        except (nats.errors.Error, TimeoutError, OSError):
-            return False
-        return ack.error is None or bool(_refused(ack.error))
+        ack = await self._ask(plans)
+        return ack is not None and (ack.error is None or bool(_refused(ack.error)))
 
     async def _publish(self, plans: Sequence[Planned]) -> list[int]:
         """One batch: granted together or not at all, so after a refusal each plan is tried for itself."""
-        try:
-            ack = await self._send(plans)
-            for _ in range(TRIES_MAX - 1):
-                if ack.error is None or ack.error.err_code not in PASSING:
-                    break
-                await asyncio.sleep(PASSING_SECONDS)
-                ack = await self._send(plans)
-        except (nats.errors.Error, TimeoutError, OSError):
+        ack = await self._ask(plans)
+        if ack is None:
             return [0] * len(plans)
         if ack.error is None:
             return list(_last_positions(plans, ack.seq))
@@ -83,6 +69,19 @@ class Publisher:
             return [_refused(ack.error)] * len(plans)
         alone = await asyncio.gather(*(self._publish([plan]) for plan in plans))
         return [last for (last,) in alone]
+
+    async def _ask(self, plans: Sequence[Planned]) -> "_Ack | None":
+        """The servers' answer to one batch, asked again while another append is passing; None: nobody knows it."""
+        try:
+            ack = await self._send(plans)
+            for _ in range(TRIES_MAX - 1):
+                if ack.error is None or ack.error.err_code not in PASSING:
+                    break
+                await asyncio.sleep(PASSING_SECONDS)
+                ack = await self._send(plans)
+        except (nats.errors.Error, TimeoutError, OSError):
+            return None
+        return ack
 
     async def _send(self, plans: Sequence[Planned]) -> "_Ack":
         messages = [each for plan in plans for each in _conditional(self._cluster.name, plan)]
