@@ -38,6 +38,7 @@ from api.routes import Route, register
 from api.service import SERVICE, ByHand, CheckOrder, Renew, Service, no_check
 from api.sessions import Scope, Sessions
 from eventstore.contract import EventLog
+from eventstore.heap import long_lived
 from eventstore.ledger import Ledger
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
@@ -119,6 +120,7 @@ def make_app(
     app[ADMIN] = admin
     app.on_shutdown.append(_close_streams)
     app.cleanup_ctx.append(_follow_tokens)
+    app.cleanup_ctx.append(_live_long)
     return app
 
 
@@ -135,6 +137,11 @@ async def _follow_tokens(app: web.Application) -> AsyncGenerator[None, None]:
     yield
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+
+
+async def _live_long(_: web.Application) -> AsyncGenerator[None, None]:
+    with long_lived():
+        yield
 
 
 async def _close_streams(app: web.Application) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from api.frames import keepalive
-from api.guard import IS_GRANTED, SCOPE
+from api.guard import SCOPE, is_granted
 from api.live import Live, Pages
 from eventstore.framing import Framed
 from projections.tokens import now_us
@@ -52,7 +52,6 @@ class Follower:
         self._request = request
         self._streaming = streaming
         self._closing = closing
-        self._is_granted = request[IS_GRANTED]
         self.written_at = time.monotonic()
         spread = random.uniform(0.9, 1.0)  # noqa: S311 - so that not all come back at once.
         ends_at_us = request[SCOPE].expires_at_us
@@ -80,7 +79,7 @@ class Follower:
         live.clients += 1
         try:
             await self._open(opening)
-            while not self._closing.is_set() and time.monotonic() < self._ends_at and self._is_granted():
+            while not self._closing.is_set() and time.monotonic() < self._ends_at and is_granted(self._request):
                 page = found.pop() if found else await source.page(self.position)
                 last_word = await ending(page) if ending is not None else b""
                 is_further, self.position = page.scanned_to > self.position, max(self.position, page.scanned_to)

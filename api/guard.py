@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,7 +17,7 @@ _COOKIE = "runfold_session"
 TENANT_HEADER = "Runfold-Tenant"
 NEEDED = {"root": "it needs an admin of all tenants"}
 SCOPE: web.RequestKey[Scope] = web.RequestKey("scope", Scope)
-IS_GRANTED: web.RequestKey[Any] = web.RequestKey("is_granted", object)
+SESSIONS: web.RequestKey[Sessions] = web.RequestKey("sessions", Sessions)
 _DIGITS = frozenset("0123456789")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
@@ -36,7 +35,7 @@ def make_guard(
         check_origin(request, linked=route is not None and route.linked)
         if route is None or route.needs != "open":
             request[SCOPE] = scope_of(request, sessions)
-            request[IS_GRANTED] = lambda: is_granted(request, sessions)
+            request[SESSIONS] = sessions
         is_streamed = route is not None and route.streamed
         if request.body_exists and not is_streamed and request.content_type != "application/json":
             raise UnsupportedMedia(
@@ -100,10 +99,10 @@ def scope_of(request: web.Request, sessions: Sessions) -> Scope:
     return acting_in(scope, request.headers.get(TENANT_HEADER))
 
 
-def is_granted(request: web.Request, sessions: Sessions) -> bool:
+def is_granted(request: web.Request) -> bool:
     """Whether what let the request in would let it in now: a stream outlives a token, a session and a log-out."""
     try:
-        return scope_of(request, sessions).tenant == request[SCOPE].tenant
+        return scope_of(request, request[SESSIONS]).tenant == request[SCOPE].tenant
     except Unauthorized:
         return False
 

@@ -9,9 +9,12 @@ import threading
 from contextlib import suppress
 from typing import Any, NoReturn
 
-import click
+# New objects before a look for garbage: what a command imports, click first, would be looked through fifty times.
+gc.set_threshold(50_000)
 
-from runfold.errors import RunfoldError
+import click  # noqa: E402
+
+from runfold.errors import RunfoldError  # noqa: E402
 
 # Name → module, attribute, one line of help; so that `--help` and completion import no command.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -68,9 +71,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ingest": ("cli.ingest", "ingest", "Record what a program reports on stdin, a line each"),
     "completion": ("cli.completion", "completion", "Print the completion script of a shell"),
 }
-NEW_OBJECTS_MAX = (
-    50_000  # Before the next collection: what a command imports alone would be looked through fifty times.
-)
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -123,7 +123,6 @@ def group(context: click.Context, data: str | None, log: str | None, log_level: 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    gc.set_threshold(NEW_OBJECTS_MAX)
     try:
         code: Any = group.main(prog_name="runfold", standalone_mode=False)
         print(end="", flush=True)

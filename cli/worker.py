@@ -11,6 +11,7 @@ from cli.reading import settings_of
 from cli.screen import talk
 from cli.server_lock import server_lock
 from cli.settings import Settings
+from eventstore.heap import long_lived
 from runner.worker import SLOTS
 
 
@@ -30,4 +31,5 @@ async def _work(settings: Settings, slots: int) -> None:
     stop = until_told_to_stop()
     async with open_node(settings) as node:
         talk(f"driving runs of {settings.data}, {slots} at once. Ctrl-C stops")
-        await work(node, slots=slots, stop=stop)
+        with long_lived():
+            await work(node, slots=slots, stop=stop)
