@@ -16,7 +16,7 @@ from api.reading import RunsQuery, runs_response
 from api.routes import QUERY, Route
 from api.run_queries import number_cursor
 from api.service import SERVICE
-from eventstore.verified import Verified, read_verified
+from eventstore.proof.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
 from projections.exporting import Format
 from projections.run_list import RunList

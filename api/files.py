@@ -13,7 +13,7 @@ from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import QUERY, Route
 from api.service import SERVICE, known_run, last_of
-from eventstore import blobs
+from eventstore.objects import blobs
 from projections import artifacts
 from runfold.commands import Observe
 from runfold.errors import BadRequest, NotFound, TooLarge

@@ -10,7 +10,7 @@ from aiohttp import web
 from api.routes import Route
 from api.server_figures import ServerFigures, server_figures
 from api.service import SERVICE
-from eventstore.verified import Verified, read_verified
+from eventstore.proof.verified import Verified, read_verified
 from projections.checkpoints import Checkpoint, read_checkpoints
 from projections.stats import OUTCOMES, Queue, all_time, queue
 from projections.usage import CostFilter, CostList, costs

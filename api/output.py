@@ -15,7 +15,7 @@ from api.routes import QUERY, Route
 from api.service import SERVICE, Service, last_of
 from eventstore.contract import PAGE_EVENTS
 from eventstore.mirrored import mirrored_log
-from eventstore.shared_outputs import bring_outputs
+from eventstore.objects.shared_outputs import bring_outputs
 from runfold.envelope import Recorded
 from runfold.errors import BadRequest, NotFound, Unavailable
 from runfold.events import SubprocessOutput, TurnEnded

@@ -13,7 +13,7 @@ from api.problems import CSP_PAGE
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
 from api.sessions import CODE_SECONDS, SESSION_SECONDS, Scope
-from eventstore.verified import Verified, read_verified
+from eventstore.proof.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
 from projections.health import public_error, troubles_of
 from runfold.envelope import time_text

@@ -58,7 +58,7 @@ def rebuild_with(folder: Path, names: tuple[str, ...]) -> float:
 def check(folder: Path, count: int) -> float:
     """Seconds of the process that checks a log before what was folded of it is served."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "eventstore.checking_beside", str(folder), "0", str(count), str(os.getpid())]
+    command = [sys.executable, "-m", "eventstore.proof.checking_beside", str(folder), "0", str(count), str(os.getpid())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -25,8 +25,8 @@ def open_runs_or_archive(context: Context, text: str) -> Generator[tuple[Runs, s
             yield runs, text
         return
     from cli.folder import open_folder
-    from eventstore.archive import is_archive, open_archive
-    from eventstore.restoring import opened_archive
+    from eventstore.keeping.archive import is_archive, open_archive
+    from eventstore.keeping.restoring import opened_archive
 
     if not is_archive(path):
         raise BadRequest(f"`{path}` is no archive", hint=f"`runfold import {path}` reads recordings of other programs")

@@ -6,9 +6,9 @@ import time
 import structlog
 
 from cli.settings import Settings
-from eventstore.copy_keeping import Keeper
+from eventstore.keeping.copy_keeping import Keeper
 from eventstore.mirrored import mirrored_log
-from eventstore.shared_outputs import share_new
+from eventstore.objects.shared_outputs import share_new
 from runfold.errors import RunfoldError
 from runner import machine
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
-from eventstore.checking import open_checked
 from eventstore.mirrored import mirrored_log
+from eventstore.proof.checking import open_checked
 from eventstore.reading import bounds, data_version, open_reader, read_page
 from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
@@ -220,7 +220,7 @@ class FolderRuns:
 
     def _output(self, run_id: str) -> Path:
         if mirrored_log(self._settings.data) is not None:
-            from eventstore.shared_outputs import bring_outputs
+            from eventstore.objects.shared_outputs import bring_outputs
 
             with suppress(Unavailable):
                 bring_outputs(self._settings.data, run_id)

@@ -19,7 +19,7 @@ from cli.workflow_file import watched_registry
 from eventstore.contract import EventLog, Presence
 from eventstore.ledger import Ledger
 from eventstore.mirrored import mirrored_log
-from eventstore.object_store import open_store
+from eventstore.objects.object_store import open_store
 from eventstore.opening import open_log
 from eventstore.state_file import kept_going, mend_states
 from projections.runs import active_runs
@@ -30,12 +30,12 @@ from runfold.errors import RunfoldError
 from runfold.redact import secrets_of
 from runner.by_hand import rest_unattended
 from runner.claims import Claims
-from runner.elsewhere import LOOK_SECONDS as ELSEWHERE_SECONDS
-from runner.elsewhere import lose_silent
 from runner.intake import take_in_spool
 from runner.reactor import LOOK_SECONDS, Reactor
-from runner.recover import recover
-from runner.reported import Reporters
+from runner.recovering.elsewhere import LOOK_SECONDS as ELSEWHERE_SECONDS
+from runner.recovering.elsewhere import lose_silent
+from runner.recovering.recover import recover
+from runner.recovering.reported import Reporters
 from runner.worker import Worker
 
 SWEEP_SECONDS = 1.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from eventstore.verified import Verified, read_verified
+from eventstore.proof.verified import Verified, read_verified
 from runfold.envelope import time_us
 
 FIRST_AFTER_SECONDS = 30  # What was overdue while no server was up does not have to slow its start.

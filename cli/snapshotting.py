@@ -11,10 +11,10 @@ import structlog
 
 from cli.copying import store_url
 from cli.settings import Settings
+from eventstore.keeping.snapshots import Snapshot, copy_mirror, put_snapshot, remove_snapshot, snapshots
 from eventstore.mirrored import mirrored_log
-from eventstore.object_store import open_store
+from eventstore.objects.object_store import open_store
 from eventstore.reading import LOG_FILE, open_reader
-from eventstore.snapshots import Snapshot, copy_mirror, put_snapshot, remove_snapshot, snapshots
 from eventstore.sqlite3_module import sqlite3
 from projections.seeding import FILE as VIEWS_FILE
 from projections.seeding import copy_views

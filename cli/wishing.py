@@ -60,7 +60,7 @@ async def end_overdue(ledger: "Ledger", log: "EventLog", data: Path) -> None:
     from projections.runs import VIEW, active_runs
     from projections.views import Views
     from runner.reactor import Reactor
-    from runner.recover import recover
+    from runner.recovering.recover import recover
 
     await take_in(ledger, data)
     if running_server(data) is not None:

@@ -16,7 +16,7 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     previous: str = ""
     log_id: str = ""
     signature: str = ""
-    """Of an exported one, see `eventstore.signing`."""
+    """Of an exported one, see `eventstore.proof.signing`."""
 
 
 def write_anchor(

@@ -15,7 +15,7 @@ import msgspec
 
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended, EventLog
 from eventstore.line import Caller, Line
-from eventstore.overflow import overflow
+from eventstore.objects.overflow import overflow
 from eventstore.preparing import check_sizes
 from eventstore.random_ids import random_id
 from eventstore.recalling import recall

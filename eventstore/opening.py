@@ -21,7 +21,7 @@ async def open_log(data: Path, address: str = "", *, blobs: str = "") -> SqliteL
         # Only who has a replicated log needs the client for it.
         from eventstore.jetstream.address import parse_address
         from eventstore.jetstream.log import JetStreamLog
-        from eventstore.object_store import open_store
+        from eventstore.objects.object_store import open_store
 
         if blobs:
             open_store(blobs)

@@ -28,7 +28,7 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 class Checking(Protocol):
-    """What looks at events before they are given to a reader, see `eventstore.checking`. Raises Damaged."""
+    """What looks at events before they are given to a reader, see `eventstore.proof.checking`. Raises Damaged."""
 
     def check(self, connection: sqlite3.Connection, positions: Sequence[int]) -> None: ...
 

@@ -12,10 +12,10 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 import aiosqlite
 
 from eventstore import reading
-from eventstore.checking import Checks, checks_of, open_checked
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done, EventLog, Page, not_rewritten
 from eventstore.framing import Framed, Framing
 from eventstore.preparing import Request, prepare
+from eventstore.proof.checking import Checks, checks_of, open_checked
 from eventstore.ready import ReadyPages
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
@@ -221,7 +221,7 @@ class SqliteLog(EventLog):
     ) -> bool:
         if self._folder is None:
             raise not_rewritten()
-        from eventstore.redacting import redact
+        from eventstore.keeping.redacting import redact
 
         done = await asyncio.to_thread(
             redact, self._folder, stream, texts=texts, positions=positions, reason=reason, actor=actor
@@ -232,14 +232,14 @@ class SqliteLog(EventLog):
     async def archive(self, streams: Sequence[str], path: Path) -> None:
         if self._folder is None:
             raise not_rewritten()
-        from eventstore.archive import write_archive
+        from eventstore.keeping.archive import write_archive
 
         await asyncio.to_thread(write_archive, self._folder, path, streams, now_us=time.time_ns() // 1000)
 
     async def trim(self, streams: Sequence[str], *, actor: str) -> tuple[str, ...]:
         if self._folder is None:
             raise not_rewritten()
-        from eventstore.cleaning import trim
+        from eventstore.keeping.cleaning import trim
 
         gone = await asyncio.to_thread(trim, self._folder, streams, actor=actor)
         self._wake()

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from eventstore.checking import open_checked
-from eventstore.faults import Fault
 from eventstore.file_lock import FileLock
+from eventstore.proof.checking import open_checked
+from eventstore.proof.faults import Fault
 from eventstore.reading import LOG_FILE, bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from eventstore.faults import OF_ANOTHER_KIND, Fault
+from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
 from eventstore.reading import bounds, read_facts
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from eventstore.boot import boot_id
-from eventstore.checking_beside import CheckBeside, Found
 from eventstore.contract import PAGE_EVENTS
+from eventstore.proof.checking_beside import CheckBeside, Found
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.checkpoints import Checkpoint, bounds_of, is_held, read_checkpoints
@@ -92,7 +92,7 @@ def build_next(
 ) -> Rebuilt:
     """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock.
 
-    What was folded is checked then, see `eventstore.checking`. Raises Damaged where the log does not match, and
+    What was folded is checked then, see `eventstore.proof.checking`. Raises Damaged where the log does not match, and
     leaves all as it was; with `has_to_serve` what is before the damage is folded, as the served views would be.
     """
     try:

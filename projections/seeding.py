@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from eventstore.object_store import ObjectStore
-from eventstore.snapshots import bring_file, snapshots
+from eventstore.keeping.snapshots import bring_file, snapshots
+from eventstore.objects.object_store import ObjectStore
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.checkpoints import read_checkpoints

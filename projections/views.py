@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.checking import open_checked
 from eventstore.contract import PAGE_EVENTS
+from eventstore.proof.checking import open_checked
 from eventstore.reading import LOG_FILE, hash_at, read_facts, some_facts
 from eventstore.sqlite3_module import sqlite3
 from projections.checkpoints import (

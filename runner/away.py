@@ -25,13 +25,13 @@ from runfold.errors import error_of_code
 from runfold.events import Event, RunQueued, TurnFailed, TurnStarted, Unknown, encode_data, event_type
 from runfold.observing import REPORTER_TYPES
 from runfold.state import Run, Status, new_run
-from runner import terminal
 from runner.claims import background
 from runner.here import EXIT_LIMIT, code_of, signals_to
 from runner.launch import Launch
-from runner.listener import Listener
-from runner.output import Output
-from runner.turn import Turn, TurnEnd
+from runner.turns import terminal
+from runner.turns.listener import Listener
+from runner.turns.output import Output
+from runner.turns.turn import Turn, TurnEnd
 from runner.verdict import judge, turn_ended
 
 HEED_SECONDS = 0.2  # Between two looks at what is known of the run; asking the server is the delivery's, every 2 s.

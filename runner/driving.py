@@ -13,7 +13,7 @@ from typing import cast
 from eventstore.contract import EventLog
 from eventstore.failpoints import reach
 from eventstore.ledger import Ledger
-from eventstore.shared_outputs import bring_ended
+from eventstore.objects.shared_outputs import bring_ended
 from projections.spending import Left, no_budgets
 from runfold.commands import (
     Cancelled,
@@ -47,13 +47,13 @@ from runner.asking import Asking
 from runner.claims import Claims, background
 from runner.heeding import Heeding
 from runner.launch import Launch, counted_before
-from runner.listener import Listener
-from runner.output import Output
-from runner.recorded import end_before_loss
-from runner.response import keep_response
-from runner.turn import Turn, TurnEnd
+from runner.recovering.recorded import end_before_loss
+from runner.turns.listener import Listener
+from runner.turns.output import Output
+from runner.turns.response import keep_response
+from runner.turns.turn import Turn, TurnEnd
+from runner.turns.watching import Watching
 from runner.verdict import judge, turn_ended
-from runner.watching import Watching
 
 SETTLE_TRIES = 8
 

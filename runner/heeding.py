@@ -12,7 +12,7 @@ from pathlib import Path
 from eventstore.contract import EventLog
 from eventstore.failpoints import reach
 from eventstore.ledger import Executed, Ledger
-from eventstore.shared_outputs import share_ended
+from eventstore.objects.shared_outputs import share_ended
 from projections.spending import Left, no_budgets
 from runfold.commands import (
     CheckLimits,
@@ -31,7 +31,7 @@ from runfold.events import (
 from runner.claims import Claims
 from runner.hearing import pages_of
 from runner.launch import Launch
-from runner.turn import Turn
+from runner.turns.turn import Turn
 
 PAUSE_DEADLINE_SECONDS = 600.0  # A turn that ends later than this is stopped where it is.
 TICK_SECONDS = 0.5  # What breaks a limit while nothing is reported stops the run within a second.

@@ -23,14 +23,15 @@ from runfold.events import CostEstimated, Json, RunQueued
 from runfold.limits import with_new
 from runfold.redact import redact, secrets_of
 from runfold.state import Run, new_run
-from runner import machine, terminal
+from runner import machine
 from runner.asking import Asking
 from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import Launch, launch_here
 from runner.prices import check_order, check_price
-from runner.stepping import driving_of
-from runner.turn import TurnEnd
+from runner.steps.stepping import driving_of
+from runner.turns import terminal
+from runner.turns.turn import TurnEnd
 
 GRACE_SECONDS = 5.0
 FIRST_CLAIM = 1

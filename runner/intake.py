@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
-from eventstore import blobs
 from eventstore.ledger import Executed, Ledger
+from eventstore.objects import blobs
 from projections.spending import Left, keep_budgets, may_start, no_budgets
 from runfold.client.place import SPOOL_FOLDER
 from runfold.client.requests import Answer, ArtifactBody, Request, Told, route_of

@@ -20,7 +20,7 @@ from runfold.state import Run
 from runfold.workflows import CompletionRules, Workflow, fill, values_of
 from runner.formats.choosing import FORMATS, format_of
 from runner.formats.usage import counted_of
-from runner.turn import TurnPlan
+from runner.turns.turn import TurnPlan
 
 FILE_BYTES_MAX = 64 * 1024  # Of a file in a prompt; its end, because logs grow there.
 _HOLE = re.compile(r"\{(?:file:([^{}\n]{1,400})|([A-Za-z_][A-Za-z0-9_]*))\}")

@@ -11,7 +11,7 @@ from runfold.reasons import reason_status
 from runfold.state import Run
 from runfold.workflows import CompletionRules
 from runner.launch import Launch
-from runner.turn import TurnEnd
+from runner.turns.turn import TurnEnd
 
 
 def judge(launch: Launch, run: Run, end: TurnEnd, claim: int, *, failed_turns: int) -> Command | None:

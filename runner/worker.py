@@ -26,7 +26,7 @@ from runner.claims import Claims
 from runner.driving import Driving
 from runner.launch import launch_of, order_of_run
 from runner.prices import check_price
-from runner.stepping import driving_of
+from runner.steps.stepping import driving_of
 
 SLOTS = 4
 QUEUED_PAGE = 200

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eventstore import blobs
-from eventstore.attachments import Attachments
-from eventstore.faults import Fault
 from eventstore.ledger import Ledger
+from eventstore.objects import blobs
+from eventstore.proof.attachments import Attachments
+from eventstore.proof.faults import Fault
+from eventstore.proof.verifying import Proof, anchors_beside
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import Proof, anchors_beside
 from projections.drift import Drift
 from projections.views import Views
 from runfold.commands import Complete, Observe, OpenReported

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from eventstore.archive import is_archive, write_archive
 from eventstore.failpoints import NAME as FAILPOINT
-from eventstore.redacting import redact
-from eventstore.restoring import opened_archive, restore
+from eventstore.keeping.archive import is_archive, write_archive
+from eventstore.keeping.redacting import redact
+from eventstore.keeping.restoring import opened_archive, restore
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.runs import get_run
@@ -104,7 +104,7 @@ async def test_an_archive_with_one_flipped_bit_is_refused_and_changes_nothing(tm
 PROGRAM = """
 import sys
 from pathlib import Path
-from eventstore.restoring import restore
+from eventstore.keeping.restoring import restore
 restore(Path(sys.argv[1]), Path(sys.argv[2]), actor="user:a")
 """
 PLACES = ("restore.before_commit", "restore.committed", "intent.renamed", "restore.settled")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.backup import MANIFEST_FILE, backup, check_backup, restore
-from eventstore.cleaning import candidates, clean
+from eventstore.keeping.backup import MANIFEST_FILE, backup, check_backup, restore
+from eventstore.keeping.cleaning import candidates, clean
+from eventstore.keeping.redacting import redact
 from eventstore.ledger import Ledger
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader, read_page
-from eventstore.redacting import redact
 from eventstore.sqlite import SqliteLog
-from eventstore.verifying import Proof
 from runfold.commands import Observe
 from runfold.errors import BadRequest, NotFound, Refused
 from runfold.events import Message

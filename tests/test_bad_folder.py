@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from eventstore import file_systems
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
-from eventstore.verifying import Proof
 from eventstore.writing import Writer
 from runfold.errors import InvalidSetting, LogFailed
 from tests.contract.events import new_event

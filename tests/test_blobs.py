@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventstore import blobs
+from eventstore.objects import blobs
 from runfold.errors import BadRequest, NotFound, Unavailable
 
 CONTENT = b"what a program said" * 100
@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path
 @pytest.mark.slow
 def test_a_disk_that_takes_no_more_leaves_no_half_blob_behind(tmp_path: Path) -> None:
     program = (
-        "import resource, signal, sys; from pathlib import Path; from eventstore import blobs;"
+        "import resource, signal, sys; from pathlib import Path; from eventstore.objects import blobs;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024));"
         "blobs.put(Path(sys.argv[1]), b'x' * 4096)"
     )

@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from eventstore.cleaning import candidates, clean
 from eventstore.failpoints import NAME as FAILPOINT
+from eventstore.keeping.cleaning import candidates, clean
+from eventstore.keeping.restoring import restore
+from eventstore.keeping.summing import Summing
 from eventstore.reading import bounds, open_reader, read_page
-from eventstore.restoring import restore
 from eventstore.sqlite import SqliteLog
-from eventstore.summing import Summing
 from projections.history import run_history
 from projections.rebuilding import rebuild
 from projections.run_list import RunFilter, RunList, list_runs
@@ -329,7 +329,7 @@ async def test_a_run_that_somebody_took_away_is_found_beside_a_trim(data: Path) 
 PROGRAM = """
 import sys
 from pathlib import Path
-from eventstore.cleaning import candidates, clean
+from eventstore.keeping.cleaning import candidates, clean
 data, whole = Path(sys.argv[1]), sys.argv[2] == "whole"
 clean(data, candidates(data, before_us=2**62, whole=whole), whole=whole, actor="user:a")
 """

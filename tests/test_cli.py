@@ -120,7 +120,7 @@ def test_a_reading_command_imports_no_server_no_decisions_and_no_proof(tmp_path:
     program = (
         "import atexit, sys; sys.argv = ['runfold', 'ps', '-q']\n"
         "from cli.main import main\n"
-        "unwanted = 'asyncio aiohttp aiosqlite structlog hashlib runfold.evolve eventstore.verifying'.split()\n"
+        "unwanted = 'asyncio aiohttp aiosqlite structlog hashlib runfold.evolve eventstore.proof.verifying'.split()\n"
         "atexit.register(lambda: print([name for name in unwanted if name in sys.modules]))\n"
         "main()"
     )

@@ -22,7 +22,7 @@ from projections.service import ViewService
 from runfold.commands import Claim, Queue, Start
 from runfold.errors import Conflict, Fenced, Unavailable
 from runfold.events import RunQueued
-from runner.elsewhere import lose_silent
+from runner.recovering.elsewhere import lose_silent
 from tests.contract.events import all_events, new_event, numbered
 from tests.contract.jetstream import shared_cluster
 

@@ -14,7 +14,7 @@ from eventstore.failpoints import NAME as FAILPOINT
 from runfold.commands import Cancel, Command, Observe, Pause, Resume
 from runfold.events import TokenUsage, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
 from runfold.state import Run
-from runner.recover import recover
+from runner.recovering.recover import recover
 from tests.leaving import ESCAPEE, GRACE_SECONDS, ROOT, escaping, left_of, queue, served
 from tests.processes import PROGRAMS
 from tests.terminal import runfold

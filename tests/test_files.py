@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from api import files
-from eventstore import blobs
+from eventstore.objects import blobs
 from tests.served import ADMIN, OTHER, VIEWER, Served, serving
 
 

@@ -16,8 +16,8 @@ from runfold.events import Event, TokenUsage, Unknown, decode_data, encode_data,
 from runfold.observing import CHILD_TYPES
 from runner.formats.choosing import FORMATS, parser_of, recognise
 from runner.formats.values import object_of
-from runner.listener import Listener
-from runner.output import Output
+from runner.turns.listener import Listener
+from runner.turns.output import Output
 
 RECORDINGS = Path(__file__).parent / "recordings"
 OURS = sorted(path for path in RECORDINGS.glob("*/*.jsonl") if "." not in path.stem)

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pytest
 
-from eventstore import blobs
 from eventstore.ledger import Ledger
+from eventstore.objects import blobs
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Resume
 from runfold.envelope import Recorded, time_text

@@ -10,13 +10,13 @@ import pytest
 
 from cli.log_servers import _durability
 from deploy.loopback import Cluster
-from eventstore.copy_keeping import Keeper
 from eventstore.jetstream.address import Address, parse_address, without_password
 from eventstore.jetstream.cluster import connect
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import subject_of
 from eventstore.jetstream.mirror import Planned
 from eventstore.jetstream.publishing import BATCH_EVENTS_MAX, Publisher
+from eventstore.keeping.copy_keeping import Keeper
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.errors import BadRequest, InvalidSetting, Unavailable

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import keeper, machine
-from runner.process import end_leftovers
+from runner import machine
+from runner.turns import keeper
+from runner.turns.process import end_leftovers
 
 PROGRAMS = Path(__file__).parent / "programs"
 

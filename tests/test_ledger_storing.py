@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import blobs
 from eventstore.ledger import Ledger
+from eventstore.objects import blobs
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Annotate, OpenReported
 from runfold.errors import EventIdConflict

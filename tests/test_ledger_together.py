@@ -10,9 +10,9 @@ import pytest
 
 from eventstore.contract import Done, Page
 from eventstore.ledger import CONTENTION_SECONDS, Executed, Ledger
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
-from eventstore.verifying import Proof
 from runfold.commands import Annotate, Complete, Pause, Resume
 from runfold.envelope import NewEvent
 from runfold.errors import Contended, EventIdConflict, RunfoldError

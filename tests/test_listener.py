@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from runfold.events import Event, FileWritten, Message, TestRunCompleted, TokenUsage, Unknown
-from runner.listener import Listener
 from runner.patterns import check_pattern, searcher
 from runner.prices import priced
+from runner.turns.listener import Listener
 
 ROOT = Path(__file__).parent.parent
 RECORDINGS = Path(__file__).parent / "recordings"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runfold.events import LogUpdated
-from runner.logs import TAIL_BYTES, WatchedLogs
+from runner.turns.logs import TAIL_BYTES, WatchedLogs
 
 
 def test_what_was_added_is_told_with_its_end_and_only_once(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.attachments import Attachments
 from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.leases import Leases, monotonic_us
+from eventstore.proof.attachments import Attachments
 from eventstore.reading import open_reader
 from eventstore.writing import LOCK_FILE
 from runfold.commands import Cancel, LoseClaim
@@ -22,7 +22,7 @@ from runfold.events import TurnCompleted, TurnStarted
 from runfold.state import Run
 from runner import machine
 from runner.claims import Claims
-from runner.recover import recover
+from runner.recovering.recover import recover
 from tests.leaving import GRACE_SECONDS, ROOT, are_gone, escaping, handles_of_escapee, left_of, queue, served
 from tests.working import PATIENCE_SECONDS, working
 

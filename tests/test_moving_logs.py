@@ -14,10 +14,10 @@ from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.mirror import Planned
 from eventstore.jetstream.publishing import Publisher
 from eventstore.mirrored import mirrored_log
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import Proof
 from runfold.errors import BadRequest, Conflict, NotAllowed
 from tests.contract.events import all_events, numbered
 from tests.contract.jetstream import shared_cluster

@@ -10,8 +10,8 @@ import pytest
 from cli.snapshotting import snapshot_where_due
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
-from eventstore.object_store import open_store
-from eventstore.snapshots import snapshots
+from eventstore.keeping.snapshots import snapshots
+from eventstore.objects.object_store import open_store
 from projections.catalogue import VIEWS
 from projections.seeding import bring_views
 from projections.views import Views

@@ -11,8 +11,8 @@ import pytest
 
 from runfold.events import FileWritten, Message, SubprocessOutput
 from runfold.redact import StreamRedactor, redact, secrets_of
-from runner import output_file
-from runner.output import EVENT_TEXT_BYTES, Output
+from runner.turns import output_file
+from runner.turns.output import EVENT_TEXT_BYTES, Output
 from tests.working import working
 
 

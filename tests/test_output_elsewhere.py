@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from eventstore.mirrored import Mirrored, note_mirrored
-from eventstore.object_store import open_store
-from eventstore.shared_outputs import Output, bring_ended, bring_outputs, share_new, share_output
+from eventstore.objects.object_store import open_store
+from eventstore.objects.shared_outputs import Output, bring_ended, bring_outputs, share_new, share_output
 from eventstore.sqlite import SqliteLog
 from runfold.events import SubprocessOutput, TurnCompleted, TurnStarted, encode_data
 from tests.contract.events import new_event

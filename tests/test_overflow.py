@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from eventstore import blobs
 from eventstore.contract import EVENT_BYTES_MAX
-from eventstore.overflow import overflow
+from eventstore.objects import blobs
+from eventstore.objects.overflow import overflow
 from runfold.envelope import Recorded, envelope_json
 from runfold.errors import InvalidEvent, TooLarge
 from runfold.events import CommandExecuted, Message, ToolCalled, decode_data, decode_stored, encode_data

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from eventstore.verified import read_verified
+from eventstore.proof.verified import read_verified
 from tests.leaving import are_gone, handles_of
 from tests.served import VIEWER, serving
 from tests.terminal import first_line, read, record, runfold, started

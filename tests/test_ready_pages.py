@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from eventstore import ready
-from eventstore.checking import open_checked
-from eventstore.cleaning import EVER_US, candidates, clean, trim
 from eventstore.framing import Framing
+from eventstore.keeping.cleaning import EVER_US, candidates, clean, trim
+from eventstore.keeping.redacting import redact
+from eventstore.keeping.restoring import restore
+from eventstore.proof.checking import open_checked
 from eventstore.ready import ReadyPages
-from eventstore.redacting import redact
-from eventstore.restoring import restore
 from eventstore.splicing import PAGE_ROWS, read_framed
 from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Complete, Observe, OpenReported

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import checking_beside
+from eventstore.proof import checking_beside
 from eventstore.sqlite import SqliteLog
 from projections.generations import current_generation
 from projections.rebuilding import rebuild

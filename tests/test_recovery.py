@@ -13,7 +13,7 @@ from eventstore.sqlite import SqliteLog
 from runfold.commands import StartHere
 from runfold.events import RunQueued
 from runner import machine
-from runner.recover import recover
+from runner.recovering.recover import recover
 
 RUN = "r_" + "a" * 26
 MINE = Lease(

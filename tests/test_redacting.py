@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import blobs
 from eventstore.failpoints import NAME as FAILPOINT
+from eventstore.keeping.redacting import redact
 from eventstore.ledger import Ledger
-from eventstore.redacting import redact
+from eventstore.objects import blobs
 from eventstore.sqlite import SqliteLog
 from projections.runs import get_run
 from projections.views import Views
@@ -201,7 +201,7 @@ async def test_what_a_redaction_left_cannot_be_altered_unseen(tmp_path: Path) ->
 PROGRAM = """
 import sys
 from pathlib import Path
-from eventstore.redacting import redact
+from eventstore.keeping.redacting import redact
 redact(Path(sys.argv[1]), "r_a", texts=[sys.argv[2]], actor="user:a")
 """
 PLACES = ("redact.blob_stored", "redact.before_commit", "redact.committed", "intent.renamed", "redact.settled")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.keeping.redacting import redact
 from eventstore.reading import open_reader
-from eventstore.redacting import redact
 from eventstore.sqlite import SqliteLog
 from projections.catalogue import VIEWS
 from projections.drift import Drift

@@ -9,7 +9,7 @@ from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Cancel, Command, Observe, OpenReported, Pause
 from runfold.events import Message, RunQueued
-from runner.reported import ANSWER_SECONDS, Reporters
+from runner.recovering.reported import ANSWER_SECONDS, Reporters
 
 RUN = "r_" + "a" * 26
 COMMAND = "00000000-0000-4000-8000-{:012d}"

@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from eventstore import blobs
-from eventstore.cleaning import EVER_US, candidates
 from eventstore.failpoints import NAME as FAILPOINT
-from eventstore.faults import Fault
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.cluster import connect
 from eventstore.jetstream.comparing import compare_stream
@@ -24,10 +21,13 @@ from eventstore.jetstream.mirror import Planned
 from eventstore.jetstream.moving import move_to_folder
 from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.scanning import messages_after
-from eventstore.object_store import open_store
+from eventstore.keeping.cleaning import EVER_US, candidates
+from eventstore.objects import blobs
+from eventstore.objects.object_store import open_store
+from eventstore.proof.faults import Fault
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
-from eventstore.verifying import Proof
 from projections.views import Views
 from runfold.envelope import NewEvent
 from runfold.errors import Conflict

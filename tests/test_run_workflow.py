@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cli.check import check
+from cli.commands.check import check
 
 ROOT = Path(__file__).parent.parent
 

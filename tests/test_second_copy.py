@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from eventstore import blobs
-from eventstore.cleaning import trim
-from eventstore.copy_keeping import Keeper
 from eventstore.failpoints import NAME as FAILPOINT
-from eventstore.log_restoring import restore_log
-from eventstore.object_store import open_store
+from eventstore.keeping.cleaning import trim
+from eventstore.keeping.copy_keeping import Keeper
+from eventstore.keeping.log_restoring import restore_log
+from eventstore.keeping.redacting import redact
+from eventstore.keeping.second_copy import Comparison, SecondCopy, copied_log
+from eventstore.objects import blobs
+from eventstore.objects.object_store import open_store
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
-from eventstore.redacting import redact
-from eventstore.second_copy import Comparison, SecondCopy, copied_log
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import Proof
 from runfold.errors import BadRequest, Damaged, Diverged, NotFound
 from runfold.events import ArtifactStored, encode_data
 from tests.contract.events import new_event, numbered
@@ -30,7 +30,7 @@ from tests.contract.test_keeping import SECRET, run
 from tests.terminal import ROOT, read, record, runfold
 
 KEEP = (
-    "import sys; from pathlib import Path; from eventstore.copy_keeping import Keeper\n"
+    "import sys; from pathlib import Path; from eventstore.keeping.copy_keeping import Keeper\n"
     "keeper = Keeper(Path(sys.argv[1]), sys.argv[2], writer='one', events_max=10)\n"
     "while keeper.step(): pass"
 )

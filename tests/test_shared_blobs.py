@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import blobs
 from eventstore.mirrored import Mirrored, note_mirrored
-from eventstore.object_store import open_store
+from eventstore.objects import blobs
+from eventstore.objects.object_store import open_store
 from runfold.errors import InvalidSetting, NotFound, Unavailable
 
 Machine = Callable[[str], Path]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.status import status_lines
+from cli.commands.status import status_lines
 from runfold import commands as c
 from runfold import events as e
 from runfold.counting import MODELS_MAX, OTHER_MODELS

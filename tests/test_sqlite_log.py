@@ -17,10 +17,10 @@ import pytest
 from eventstore.appending import append_group
 from eventstore.chain import data_digest
 from eventstore.preparing import prepare
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog, hop
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import Proof
 from runfold.errors import BadRequest, Conflict, LogFailed, NotFound, RunfoldError, Unavailable
 from tests.contract.events import all_events, new_event, numbered, tailed
 

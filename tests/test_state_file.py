@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from eventstore.faults import Fault
 from eventstore.ledger import Ledger
+from eventstore.proof.faults import Fault
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.state_file import States, mend_states, read_state, write_state

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.attachments import Attachments
+from eventstore.proof.attachments import Attachments
 from eventstore.reading import open_reader
 from runfold.commands import Cancel, CompleteStep, Deny, Grant, StartStep
 from runfold.events import ArtifactStored, StepCompleted, StepStarted
-from runner import output_file
+from runner.turns import output_file
 from tests.disks import small_disk
 from tests.working import Working, working
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.attachments import Attachments
 from eventstore.ledger import Ledger
+from eventstore.proof.attachments import Attachments
+from eventstore.proof.verifying import Proof, read_anchors
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import Proof, read_anchors
 from runfold.commands import Observe
 from runfold.envelope import NewEvent
 from runfold.events import Message, TurnCompleted, encode_data

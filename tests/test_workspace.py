@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from runfold.events import Event, FileDeleted, FileWritten, Telemetry
-from runner import workspace as module
-from runner.workspace import Workspace
+from runner.turns import workspace as module
+from runner.turns.workspace import Workspace
 from tests.working import Working, working
 
 RECORDINGS = Path(__file__).parent / "recordings"

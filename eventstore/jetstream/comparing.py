@@ -6,14 +6,14 @@ from typing import Any
 
 from nats.errors import Error as NatsError
 
-from eventstore.faults import Fault
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import Cluster, connect, stream_state
 from eventstore.jetstream.messages import Message, decode
 from eventstore.jetstream.scanning import messages_after
-from eventstore.second_copy import EVENTS_BETWEEN
+from eventstore.keeping.second_copy import EVENTS_BETWEEN
+from eventstore.proof.faults import Fault
+from eventstore.proof.verifying import EVENT_COLUMNS
 from eventstore.sqlite3_module import sqlite3
-from eventstore.verifying import EVENT_COLUMNS
 from runfold.errors import LogFailed, Unavailable
 
 PAGE_MESSAGES = 1_000

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from eventstore.cleaning import files_of
 from eventstore.intents import Intent, announce, write_durably
 from eventstore.jetstream.messages import Message, decode
 from eventstore.jetstream.rewritten import Files
+from eventstore.keeping.cleaning import files_of
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import LogFailed

@@ -29,9 +29,9 @@ from runfold.envelope import Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
 
 if TYPE_CHECKING:
-    from eventstore.cleaning import Candidate, Cleaned
     from eventstore.jetstream.rewriting import Rewriter
-    from eventstore.redacting import Redacted
+    from eventstore.keeping.cleaning import Candidate, Cleaned
+    from eventstore.keeping.redacting import Redacted
 
 GROUPS_MAX = 2  # Of appends on their way at once: who comes meanwhile joins the next, which is one batch.
 SETTLE_SECONDS = 0.01  # What a racer appends is refused to others before all replicas have it.
@@ -141,7 +141,7 @@ class JetStreamLog(MirroredLog):
         )
 
     async def archive(self, streams: Sequence[str], path: Path) -> None:
-        from eventstore.archive import write_archive
+        from eventstore.keeping.archive import write_archive
 
         await self._freshen()
         await asyncio.to_thread(write_archive, self._mirrored_in, path, streams, now_us=time.time_ns() // 1000)
@@ -150,7 +150,7 @@ class JetStreamLog(MirroredLog):
         return await self._rewriter().trim(streams, actor=actor)
 
     async def clean(self, chosen: "Sequence[Candidate]", *, whole: bool, actor: str) -> "Cleaned":
-        """As `eventstore.cleaning.clean`."""
+        """As `eventstore.keeping.cleaning.clean`."""
         return await self._rewriter().clean(chosen, whole=whole, actor=actor)
 
     def _rewriter(self) -> "Rewriter":

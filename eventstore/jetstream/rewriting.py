@@ -17,7 +17,13 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from eventstore.chain import data_digest
-from eventstore.cleaning import (
+from eventstore.contract import APPEND_EVENTS_MAX, Appended
+from eventstore.failpoints import reach
+from eventstore.jetstream.messages import FORMAT, Message, decode
+from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.publishing import Publisher
+from eventstore.jetstream.rewritten import Files, Rewritten
+from eventstore.keeping.cleaning import (
     EVER_US,
     Candidate,
     Cleaned,
@@ -30,17 +36,11 @@ from eventstore.cleaning import (
     to_empty,
     told_archived,
 )
-from eventstore.contract import APPEND_EVENTS_MAX, Appended
-from eventstore.failpoints import reach
-from eventstore.jetstream.messages import FORMAT, Message, decode
-from eventstore.jetstream.mirror import Planned
-from eventstore.jetstream.publishing import Publisher
-from eventstore.jetstream.rewritten import Files, Rewritten
+from eventstore.keeping.redacting import Redacted, Redaction, check_texts
+from eventstore.objects.shared_blobs import blob_key, store_of
+from eventstore.objects.shared_outputs import bring_ended, output_of, share_output
 from eventstore.preparing import Request, prepare
 from eventstore.reading import COLUMNS, open_reader
-from eventstore.redacting import Redacted, Redaction, check_texts
-from eventstore.shared_blobs import blob_key, store_of
-from eventstore.shared_outputs import bring_ended, output_of, share_output
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import Conflict, Contended, RunfoldError, Unavailable
@@ -72,7 +72,7 @@ class Rewriter:
     async def redact(
         self, run_id: str, *, texts: Sequence[str], positions: Sequence[int], by_form: bool, reason: str, actor: str
     ) -> Redacted:
-        """As `eventstore.redacting.redact`. Raises Contended where the run is written to all the time."""
+        """As `eventstore.keeping.redacting.redact`. Raises Contended where the run is written to all the time."""
         check_texts(texts)
         for _ in range(TRIES):
             await self._catch_up()
@@ -94,7 +94,7 @@ class Rewriter:
         raise Contended(f"run `{run_id}` was written to again and again", hint="redact it when it rests")
 
     async def trim(self, streams: Sequence[str], *, actor: str) -> tuple[str, ...]:
-        """As `eventstore.cleaning.trim`."""
+        """As `eventstore.keeping.cleaning.trim`."""
         await self._catch_up()
         wanted = set(streams)
         found = await asyncio.to_thread(candidates, self._data, before_us=EVER_US, whole=True)
@@ -102,7 +102,7 @@ class Rewriter:
         return (await self.clean(chosen, whole=True, actor=actor)).runs if chosen else ()
 
     async def clean(self, chosen: Sequence[Candidate], *, whole: bool, actor: str) -> Cleaned:
-        """As `eventstore.cleaning.clean`."""
+        """As `eventstore.keeping.cleaning.clean`."""
         for candidate in chosen:
             # The archive holds what other machines wrote, too.
             await asyncio.to_thread(bring_ended, self._data, candidate.run_id)

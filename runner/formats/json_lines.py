@@ -38,7 +38,7 @@ from runner.formats.values import (
     tail,
     text_of,
 )
-from runner.tested import results_in
+from runner.turns.tested import results_in
 
 OPEN_CALLS_MAX = 1_000
 KINDS_MAX = 50

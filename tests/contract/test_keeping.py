@@ -6,7 +6,7 @@ import pytest
 
 from eventstore.contract import EventLog
 from eventstore.jetstream.log import JetStreamLog
-from eventstore.restoring import opened_archive
+from eventstore.keeping.restoring import opened_archive
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.errors import BadRequest, Conflict, NotAllowed, NotFound, Trimmed

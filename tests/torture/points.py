@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from eventstore import blobs
-from eventstore.cleaning import FOLDER as ARCHIVES
-from eventstore.cleaning import candidates, clean
+from eventstore.keeping.cleaning import FOLDER as ARCHIVES
+from eventstore.keeping.cleaning import candidates, clean
+from eventstore.keeping.restoring import restore
+from eventstore.objects import blobs
 from eventstore.reading import open_reader
-from eventstore.restoring import restore
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.rebuilding import rebuild

@@ -4,10 +4,10 @@ import asyncio
 import uuid
 from pathlib import Path
 
-from eventstore import blobs
+from eventstore.objects import blobs
+from eventstore.proof.verifying import Proof, anchors_beside
 from eventstore.reading import LOG_FILE, open_reader, read_page
 from eventstore.sqlite import SqliteLog
-from eventstore.verifying import Proof, anchors_beside
 from projections.drift import Drift
 from projections.views import Views
 from runfold.envelope import NewEvent

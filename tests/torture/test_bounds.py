@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.backup import backup, check_backup
+from eventstore.keeping.backup import backup, check_backup
 from eventstore.sqlite import SqliteLog
 from eventstore.writing import JOURNAL_BYTES_MAX
 from runfold.envelope import NewEvent

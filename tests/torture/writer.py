@@ -9,7 +9,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from eventstore import blobs
+from eventstore.objects import blobs
 from eventstore.sqlite import SqliteLog, hop
 from tests.torture.soundness import new
 

@@ -1,0 +1,1 @@
+"""What outlasts the log or leaves it: archives, backups, the second copy, snapshots, cleaning and redaction."""

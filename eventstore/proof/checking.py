@@ -1,0 +1,272 @@
+"""Nothing altered is served: an event that a process reads for the first time must be the one that was appended.
+
+Its content must match its hash, its run must have no gap and end where the log remembers, and its position and time
+must be those that an anchor has sealed. What this process has appended or checked before is not looked at again.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from eventstore.anchoring import ANCHORED, ANCHORS_FILE, Anchor
+from eventstore.mirrored import mirrored_log
+from eventstore.proof.faults import OF_ANOTHER_KIND
+from eventstore.reading import LOG_FILE, open_reader
+from eventstore.sqlite3_module import sqlite3
+from runfold.envelope import SYSTEM_STREAM
+from runfold.errors import Damaged
+from runfold.events import EventRedacted
+
+BLOCK = 4096  # Positions that are remembered together, a byte each.
+BLOCKS_MAX = 4096  # 16 MiB; what is forgotten is checked again.
+ANCHORS_KNOWN_MAX = 65_536
+DAMAGED_KNOWN_MAX = 100
+TAIL_BYTES = 64 * 1024  # Many times the last line of the anchors beside the log.
+_HINT = "`runfold verify` tells all that does not match; a backup has it as it was"
+_begun: "WeakValueDictionary[tuple[Path, int, int], Checks]" = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def open_checked(data: Path, *, has_to_be_quick: bool = False) -> sqlite3.Connection:
+    """A reader whose events are checked, or, where it has to be quick, that only sees that the log was not cut.
+
+    Raises NotFound, BadRequest, Unavailable, Damaged where it was.
+    """
+    checks = checks_of(data)
+    connection = open_reader(data, None if has_to_be_quick else checks)
+    if checks is not None:
+        try:
+            checks.check_begun(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def checks_of(data: Path) -> "Checks | None":
+    """What this process knows of a folder's log; None where the log is a mirror, which is checked as it is filled."""
+    if mirrored_log(data) is not None:
+        return None
+    with _opening:
+        try:
+            found = (data / LOG_FILE).stat()
+        except FileNotFoundError:
+            return Checks(data)
+        # A restored log is another file.
+        identity = (data.absolute(), found.st_dev, found.st_ino)
+        checks = _begun.get(identity)
+        if checks is None:
+            checks = _begun[identity] = Checks(data)
+        return checks
+
+
+class Checks:
+    """Which events are known to be true, shared by all readers of a log in this process; methods raise Damaged."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._blocks: OrderedDict[int, bytearray] = OrderedDict()
+        self._anchors: OrderedDict[int, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._is_begun = False
+        self.damaged: dict[str | None, str] = {}
+        """What was found so far, by run; None: of no run alone."""
+
+    def trust(self, first: int, last: int) -> None:
+        """These events were appended by this process."""
+        with self._lock:
+            self._mark_all(first, last)
+
+    def check(self, connection: sqlite3.Connection, positions: Sequence[int]) -> None:
+        """Check what is not known among events about to be served."""
+        unknown = self._unknown(positions)
+        if unknown:
+            try:
+                self._check_events(connection, unknown)
+                self._check_anchors(connection, unknown)
+            except OF_ANOTHER_KIND as error:
+                raise self._found(
+                    None, f"an event from {unknown[0]} to {unknown[-1]} cannot be read: {error}"
+                ) from error
+            with self._lock:
+                self._mark(unknown)
+
+    def check_whole(self, connection: sqlite3.Connection, positions: Sequence[int], after: int, end: int) -> None:
+        """A page of all runs: above the trimmed start no position is missing between `after` and `end`."""
+        row = connection.execute("SELECT trimmed_to FROM head").fetchone()
+        expected = max(after, row[0]) + 1
+        if positions and positions[-1] - positions[0] + 1 == len(positions) and positions[0] <= expected:
+            expected = max(expected, positions[-1] + 1)
+        else:
+            for position in positions:
+                if position > expected and not (position == expected + 1 and _is_closing_at(connection, position)):
+                    raise self._found(None, f"event {expected} of the log is missing")
+                expected = max(expected, position + 1)
+        if expected <= end:
+            raise self._found(None, f"event {expected} of the log is missing")
+
+    def check_end(self, connection: sqlite3.Connection, stream: str, version: int, end: int) -> None:
+        """A run read up to `end`, a position of the log: its last event is the one that the log remembers."""
+        query = "SELECT heads.version, heads.position, head.trimmed_to FROM heads, head WHERE run_id = ?"
+        row = connection.execute(query, (stream,)).fetchone()
+        if row is None and version:
+            raise self._found(stream, f"the log does not remember the last event of `{stream}`")
+        is_trimmed = row is not None and not version and row[1] <= row[2]
+        if row is not None and row[1] <= end and row[0] != version and not is_trimmed:
+            raise self._found(stream, f"`{stream}` ends at version {version}, the log remembers {row[0]}")
+
+    def check_begun(self, connection: sqlite3.Connection) -> None:
+        """Once a process: the log reaches to the last anchor beside it, and holds it."""
+        if self._is_begun:
+            return
+        anchor = _last_beside(self._data / ANCHORS_FILE)
+        if anchor is not None:
+            head = connection.execute("SELECT position FROM head").fetchone()[0]
+            if anchor.position > head:
+                raise self._cut(f"the log ends at {head}, and an anchor beside it was made at {anchor.position}")
+            row = connection.execute("SELECT digest FROM anchors WHERE position = ?", (anchor.position,)).fetchone()
+            if row is None or row[0].hex() != anchor.digest:
+                raise self._cut(f"the log is not the one that the anchor beside it at {anchor.position} was made of")
+        self._is_begun = True
+
+    def _unknown(self, positions: Sequence[int]) -> list[int]:
+        if not positions:
+            return []
+        with self._lock:
+            first, last = positions[0], positions[-1]
+            block = self._blocks.get(first // BLOCK)
+            is_dense = last - first + 1 == len(positions) and last // BLOCK == first // BLOCK
+            if block is not None and is_dense and block.find(0, first % BLOCK, last % BLOCK + 1) < 0:
+                return []
+            nothing = bytes(BLOCK)
+            return [it for it in positions if not self._blocks.get(it // BLOCK, nothing)[it % BLOCK]]
+
+    def _mark(self, positions: Iterable[int]) -> None:
+        for position in positions:
+            self._block(position // BLOCK)[position % BLOCK] = 1
+
+    def _mark_all(self, first: int, last: int) -> None:
+        while first <= last:
+            end = min(last, first | (BLOCK - 1))
+            size = end - first + 1
+            self._block(first // BLOCK)[first % BLOCK : first % BLOCK + size] = b"\1" * size
+            first = end + 1
+
+    def _block(self, number: int) -> bytearray:
+        block = self._blocks.get(number)
+        if block is None:
+            block = self._blocks[number] = bytearray(BLOCK)
+            if len(self._blocks) > BLOCKS_MAX:
+                self._blocks.popitem(last=False)
+        return block
+
+    def _check_events(self, connection: sqlite3.Connection, positions: list[int]) -> None:
+        # Here and below, not at the top: who finds nothing new to check does not wait for proof and OpenSSL to load.
+        from eventstore.proof.verifying import EVENT_COLUMNS, hash_of
+
+        is_dense = positions[-1] - positions[0] + 1 == len(positions)
+        where = "position BETWEEN ? AND ?" if is_dense else "position IN (SELECT value FROM json_each(?))"
+        rows = connection.execute(
+            f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY position",  # noqa: S608
+            (positions[0], positions[-1]) if is_dense else (msgspec.json.encode(positions).decode(),),
+        )
+        before: dict[str, tuple[int, bytes]] = {}
+        for row in rows:
+            position, run_id, version, event_hash = row[0], row[1], row[2], row[14]
+            known = before.get(run_id)
+            if version == 1:
+                previous: bytes | None = b""
+            elif known is not None and known[0] == version - 1:
+                previous = known[1]
+            else:
+                previous = _hash_at(connection, run_id, version - 1)
+            if previous is None:
+                raise self._found(run_id, f"version {version - 1} of `{run_id}` is missing before event {position}")
+            if hash_of(row, previous) != event_hash:
+                raise self._found(run_id, f"event {position}, version {version} of `{run_id}`, does not match its hash")
+            if row[16] is not None and row[17] is not None and not _is_left(connection, run_id, version, row[16]):
+                raise self._found(run_id, f"event {position} of `{run_id}` is not what its redaction left of it")
+            before[run_id] = (version, event_hash)
+
+    def _check_anchors(self, connection: sqlite3.Connection, positions: list[int]) -> None:
+        """Positions and times are sealed by the next anchor, where one was made since."""
+        from eventstore.chain import anchor_digest
+
+        trimmed_to = connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
+        sealed = 0
+        for position in positions:
+            if position <= sealed:
+                continue
+            query = "SELECT position, digest, previous FROM anchors WHERE position >= ? ORDER BY position LIMIT 1"
+            row = connection.execute(query, (position,)).fetchone()
+            if row is None:
+                return
+            sealed, digest, previous = row
+            if sealed in self._anchors:
+                continue
+            query = "SELECT position, digest FROM anchors WHERE position < ? ORDER BY position DESC LIMIT 1"
+            start, earlier = connection.execute(query, (sealed,)).fetchone() or (0, b"")
+            if start < trimmed_to:
+                continue
+            if previous != earlier or anchor_digest(earlier, connection.execute(ANCHORED, (start, sealed))) != digest:
+                raise self._found(None, f"events {start + 1} to {sealed} are not those of the anchor at {sealed}")
+            with self._lock:
+                self._anchors[sealed] = None
+                if len(self._anchors) > ANCHORS_KNOWN_MAX:
+                    self._anchors.popitem(last=False)
+
+    def _found(self, run_id: str | None, message: str) -> Damaged:
+        if len(self.damaged) < DAMAGED_KNOWN_MAX:
+            self.damaged.setdefault(run_id, message)
+        return Damaged(message, hint=_HINT, run_id=run_id)
+
+    def _cut(self, message: str) -> Damaged:
+        self._found(None, message)
+        hint = f"restore a backup; or, if this log is an older copy on purpose, move `{ANCHORS_FILE}` away"
+        return Damaged(message, hint=hint)
+
+
+def _hash_at(connection: sqlite3.Connection, run_id: str, version: int) -> bytes | None:
+    row = connection.execute("SELECT hash FROM events WHERE run_id = ? AND version = ?", (run_id, version)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _is_left(connection: sqlite3.Connection, run_id: str, version: int, data: bytes) -> bool:
+    """Whether a redaction of the run says that this is what it left of the event."""
+    import hashlib
+
+    query = "SELECT data FROM events WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL"
+    told: dict[int, str] = {}
+    for row in connection.execute(query, (run_id,)):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            redacted: Any = msgspec.json.decode(row[0], type=EventRedacted)
+            told[redacted.version] = redacted.digests.get("data", "")
+    return told.get(version) == hashlib.sha256(data).hexdigest()
+
+
+def _last_beside(path: Path) -> Anchor | None:
+    """The last whole line of the anchors beside a log; None where there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+        return msgspec.json.decode(lines[-1], type=Anchor) if lines else None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _is_closing_at(connection: sqlite3.Connection, position: int) -> bool:
+    """Whether the event sums up a run whose very last event stood before it, see `verifying.is_closing`."""
+    query = (
+        "SELECT coalesce(json_extract(CAST(data AS TEXT), '$.counts.closed'), 0) FROM events"
+        " WHERE position = ? AND run_id = ? AND type = 'run_archived'"
+    )
+    row = connection.execute(query, (position, SYSTEM_STREAM)).fetchone()
+    return row is not None and bool(row[0])

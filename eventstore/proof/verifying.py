@@ -1,0 +1,315 @@
+"""The proof of a log: every event matches its hash, nothing is missing, moved or added, and every anchor still holds.
+
+The log is read in pages up to the head it had at the start, so it may be written to meanwhile.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from eventstore.anchoring import ANCHORED, ANCHORS_FILE, Anchor
+from eventstore.chain import anchor_digest, data_digest, link
+from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
+from eventstore.proof.signing import Verifier
+from eventstore.sqlite3_module import sqlite3
+from eventstore.writing import SCHEMA
+from runfold.envelope import SYSTEM_STREAM
+from runfold.events import EventRedacted, RunArchived
+
+PAGE_ROWS = 1_000
+EVENT_COLUMNS = (
+    "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor, cause, command, sent,"
+    " correlation, hash, salt, data, digest"
+)
+_EVENTS = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
+
+
+class Proof:
+    """What was found in one log; `events`, `runs` and `anchors` count what was looked at."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._heads: dict[str, tuple[int, int, bytes]] = {}
+        self._left: dict[tuple[str, int], tuple[int, str]] = {}
+        """Of redacted events of which something is left: where they stand, and its digest."""
+        self._told: dict[tuple[str, int], str] = {}
+        self._gone = 0
+        self._trimmed: dict[int, int] = {}
+        """Events that each summary stands for."""
+        self._trimmed_heads: dict[str, str] = {}
+        self.events = 0
+        self.anchors = 0
+        row = connection.execute("SELECT position, trimmed_to, recorded_at_us, log_id FROM head").fetchone()
+        self.head, self.trimmed_to, self._recorded_at_us, self.log_id = row
+
+    @property
+    def runs(self) -> int:
+        return len(self._heads)
+
+    def faults(
+        self, *, anchors: Iterable[Anchor] = (), on_progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Fault]:
+        """Everything that does not match, in the order of the log. Raises nothing: a damaged file is a fault too."""
+        try:
+            yield from self._schema()
+            yield from self._events(on_progress)
+            yield from self._redactions()
+            yield from self._run_heads()
+            yield from self._anchors(anchors)
+        except sqlite3.DatabaseError as error:
+            yield Fault(kind="file", message=f"the log's file is damaged: {error}")
+        except OF_ANOTHER_KIND as error:
+            yield Fault(kind="file", message=f"the log's file holds a value of another kind: {error}")
+
+    def _schema(self) -> Iterator[Fault]:
+        """A trigger that is gone lets history be edited by accident; what is more may hide something."""
+        expected = sqlite3.connect(":memory:")
+        try:
+            expected.executescript(SCHEMA.read_text(encoding="utf-8"))
+            query = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
+            wanted, found = dict(expected.execute(query)), dict(self._connection.execute(query))
+        finally:
+            expected.close()
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                how = "missing" if name not in found else "not runfold's" if name not in wanted else "changed"
+                yield Fault(kind="file", message=f"`{name}` in the log's file is {how}")
+
+    def _events(self, on_progress: Callable[[int, int], None] | None) -> Iterator[Fault]:
+        after, recorded_at_us = 0, 0
+        while True:
+            rows = self._connection.execute(_EVENTS, (after, self.head, PAGE_ROWS)).fetchall()
+            for row in rows:
+                position = row[0]
+                yield from self._hole(after + 1, position - 2 if is_closing(row) else position - 1)
+                after = position
+                yield from self._event(row)
+                if row[7] < recorded_at_us:
+                    yield Fault(
+                        kind="event",
+                        message=f"event {position} was recorded before the one before it",
+                        run_id=row[1],
+                        position=position,
+                    )
+                recorded_at_us = row[7]
+            if on_progress is not None:
+                on_progress(after, self.head)
+            if len(rows) < PAGE_ROWS:
+                break
+        yield from self._hole(after + 1, self.head)
+        trimmed = sum(self._trimmed.values())
+        if self._gone != trimmed:
+            message = f"{self._gone} events up to {self.trimmed_to} are gone, and {trimmed} were trimmed"
+            yield Fault(kind="event", message=message, position=1)
+        beyond = self._connection.execute(
+            "SELECT min(position) FROM events WHERE position > (SELECT position FROM head)"
+        ).fetchone()[0]
+        if beyond is not None:
+            yield Fault(kind="head", message=f"event {beyond} is beyond the log's head", position=beyond)
+        if after == self.head and recorded_at_us > self._recorded_at_us:
+            yield Fault(kind="head", message="the log's head was recorded before its last event", position=after)
+
+    def _hole(self, first: int, last: int) -> Iterator[Fault]:
+        """Positions without an event: below the trimmed start they are counted, above it each is a fault."""
+        self._gone += max(0, min(last, self.trimmed_to) - first + 1)
+        first = max(first, self.trimmed_to + 1)
+        if first <= last:
+            yield Fault(kind="event", message=_missing(first, last), position=first)
+
+    def _event(self, row: tuple[Any, ...]) -> Iterator[Fault]:
+        position, run_id, version, event_hash = row[0], row[1], row[2], row[14]
+        self.events += 1
+        _, last_version, previous = self._heads.get(run_id, (0, 0, b""))
+        if version != last_version + 1:
+            yield Fault(
+                kind="event",
+                message=f"version {version} of `{run_id}` at position {position} follows version {last_version}",
+                run_id=run_id,
+                position=position,
+            )
+        try:
+            expected = hash_of(row, previous)
+        except OF_ANOTHER_KIND:
+            expected = b""
+        if expected != event_hash:
+            yield Fault(
+                kind="event",
+                message=f"event {position}, version {version} of `{run_id}`, does not match its hash",
+                run_id=run_id,
+                position=position,
+            )
+        self._heads[run_id] = (position, version, event_hash)
+        if row[17] is not None and row[16] is not None:
+            self._left[run_id, version] = (position, hashlib.sha256(row[16]).hexdigest())
+        if row[4] == "event_redacted" and row[16] is not None:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                told = msgspec.json.decode(row[16], type=EventRedacted)
+                self._told[run_id, told.version] = told.digests.get("data", "")
+        if row[4] == "run_archived" and run_id == SYSTEM_STREAM and row[16] is not None:
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                archived = msgspec.json.decode(row[16], type=RunArchived)
+                self._trimmed[position] = archived.counts.get("trimmed", 0)
+                self._trimmed_heads[archived.run_id] = archived.digests.get("hash", "")
+
+    def _redactions(self) -> Iterator[Fault]:
+        """What is left of a redacted event must be what its redaction left of it."""
+        for (run_id, version), (position, digest) in self._left.items():
+            if self._told.get((run_id, version)) != digest:
+                yield Fault(
+                    kind="event",
+                    message=f"event {position}, version {version} of `{run_id}`, is not what its redaction left of it",
+                    run_id=run_id,
+                    position=position,
+                )
+
+    def _run_heads(self) -> Iterator[Fault]:
+        # Only heads up to where we looked: the log may have grown since.
+        known = {
+            row[0]: (row[1], row[2], row[3])
+            for row in self._connection.execute("SELECT run_id, position, version, hash FROM heads").fetchall()
+            if row[1] <= self.head or row[0] not in self._heads
+        }
+        for run_id, head in known.items():
+            is_summed_up = self._trimmed_heads.get(run_id) == head[2].hex()
+            if run_id not in self._heads and head[0] <= self.head and not is_summed_up:
+                yield Fault(
+                    kind="head", message=f"run `{run_id}` has no events any more", run_id=run_id, position=head[0]
+                )
+        for run_id, (position, version, event_hash) in self._heads.items():
+            remembered = known.get(run_id)
+            if remembered is None:
+                if self._has_head_beyond(run_id):
+                    continue
+                message = f"the log does not remember the last event of `{run_id}`"
+            elif remembered == (position, version, event_hash):
+                continue
+            else:
+                message = f"the last event of `{run_id}` is version {version}, the log remembers {remembered[1]}"
+            yield Fault(kind="head", message=message, run_id=run_id, position=position)
+
+    def _has_head_beyond(self, run_id: str) -> bool:
+        row = self._connection.execute("SELECT position FROM heads WHERE run_id = ?", (run_id,)).fetchone()
+        return row is not None and row[0] > self.head
+
+    def _anchors(self, given: Iterable[Anchor]) -> Iterator[Fault]:
+        held: dict[int, str] = {}
+        sealed, digest = 0, b""
+        query = "SELECT position, digest, previous FROM anchors WHERE position <= ? ORDER BY position"
+        for position, stored, previous in self._connection.execute(query, (self.head,)).fetchall():
+            self.anchors += 1
+            held[position] = stored.hex()
+            expected = anchor_digest(digest, self._connection.execute(ANCHORED, (sealed, position)))
+            # What is trimmed cannot be sealed again; the chain of the anchors themselves still holds.
+            is_whole = sealed >= self.trimmed_to
+            if previous != digest or (is_whole and stored != expected):
+                yield Fault(
+                    kind="anchor",
+                    message=f"events {sealed + 1} to {position} are not those of the anchor at {position}",
+                    position=sealed + 1,
+                )
+            sealed, digest = position, stored
+        for anchor in given:
+            self.anchors += 1
+            yield from self._given(anchor, held)
+
+    def _given(self, anchor: Anchor, held: dict[int, str]) -> Iterator[Fault]:
+        if held.get(anchor.position) == anchor.digest:
+            return
+        if anchor.position > self.head:
+            message = f"the log ends at {self.head}; an anchor was made at {anchor.position}"
+        else:
+            message = f"the log is not the one that the anchor at {anchor.position} was made of"
+        yield Fault(kind="anchor", message=message, position=min(anchor.position, self.head + 1))
+
+
+def check_signatures(anchors: Iterable[Anchor], verifier: Verifier, log_id: str) -> Iterator[Fault]:
+    """Anchors that the key did not sign: not at all, or not so, or for another log."""
+    for anchor in anchors:
+        if not anchor.signature:
+            message = f"the anchor at {anchor.position} is not signed"
+        elif not verifier.is_signed(anchor, log_id, anchor.signature):
+            message = f"the signature of the anchor at {anchor.position} is not of that key, that log and that anchor"
+        else:
+            continue
+        yield Fault(kind="anchor", message=message, position=anchor.position)
+
+
+def log_anchors(connection: sqlite3.Connection, *, last_only: bool) -> Iterator[Anchor]:
+    """The anchors that the log itself holds, in order."""
+    query = "SELECT position, digest, previous FROM anchors WHERE position > ? ORDER BY position LIMIT ?"
+    after = -1
+    if last_only:
+        query, after = query.replace("> ?", ">= ?"), _last_anchor(connection)
+    while rows := connection.execute(query, (after, PAGE_ROWS)).fetchall():
+        for position, digest, previous in rows:
+            yield Anchor(position=position, digest=digest.hex(), previous=previous.hex())
+        if last_only:
+            return
+        after = rows[-1][0]
+
+
+def _last_anchor(connection: sqlite3.Connection) -> int:
+    position: int | None = connection.execute("SELECT max(position) FROM anchors").fetchone()[0]
+    return 0 if position is None else position
+
+
+def read_anchors(path: Path) -> list[Anchor]:
+    """The anchors of a file, one JSON object a line; a last line cut off by a crash is left out.
+
+    Raises msgspec.DecodeError where another line is no anchor, OSError.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    return [msgspec.json.decode(line, type=Anchor) for line in lines if line.strip()]
+
+
+def anchors_beside(data: Path) -> tuple[list[Anchor], list[Fault]]:
+    """The anchors kept beside the log, and what is wrong with their file."""
+    path = data / ANCHORS_FILE
+    try:
+        return read_anchors(path), []
+    except FileNotFoundError:
+        return [], []
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return [], [Fault(kind="anchor", message=f"`{ANCHORS_FILE}` cannot be read: {error}")]
+
+
+def _missing(first: int, last: int) -> str:
+    return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
+
+
+def hash_of(row: tuple[Any, ...], previous: bytes) -> bytes:
+    return link(
+        previous,
+        tenant=row[8],
+        run_id=row[1],
+        version=row[2],
+        identity=row[3],
+        type_name=row[4],
+        schema=row[5],
+        at_us=row[6],
+        actor=row[9],
+        cause=row[10],
+        command=row[11],
+        sent=row[12],
+        correlation=row[13],
+        digest=data_digest(row[15], row[16]) if row[17] is None else row[17],
+    )
+
+
+def is_closing(row: tuple[Any, ...]) -> bool:
+    """Whether an event sums up a run that was closed, and then trimmed, by the event right before it.
+
+    So it is in a log that several machines share; the position before is then empty, above the trimmed start too.
+    """
+    if row[4] != "run_archived" or row[1] != SYSTEM_STREAM or row[16] is None:
+        return False
+    try:
+        return bool(msgspec.json.decode(row[16], type=RunArchived).counts.get("closed"))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

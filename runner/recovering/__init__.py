@@ -1,0 +1,1 @@
+"""Runs that lost who drove them: found, and ended or handed on."""
