@@ -1,5 +1,11 @@
 """Anchors: each seals all events since the one before it."""
 
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
@@ -41,3 +47,36 @@ def write_anchor(
     )
     line = {"position": position, "digest": digest.hex(), "previous": previous.hex()}
     return msgspec.json.encode(line).decode() + "\n"
+
+
+class AnchorFile:
+    """`anchors.jsonl` of a data folder. What cannot be written there is left out: the log holds the anchor too."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / ANCHORS_FILE
+        self._syncing: threading.Thread | None = None
+
+    def add(self, line: str) -> None:
+        """Written when this returns, and on the disk soon after: nobody's append waits for a second file."""
+        with suppress(OSError, RuntimeError):  # Of a system that has no thread more.
+            file = self._path.open("ab", buffering=0)
+            try:
+                file.write(line.encode())
+                self.wait()
+                self._syncing = threading.Thread(target=_sync, args=(file,), name="anchors")
+                self._syncing.start()
+            except BaseException:
+                self._syncing = None
+                file.close()
+                raise
+
+    def wait(self) -> None:
+        """Until all that was added is on the disk."""
+        if self._syncing is not None:
+            self._syncing.join()
+            self._syncing = None
+
+
+def _sync(file: IO[bytes]) -> None:
+    with file, suppress(OSError):
+        os.fsync(file.fileno())

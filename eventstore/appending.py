@@ -17,10 +17,7 @@ SQLITE_BUSY = 5
 SQLITE_LOCKED = 6
 _INSERT = f"INSERT INTO events ({COLUMNS}) VALUES "  # noqa: S608
 _EVENT_MARKS = f"({', '.join('?' * 17)})"
-_INSERT_HEADS = "INSERT INTO heads (run_id, position, version, hash) VALUES "
-_UPDATE_HEADS = (
-    " ON CONFLICT (run_id) DO UPDATE SET position = excluded.position, version = excluded.version, hash = excluded.hash"
-)
+_REPLACE_HEADS = "REPLACE INTO heads (run_id, position, version, hash) VALUES "
 
 
 def append_group(
@@ -112,7 +109,7 @@ def store(connection: sqlite3.Connection, group: Group, *, since: int) -> str | 
         if head.position > since
     ]
     for size, values in in_parts(heads):
-        connection.execute(_INSERT_HEADS + ", ".join(["(?, ?, ?, ?)"] * size) + _UPDATE_HEADS, values)
+        connection.execute(_REPLACE_HEADS + ", ".join(["(?, ?, ?, ?)"] * size), values)
     connection.execute(
         "UPDATE head SET position = ?, recorded_at_us = ? WHERE one = 1", (group.position, group.recorded_at_us)
     )
@@ -129,16 +126,16 @@ def store(connection: sqlite3.Connection, group: Group, *, since: int) -> str | 
 def judge(connection: sqlite3.Connection, group: Group, request: Request) -> Appended | RunfoldError:
     """One caller's outcome, after what the group adds already; what it adds itself is in the group."""
     try:
-        head = group.heads.get(request.stream) or NO_HEAD
-        for held in (group.known.get(request.stream), group.added.get(request.stream)):
-            if held and not held.keys().isdisjoint(request.ids):
-                return _duplicate(request, _known(connection, group, request))
+        stream = request.stream
+        head = group.heads.get(stream) or NO_HEAD
+        if (stream in group.known or stream in group.added) and group.holds_any(request):
+            return _duplicate(request, _known(connection, group, request))
         if head.position != request.expected:
             return Conflict(
-                f"the last event of `{request.stream}` is at position {head.position}, not {request.expected}",
+                f"the last event of `{stream}` is at position {head.position}, not {request.expected}",
                 actual=head.position,
                 hint="read the new events and decide again",
-                run_id=request.stream,
+                run_id=stream,
             )
         return _add(group, request, head)
     except RunfoldError as error:
@@ -161,7 +158,7 @@ def _duplicate(request: Request, known: list[Recorded]) -> Appended:
     for offset, (recorded, identity) in enumerate(zip(known, request.ids, strict=False)):
         if recorded.id != uuid_text(identity) or recorded.version != first.version + offset:
             raise _id_conflict(request.stream, recorded.id, "in another order or with other neighbours")
-        if not is_same(recorded, request.events[offset]):
+        if not is_same(recorded, request.parts[offset][0]):
             raise _id_conflict(request.stream, recorded.id, "with other content")
     if len(known) != len(request.ids):
         raise _id_conflict(request.stream, first.id, "but not all events of this append are")
@@ -200,11 +197,9 @@ def _add(group: Group, request: Request, head: Head) -> Appended:
     stream, recorded_at_us = request.stream, group.recorded_at_us
     position, version, previous = group.position, head.version, head.hash
     rows: list[Row] = []
-    for event, identity, cause, command in zip(
-        request.events, request.ids, request.causes, request.commands, strict=True
-    ):
-        position, version = position + 1, version + 1
-        salt = group.salt()
+    salts = group.salts(len(request.ids))
+    for event, identity, cause, command in request.parts:
+        position, version, salt = position + 1, version + 1, salts.pop()
         sent = None if event.sent is None else sent_digest(salt, event.sent)
         previous = link(
             previous,
@@ -231,5 +226,7 @@ def _add(group: Group, request: Request, head: Head) -> Appended:
     group.rows += rows
     group.position = position
     group.heads[stream] = Head(position, version, previous)
-    group.added.setdefault(stream, {}).update(zip(request.ids, rows, strict=True))
+    added = group.added.setdefault(stream, {})
+    for row in rows:
+        added[row[3]] = row
     return Appended(first=first, last=position, version=version, duplicate=False, events=RecordedRows(rows))

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256 as _sha256
 
-TEXTS_KEPT_MAX = 4096  # Names of at most 512 bytes, of which the next event mostly has the same.
+TEXTS_KEPT_MAX = 4096  # Names of at most 512 bytes.
 _VERSION = b"runfold.v1"
 _ANCHOR_VERSION = b"runfold.anchor.v1"
 _ABSENT = b"\xff\xff\xff\xff"
+_NO_ORIGIN = _ABSENT * 3
 _length = struct.Struct(">I").pack
-_number = struct.Struct(">Iq").pack
-_two_numbers = struct.Struct(">IqIq").pack
+_number = struct.Struct(">q").pack
 _place = struct.Struct(">qq").pack
 _LENGTHS = tuple(_length(number) for number in range(65))  # Of ids and digests, which are 16 and 32 bytes long.
 _START = _length(len(_VERSION)) + _VERSION
@@ -51,17 +51,14 @@ def link(
             _START,
             _LENGTHS[len(previous)],
             previous,
-            _text(tenant),
-            _text(run_id),
-            _number(8, version),
+            _of_run(tenant, run_id),
+            _number(version),
             _LENGTHS[len(identity)],
             identity,
-            _text(type_name),
-            _two_numbers(8, schema, 8, at_us),
+            _of_type(type_name, schema),
+            _number(at_us),
             _text(actor),
-            _ABSENT if cause is None else _LENGTHS[len(cause)] + cause,
-            _ABSENT if command is None else _LENGTHS[len(command)] + command,
-            _ABSENT if sent is None else _LENGTHS[len(sent)] + sent,
+            _NO_ORIGIN if cause is command is sent is None else _optional(cause) + _optional(command) + _optional(sent),
             _text(correlation),
             _LENGTHS[len(digest)],
             digest,
@@ -70,10 +67,25 @@ def link(
     return _sha256(content).digest()
 
 
+# What the next event mostly has the same is put together once. Each ends with the length of the number after it.
+@lru_cache(maxsize=TEXTS_KEPT_MAX)
+def _of_run(tenant: str, run_id: str) -> bytes:
+    return _text(tenant) + _text(run_id) + _LENGTHS[8]
+
+
+@lru_cache(maxsize=TEXTS_KEPT_MAX)
+def _of_type(type_name: str, schema: int) -> bytes:
+    return _text(type_name) + _LENGTHS[8] + _number(schema) + _LENGTHS[8]
+
+
 @lru_cache(maxsize=TEXTS_KEPT_MAX)
 def _text(text: str) -> bytes:
     content = text.encode()
     return _length(len(content)) + content
+
+
+def _optional(content: bytes | None) -> bytes:
+    return _ABSENT if content is None else _LENGTHS[len(content)] + content
 
 
 def anchor_digest(previous: bytes, rows: Iterable[tuple[int, int, bytes]]) -> bytes:

@@ -42,18 +42,27 @@ class Group:
         self.heads: dict[str, Head] = {}
         self.known: dict[str, dict[bytes, None]] = {}
         self.added: dict[str, dict[bytes, Row]] = {}
-        self._salts = b""
-        self._salts_used = 0
+        self._salts: list[bytes] = []
+
+    def salts(self, count: int) -> list[bytes]:
+        """So many salts, of those that were provided, where there are as many."""
+        if len(self._salts) < count:
+            self.provide_salts(count)
+        given = self._salts[-count:]
+        del self._salts[-count:]
+        return given
 
     def provide_salts(self, count: int) -> None:
         """Draw the salts of so many events at once: every call of the system lets another thread in between."""
-        self._salts, self._salts_used = os.urandom(SALT_BYTES * count), 0
+        drawn = os.urandom(SALT_BYTES * count)
+        self._salts = [drawn[start : start + SALT_BYTES] for start in range(0, len(drawn), SALT_BYTES)]
 
-    def salt(self) -> bytes:
-        if self._salts_used == len(self._salts):
-            self.provide_salts(1)
-        self._salts_used += SALT_BYTES
-        return self._salts[self._salts_used - SALT_BYTES : self._salts_used]
+    def holds_any(self, request: Request) -> bool:
+        """Whether the log, or an earlier request of this group, has one of the request's ids in its run."""
+        for held in (self.known.get(request.stream), self.added.get(request.stream)):
+            if held and not held.keys().isdisjoint(request.ids):
+                return True
+        return False
 
 
 class Memory:

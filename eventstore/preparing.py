@@ -1,6 +1,7 @@
 """One caller's append, checked as far as it can be before the log is asked."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -11,18 +12,16 @@ from runfold.errors import BadRequest, TooLarge
 
 NAME_BYTES_MAX = 512
 AT_US_MAX = 253_402_300_799_999_999  # The end of year 9999: what RFC 3339 can still write.
-_TEXTS = ("type", "tenant", "actor", "correlation")
+TEXTS_KNOWN_MAX = 1024  # Of at most 512 bytes each; most events say what others have said.
 SCHEMA_MAX = 2**31 - 1
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """`ids`, `causes` and `commands` are the bytes of what the events say of these."""
+    """`parts` are the events, each with the bytes of its id, its cause and its command."""
 
     stream: str
-    events: tuple[NewEvent, ...]
-    ids: tuple[bytes, ...]
-    causes: tuple[bytes | None, ...]
-    commands: tuple[bytes | None, ...]
+    parts: list[tuple[NewEvent, bytes, bytes | None, bytes | None]]
+    ids: list[bytes]
     expected: int
     size_bytes: int
 
@@ -31,28 +30,26 @@ def prepare(stream: str, events: Sequence[NewEvent], expected: int) -> Request:
     """A request that the log can take or refuse without harm to its neighbours. Raises BadRequest, TooLarge."""
     if not events:
         raise BadRequest(f"nothing to append to `{stream}`")
-    size_bytes = sum([len(event.data) for event in events])
+    size_bytes = 0
+    for event in events:
+        size_bytes += len(event.data)
     if len(events) > APPEND_EVENTS_MAX or size_bytes > EVENT_BYTES_MAX:
         check_sizes(stream, [len(event.data) for event in events])
-    _check_text("stream", stream)
+    _check_stream(stream)
     ids: list[bytes] = []
-    causes: list[bytes | None] = []
-    commands: list[bytes | None] = []
-    texts: tuple[str, ...] = ()
-    made_by: dict[str | None, bytes | None] = {None: None}
+    parts: list[tuple[NewEvent, bytes, bytes | None, bytes | None]] = []
     for event in events:
-        ids.append(uuid_bytes(event.id))
-        for text in (event.cause, event.command):
-            if text is not None and text not in made_by:
-                made_by[text] = uuid_bytes(text)
-        causes.append(made_by[event.cause])
-        commands.append(made_by[event.command])
-        # The events of one append mostly have the same.
-        given = (event.type, event.tenant, event.actor, event.correlation)
-        if given != texts:
-            for name, text in zip(_TEXTS, given, strict=True):
-                _check_text(name, text)
-            texts = given
+        identity, cause, command = uuid_bytes(event.id), event.cause, event.command
+        ids.append(identity)
+        parts.append(
+            (
+                event,
+                identity,
+                None if cause is None else _origin(cause),
+                None if command is None else _origin(command),
+            )
+        )
+        _check_texts(event.type, event.tenant, event.actor, event.correlation)
         if not 0 <= event.at_us <= AT_US_MAX:
             raise BadRequest(f"the time of event `{event.id}` is outside the years 1970 to 9999")
         if not 0 <= event.schema <= SCHEMA_MAX:
@@ -61,10 +58,8 @@ def prepare(stream: str, events: Sequence[NewEvent], expected: int) -> Request:
         raise BadRequest(f"an event id is twice in one append to `{stream}`", hint="give each event its own id")
     return Request(
         stream=stream,
-        events=tuple(events),
-        ids=tuple(ids),
-        causes=tuple(causes),
-        commands=tuple(commands),
+        parts=parts,
+        ids=ids,
         expected=expected,
         size_bytes=size_bytes,
     )
@@ -85,6 +80,20 @@ def check_sizes(stream: str, sizes: Sequence[int]) -> None:
         raise TooLarge(
             f"{sum(sizes)} bytes in one append to `{stream}`, at most {APPEND_BYTES_MAX}", hint="send them in parts"
         )
+
+
+@lru_cache(maxsize=TEXTS_KNOWN_MAX)
+def _check_stream(stream: str) -> None:
+    _check_text("stream", stream)
+
+
+@lru_cache(maxsize=TEXTS_KNOWN_MAX)
+def _check_texts(type_name: str, tenant: str, actor: str, correlation: str) -> None:
+    for name, text in (("type", type_name), ("tenant", tenant), ("actor", actor), ("correlation", correlation)):
+        _check_text(name, text)
+
+
+_origin = lru_cache(maxsize=TEXTS_KNOWN_MAX)(uuid_bytes)  # The events of one append mostly have the same.
 
 
 def _check_text(name: str, text: str) -> None:

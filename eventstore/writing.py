@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
-from eventstore.anchoring import ANCHORS_FILE, write_anchor
+from eventstore.anchoring import AnchorFile, write_anchor
 from eventstore.appending import append_group, append_within
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
@@ -44,6 +44,7 @@ class Writer:
         self._now_us = now_us
         self._mirror_path = data / MIRROR_FILE
         self._memory = Memory()
+        self._anchors = AnchorFile(data)
         if not self.writes_mirrors:
             refuse_mirror(data)
         refuse_network(data)
@@ -146,6 +147,7 @@ class Writer:
     def abandon(self) -> None:
         """Let go of the file without another write: after a failed commit nothing on this connection is retried."""
         try:
+            self._anchors.wait()
             self.connection.close()
         finally:
             # Asked twice, it must not close what somebody else has opened under that number since.
@@ -159,13 +161,9 @@ class Writer:
         return self._turns.held()
 
     def _publish(self, anchor: str | None) -> None:
-        if anchor is None:
-            return
         # The events are committed and so is the anchor's row: a full disk here must not refuse them.
-        with suppress(OSError), (self._data / ANCHORS_FILE).open("a", encoding="utf-8") as file:
-            file.write(anchor)
-            file.flush()
-            os.fsync(file.fileno())
+        if anchor is not None:
+            self._anchors.add(anchor)
 
 
 class Rewriting:
