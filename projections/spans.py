@@ -12,6 +12,7 @@ from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import time_text
 
 PAGE_SPANS_MAX = 2_000  # A waterfall in one answer; more than a screen can show.
+STEP_TURNS_MAX = 1_000  # More than a step is tried.
 BUCKETS = 160  # Of an overview: as many as a narrow screen has room for.
 END_OF_TIME = 2**62
 Kind: TypeAlias = Literal["turn", "step", "tool", "command", "tests", "unit", "approval", "pause", "limit"]
@@ -56,6 +57,19 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     spans: int
     busy: list[int]
     bad: list[int]
+
+
+class StepTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn of a step, and where in the run's output its own begins, in bytes; None where it is not told (yet).
+
+    `is_open`: it had not ended at the moment that was asked for.
+    """
+
+    position: int
+    attempt: int
+    is_open: bool
+    output_offset: int | None
+    output_bytes: int | None
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +121,32 @@ def timeline(
     items = [_item(row) for row in rows[:limit]]
     is_last = len(rows) <= limit
     return SpanList(items=items, total=None, next_cursor=None if is_last else str(items[-1].position))
+
+
+def step_turns(
+    connection: sqlite3.Connection,
+    run_id: str,
+    step: str,
+    *,
+    tenant: str | None,
+    attempt: int | None = None,
+    at: int | None = None,
+) -> list[StepTurn]:
+    """The last turns of a step up to position `at`, in the order of its attempts, then in that of their starts."""
+    rows = connection.execute(
+        """SELECT turn.position, COALESCE(turn.attempt, 1), COALESCE(turn.ended_position > ?4, TRUE),
+            turn.output_offset, turn.output_bytes
+        FROM spans AS step JOIN spans AS turn ON turn.run_id = step.run_id AND turn.parent = step.position
+        WHERE step.run_id = ?1 AND (?2 IS NULL OR step.tenant = ?2) AND step.kind = 'step' AND step.key = ?3
+            AND turn.kind = 'turn' AND turn.position <= ?4 AND (?5 IS NULL OR turn.attempt = ?5)
+        ORDER BY turn.position DESC LIMIT ?6""",
+        (run_id, tenant, step, END_OF_TIME if at is None else at, attempt, STEP_TURNS_MAX),
+    ).fetchall()
+    turns = [
+        StepTurn(position=position, attempt=of, is_open=bool(is_open), output_offset=offset, output_bytes=size)
+        for position, of, is_open, offset, size in rows
+    ]
+    return sorted(turns, key=lambda turn: (turn.attempt, turn.position))
 
 
 def overview(connection: sqlite3.Connection, run_id: str, *, tenant: str | None, at: int | None = None) -> Overview:

@@ -50,9 +50,12 @@ _DDL = (
         ended_at_us INTEGER, -- Null while it goes on.
         ended_position INTEGER, -- Of the event that ended it.
         status TEXT NOT NULL,
+        output_offset INTEGER, -- Of a turn that ended: where its output begins in the run's, in bytes.
+        output_bytes INTEGER,
         PRIMARY KEY (run_id, position)
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX spans_open ON spans (run_id) WHERE ended_at_us IS NULL",
+    "CREATE INDEX spans_within ON spans (run_id, parent) WHERE kind = 'turn'",
 )
 _RESTS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
 
@@ -68,9 +71,15 @@ class _Span(msgspec.Struct):
     ended_at_us: int | None
     ended_position: int | None
     status: str
+    output_offset: int | None = None
+    output_bytes: int | None = None
 
 
-_COLUMNS = "position, kind, key, name, attempt, parent, started_at_us, ended_at_us, ended_position, status"
+_COLUMNS = (
+    "position, kind, key, name, attempt, parent, started_at_us, ended_at_us, ended_position, status, output_offset,"
+    " output_bytes"
+)
+_INSERT = f"INSERT OR REPLACE INTO spans (run_id, tenant, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
 
 class TimelineFold:
@@ -95,7 +104,7 @@ class TimelineFold:
                 name = f"turn {event.turn}"
                 self._begin(connection, recorded, "turn", str(event.turn), name, event.attempt, step=event.step)
             case TurnCompleted() | TurnFailed() | TurnCancelled():
-                self._end(connection, recorded, "turn", str(event.turn), recorded.type.removeprefix("turn_"))
+                self._end_turn(connection, recorded, event)
             case StepStarted():
                 self._begin(connection, recorded, "step", event.step, event.step, event.attempt)
             case StepCompleted() | StepFailed() | StepCancelled() | StepSkipped():
@@ -144,6 +153,15 @@ class TimelineFold:
             span.ended_at_us, span.ended_position, span.status = recorded.at_us, recorded.position, status
             self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
 
+    def _end_turn(
+        self, connection: sqlite3.Connection, recorded: Fact, event: TurnCompleted | TurnFailed | TurnCancelled
+    ) -> None:
+        key = str(event.turn)
+        span = self._of(connection, recorded.run_id).get(("turn", key))
+        if span is not None and event.output_offset is not None:
+            span.output_offset, span.output_bytes = event.output_offset, event.output_bytes
+        self._end(connection, recorded, "turn", key, recorded.type.removeprefix("turn_"))
+
     def _end_step(
         self, connection: sqlite3.Connection, recorded: Fact,
         event: StepCompleted | StepFailed | StepCancelled | StepSkipped,
@@ -181,7 +199,7 @@ class TimelineFold:
 
     def write(self, connection: sqlite3.Connection) -> None:
         connection.executemany(
-            f"INSERT OR REPLACE INTO spans (run_id, tenant, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            _INSERT,
             [(run_id, tenant, *msgspec.structs.astuple(span)) for (run_id, _), (tenant, span) in self._changed.items()],
         )
         self._changed.clear()
@@ -233,5 +251,5 @@ _WANTED = frozenset(
     ]
 )
 VIEW = View(
-    name="timeline", revision=2, tables=("spans",), ddl=_DDL, make_fold=TimelineFold, wants=_WANTED.__contains__
+    name="timeline", revision=3, tables=("spans",), ddl=_DDL, make_fold=TimelineFold, wants=_WANTED.__contains__
 )

@@ -8,7 +8,6 @@ else's: the run waits for him, and holds no slot meanwhile.
 import asyncio
 import contextlib
 import functools
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from eventstore.failpoints import reach
+from eventstore.run_files import output_path, part_path
 from runfold.commands import (
     Command,
     Complete,
@@ -207,7 +207,7 @@ class StepDriving(Driving):
 
     async def _run_step(self, spec: StepSpec, run: Run, given: dict[str, str]) -> None:
         attempt = state_of(run, spec.id).attempt
-        path = self._folder / "turns" / f"{attempt}-{hashlib.sha256(spec.id.encode()).hexdigest()[:16]}.log"
+        path = part_path(self._data, self.run_id, spec.id, attempt)
         path.unlink(missing_ok=True)
         async with self._opening:
             # Turns are numbered in the order of the log, so only one is opened at a time.
@@ -248,7 +248,7 @@ class StepDriving(Driving):
             del self._step_turns[spec.id]
         async with self._closing:
             # The parts of the run's output stand in it in the order in which their turns ended.
-            end = await asyncio.to_thread(_append, path, self._folder / "output.log", end)
+            end = await asyncio.to_thread(_append, path, output_path(self._data, self.run_id), end)
             await self._close(spec, number, attempt, end, given)
 
     async def _close(self, spec: StepSpec, number: int, attempt: int, end: TurnEnd, given: dict[str, str]) -> None:

@@ -1,12 +1,27 @@
 """The inside of one run as a person sees it: its timeline, its steps, its files."""
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.async_api import expect
 
+from eventstore.run_files import output_path, part_path
+from runfold.events import (
+    Event,
+    RunQueued,
+    RunStarted,
+    StepCompleted,
+    StepFailed,
+    StepSpec,
+    StepStarted,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+)
 from tests.dashboard.screen import Screen
+from tests.histories import new_event
 
 pytestmark = pytest.mark.slow
 STEPS = [
@@ -105,3 +120,53 @@ async def test_steps_are_a_chain_and_each_opens_with_what_went_in_and_came_out(s
     await screen.page.keyboard.press("Escape")
     await expect(panel).to_be_hidden()
     assert "step=" not in screen.page.url
+
+
+async def open_workshop(screen: Screen) -> str:
+    """A step that ended at its second attempt, and one that is at work, each with what its commands wrote."""
+    run_id, at_us = "r_" + "e" * 26, time.time_ns() // 1_000
+    happened: list[Event] = [
+        RunQueued(driver="queue", title="a workshop", steps=(StepSpec(id="saw"), StepSpec(id="glue"))),
+        RunStarted(),
+        StepStarted(step="saw"),
+        TurnStarted(turn=1, step="saw"),
+        TurnFailed(turn=1, step="saw", output_offset=0, output_bytes=6),
+        StepFailed(step="saw"),
+        StepStarted(step="saw", attempt=2),
+        TurnStarted(turn=2, step="saw", attempt=2),
+        TurnCompleted(turn=2, step="saw", attempt=2, output_offset=6, output_bytes=6),
+        StepCompleted(step="saw", attempt=2),
+        StepStarted(step="glue"),
+        TurnStarted(turn=3, step="glue"),
+    ]
+    events = [new_event(event, at_us=at_us, tenant="default") for event in happened]
+    await screen.served.log.append(run_id, events, expected=0)
+    part = part_path(screen.data, run_id, "glue", 1)
+    part.parent.mkdir(parents=True)
+    part.write_text("it sticks\n")
+    output_path(screen.data, run_id).write_text("blunt\nsharp\n")
+    return run_id
+
+
+async def test_what_one_step_writes_is_shown_alone_while_it_is_at_work_and_by_attempt(screen: Screen) -> None:
+    run_id = await open_workshop(screen)
+    lines = screen.page.locator(".line")
+    await screen.show(f"/runs/{run_id}?tab=steps&step=glue")
+
+    panel = screen.page.get_by_role("dialog")
+    await expect(panel.locator(".line")).to_have_text(["it sticks"])
+    with part_path(screen.data, run_id, "glue", 1).open("a") as part:
+        part.write("and holds\n")
+    await expect(panel.locator(".line")).to_have_text(["it sticks", "and holds"])
+    await panel.get_by_role("button", name="All its logs").click()
+    await expect(screen.page.get_by_label("Output of step glue")).to_contain_text("and holds")
+    await screen.page.get_by_label("From", exact=True).select_option("saw")
+    await expect(lines).to_have_text(["blunt", "sharp"])
+    await screen.page.get_by_label("Attempt").select_option("1")
+    await expect(lines).to_have_text(["blunt"])
+    assert "log=saw&attempt=1" in screen.page.url
+    await screen.page.reload()
+    await expect(lines).to_have_text(["blunt"])
+    await screen.page.get_by_label("From", exact=True).select_option("the whole run")
+    await expect(lines).to_have_text(["blunt", "sharp"])
+    assert "log=" not in screen.page.url

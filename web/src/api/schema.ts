@@ -510,7 +510,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the run's commands wrote: whole, in ranges, its last lines now or then, or what came since */
+        /** What the run's commands, or a step's, wrote: whole, in ranges, its last lines now or then, or since */
         get: operations["get_output"];
         put?: never;
         post?: never;
@@ -2291,7 +2291,7 @@ export interface components {
         };
         /**
          * WorkerItem
-         * @description `is_alive` is null where it cannot be asked now.
+         * @description `runs` is 0 where it waits for work; `is_alive` is null where it cannot be asked now.
          */
         WorkerItem: {
             host: string;
@@ -3616,6 +3616,8 @@ export interface operations {
             query?: {
                 after?: number | null;
                 at?: string | null;
+                attempt?: number | null;
+                step?: string | null;
                 tail?: number | null;
             };
             header?: never;
@@ -3626,7 +3628,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What the run's commands wrote: whole, in ranges, its last lines now or then, or what came since */
+            /** @description What the run's commands, or a step's, wrote: whole, in ranges, its last lines now or then, or since */
             200: {
                 headers: {
                     [name: string]: unknown;
