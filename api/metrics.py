@@ -90,7 +90,10 @@ def _of_server(figures: ServerFigures, checkpoints: dict[str, Checkpoint]) -> It
     )
     yield from _metric("stream_clients", "gauge", "Open event streams.", [({}, figures.stream_clients)])
     yield from _metric("leases", "gauge", "Runs that a worker holds.", [({}, figures.leases_total)])
-    yield from _metric("workers", "gauge", "Workers that hold at least one run.", [({}, len(figures.workers))])
+    at_work = sum(worker.runs > 0 for worker in figures.workers)
+    yield from _metric("workers", "gauge", "Workers that hold at least one run.", [({}, at_work)])
+    idle = len(figures.workers) - at_work
+    yield from _metric("workers_idle", "gauge", "Workers that wait for a run.", [({}, idle)])
 
 
 def _of_proof(verified: Verified | None) -> Iterator[str]:

@@ -14,8 +14,8 @@ from api.reading import moment_of
 from api.routes import QUERY, Route
 from api.service import SERVICE, last_of
 from eventstore.mirrored import mirrored_log
-from eventstore.run_files import output_path
 from eventstore.objects.shared_outputs import bring_outputs
+from eventstore.run_files import output_path
 from runfold.errors import BadRequest, NotFound, Unavailable
 
 TAIL_LINES = 1_000  # Where only the moment is given.

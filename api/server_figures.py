@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ class LeaseItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerItem(msgspec.Struct, frozen=True, kw_only=True):
-    """`is_alive` is null where it cannot be asked now."""
+    """`runs` is 0 where it waits for work; `is_alive` is null where it cannot be asked now."""
 
     name: str
     host: str
@@ -92,7 +93,7 @@ async def server_figures(service: Service) -> ServerFigures:
         started_at=time_text(service.started_us),
         log=await _log_figures(service),
         stream_clients=service.live.clients,
-        workers=_workers(leases),
+        workers=_workers(leases, await _attending(service)),
         leases=tuple(leases[:LEASES_SHOWN_MAX]),
         leases_total=len(leases),
         tokens_live=len(service.tokens.live()),
@@ -146,13 +147,25 @@ async def _leases(service: Service) -> list[LeaseItem]:
     return here + [_lease_elsewhere(run, silent.get(run.worker)) for run in elsewhere]
 
 
-def _workers(leases: Sequence[LeaseItem]) -> tuple[WorkerItem, ...]:
-    """Each with what it drives; one lives as long as one of its leases does."""
-    of: dict[tuple[str, str], list[LeaseItem]] = {}
+async def _attending(service: Service) -> set[tuple[str, str]]:
+    """Name and host of the workers that say that they are there: of this folder, and of a log that machines share."""
+    attending = await asyncio.to_thread(_attending_here, service.data)
+    presence = service.log.presence
+    if presence is not None:
+        with suppress(Unavailable):
+            # A worker is named by its host and process; reporters of runs are heard of too.
+            named = [(name, *name.rpartition(":")) for name in await presence.alive()]
+            attending.update((name, host) for name, host, _, pid in named if pid.isdecimal())
+    return attending
+
+
+def _workers(leases: Sequence[LeaseItem], attending: set[tuple[str, str]]) -> tuple[WorkerItem, ...]:
+    """Each with what it drives; one lives as long as it says so, or one of its leases does."""
+    of: dict[tuple[str, str], list[LeaseItem]] = {worker: [] for worker in attending}
     for lease in leases:
         of.setdefault((lease.worker, lease.host), []).append(lease)
     return tuple(
-        WorkerItem(name=name, host=host, runs=len(its), is_alive=_is_alive(its))
+        WorkerItem(name=name, host=host, runs=len(its), is_alive=(name, host) in attending or _is_alive(its))
         for (name, host), its in sorted(of.items())
     )
 
@@ -160,6 +173,16 @@ def _workers(leases: Sequence[LeaseItem]) -> tuple[WorkerItem, ...]:
 def _is_alive(leases: Sequence[LeaseItem]) -> bool | None:
     said = {lease.is_expired for lease in leases}
     return True if False in said else None if None in said else False
+
+
+def _attending_here(data: Path) -> set[tuple[str, str]]:
+    leases = Leases.open_reader(data)
+    if leases is None:
+        return set()
+    try:
+        return set(leases.attending())
+    finally:
+        leases.close()
 
 
 def _leases_here(data: Path) -> list[LeaseItem]:

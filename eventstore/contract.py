@@ -62,6 +62,10 @@ class Presence(Protocol):
         """Raises Unavailable."""
         ...
 
+    async def alive(self) -> tuple[str, ...]:
+        """The names that are heard of, `NAMES_MAX` at most. Raises Unavailable."""
+        ...
+
     async def leave(self, name: str) -> None:
         """Raises Unavailable."""
         ...

@@ -37,6 +37,15 @@ CREATE TABLE IF NOT EXISTS waiting (
     PRIMARY KEY (run_id, host, pid)
 ) STRICT
 """
+# Which workers are there, also those that drive nothing now.
+_WORKERS = """
+CREATE TABLE IF NOT EXISTS workers (
+    name TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    expires_wall_us INTEGER NOT NULL -- Who is killed says nothing any more.
+) STRICT
+"""
+WORKERS_MAX = 1_000  # Of one folder; it has one, and those that others left.
 WAITING_MAX = 1_000  # Terminals of one host that are looked at.
 
 
@@ -91,6 +100,7 @@ class Leases:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
             connection.execute(_WAITING)
+            connection.execute(_WORKERS)
         except sqlite3.OperationalError as error:
             connection.close()
             raise Unavailable(
@@ -182,6 +192,28 @@ class Leases:
         """Who said on this host that he waits, be he still there or not."""
         rows = self._connection.execute("SELECT * FROM waiting WHERE host = ? LIMIT ?", (host, WAITING_MAX)).fetchall()
         return [Waiting(**dict(zip(Waiting.__struct_fields__, row, strict=True))) for row in rows]
+
+    def attend(self, name: str, host: str, *, seconds: float = LEASE_SECONDS) -> None:
+        """Say that a worker is there for so long from now; who fell silent before is forgotten."""
+        self._connection.execute("DELETE FROM workers WHERE expires_wall_us <= ?", (self._wall_us(),))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (name, host, self._ends(seconds)[1])
+        )
+
+    def retire(self, name: str) -> None:
+        """Say that a worker is there no more."""
+        self._connection.execute("DELETE FROM workers WHERE name = ?", (name,))
+
+    def attending(self) -> list[tuple[str, str]]:
+        """Name and host of the workers that are there."""
+        known = "SELECT 1 FROM sqlite_master WHERE name = 'workers' LIMIT 1"
+        if self._connection.execute(known).fetchone() is None:
+            return []  # An older version wrote the file, and no worker came since.
+        rows = self._connection.execute(
+            "SELECT name, host FROM workers WHERE expires_wall_us > ? ORDER BY name LIMIT ?",
+            (self._wall_us(), WORKERS_MAX),
+        ).fetchall()
+        return [(name, host) for name, host in rows]
 
     def _ends(self, seconds: float) -> tuple[int, int]:
         us = int(seconds * 1_000_000)

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 from eventstore.boot import boot_id
 from eventstore.contract import Presence
 from eventstore.leases import LEASE_SECONDS, Lease, Leases, Waiting
+from eventstore.sqlite3_module import sqlite3
 from runfold.errors import Unavailable
 from runner import machine
 
@@ -57,6 +58,21 @@ class Claims:
 
     async def release(self, run_id: str, claim: int) -> None:
         await asyncio.shield(self._hop(self._leases.release, run_id, claim))
+
+    async def attend(self) -> None:
+        """Say again and again, until cancelled, that this worker is there, also while it drives nothing."""
+        while True:
+            # What cannot be said now is said the next time: nothing but a list of workers rests on it.
+            with contextlib.suppress(sqlite3.OperationalError, Unavailable):
+                await self._hop(self._leases.attend, self.worker, machine.host())
+                if self._presence is not None:
+                    await self._presence.beat(self.worker)
+            await asyncio.sleep(self._renew_seconds)
+
+    async def retire(self) -> None:
+        """Say that this worker is there no more; other machines hear no more of it."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            await asyncio.shield(self._hop(self._leases.retire, self.worker))
 
     @contextlib.asynccontextmanager
     async def waiting(self, run_id: str) -> AsyncGenerator[None]:

@@ -65,6 +65,7 @@ class Worker:
             beside = [
                 group.create_task(self._follow(position)),
                 group.create_task(self._wake_at(stop)),
+                group.create_task(self._claims.attend()),
             ]
             while not stop.is_set():
                 while self._waiting and len(self._drivings) < self._slots and not stop.is_set():
@@ -82,6 +83,7 @@ class Worker:
                 await asyncio.wait(list(self._drivings.values()))
             for task in beside:
                 task.cancel()
+        await self._claims.retire()
 
     async def _look_up(self) -> None:
         cursor: str | None = None

@@ -12,6 +12,7 @@ import pytest
 from eventstore.leases import Lease, Leases
 from runfold.envelope import time_us
 from tests.served import OTHER, VIEWER, Served, serving
+from tests.working import working
 
 SOON_SECONDS = 30
 
@@ -62,6 +63,8 @@ async def test_the_servers_figures_show_who_listens_who_works_and_what_it_weighs
             ),
             seconds=60 if name == "r_1" else -1,
         )
+    for name, seconds in (("w2", 60), ("killed", -1)):
+        leases.attend(name, "h", seconds=seconds)
     leases.close()
     streams = [await served.ask("GET", path) for path in ("/api/stream", f"/api/runs/{run_id}/stream")]
 
@@ -73,13 +76,30 @@ async def test_the_servers_figures_show_who_listens_who_works_and_what_it_weighs
             pass
 
     assert figures["stream_clients"] == 2
-    assert figures["workers"] == [{"name": "w1", "host": "h", "runs": 2, "is_alive": True}]
+    assert figures["workers"] == [
+        {"name": "w1", "host": "h", "runs": 2, "is_alive": True},
+        {"name": "w2", "host": "h", "runs": 0, "is_alive": True},
+    ]
     assert [(it["run_id"], it["is_expired"]) for it in figures["leases"]] == [("r_1", False), ("r_2", True)]
     assert figures["log"]["position"] == (await served.log.bounds()).last
     assert (figures["log"]["views_lag"], figures["log"]["views_parked"]) == (0, [])
     assert figures["log"]["size_bytes"] >= os.stat(tmp_path / "log.db").st_size > 0
     assert figures["log"]["views_bytes"] > 0
     assert time_us(figures["started_at"]) > 0
+
+
+async def test_a_worker_that_waits_for_work_is_listed_until_it_goes(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as served:
+        async with working(tmp_path, "[workflow.w]\ncommand = ['true']\n") as workers:
+            await workers.wait_rest(await workers.queue("w"))
+            idle: list[dict[str, Any]] = []
+            async with asyncio.timeout(SOON_SECONDS):
+                while [it["runs"] for it in idle] != [0]:
+                    idle = (await ask(served, "/api/admin/server"))["workers"]
+        gone = (await ask(served, "/api/admin/server"))["workers"]
+
+    assert [(it["name"].rpartition(":")[2], it["is_alive"]) for it in idle] == [(str(os.getpid()), True)]
+    assert gone == []
 
 
 async def test_costs_are_parted_by_day_and_then_by_model(served: Served) -> None:

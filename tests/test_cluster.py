@@ -119,6 +119,8 @@ async def test_an_admin_sees_the_workers_of_every_machine_and_which_of_them_fell
         await here.execute(run_id, claim, actor=f"worker:{worker}", tenant="default")
         await presence.beat(worker)
     await presence.leave("one:2")
+    for name in ("three:7", "reporter of r_a"):
+        await presence.beat(name)
     await Ledger(two).state("r_b")
     views = await ViewService.open(tmp_path / "2")
     try:
@@ -133,6 +135,7 @@ async def test_an_admin_sees_the_workers_of_every_machine_and_which_of_them_fell
     assert [(it.name, it.host, it.runs, it.is_alive) for it in figures.workers] == [
         ("one:1", "one", 1, True),
         ("one:2", "one", 1, False),
+        ("three:7", "three", 0, True),
     ]
     assert [(it.run_id, it.expires_at, it.is_expired) for it in figures.leases] == [
         ("r_a", None, False),

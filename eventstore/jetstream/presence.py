@@ -13,6 +13,7 @@ from runfold.errors import Unavailable
 
 ALIVE_SECONDS = 30  # A leader that dies leaves a gap of up to 9 s in which nobody can say that he lives.
 TRIES = 10
+NAMES_MAX = 50  # Each is a question to the servers of the log.
 
 
 class JetStreamPresence:
@@ -51,6 +52,23 @@ class JetStreamPresence:
         except (NatsError, APIError, TimeoutError, OSError) as error:
             raise _unavailable(error) from error
         return True
+
+    async def alive(self) -> tuple[str, ...]:
+        """The names that have said so in time, `NAMES_MAX` at most. Raises Unavailable."""
+        try:
+            await heard(self._make())
+            of_stream = await heard(self._cluster.jetstream.stream_info(self._name, subjects_filter=f"{self._name}.>"))
+            subjects = sorted(of_stream.state.subjects or {})[:NAMES_MAX]
+            return tuple(filter(None, [await self._name_at(subject) for subject in subjects]))
+        except (NatsError, APIError, TimeoutError, OSError) as error:
+            raise _unavailable(error) from error
+
+    async def _name_at(self, subject: str) -> str | None:
+        try:
+            said = await heard(self._cluster.jetstream.get_last_msg(self._name, subject, direct=False))
+        except NotFoundError:
+            return None  # It fell silent just now.
+        return (said.data or b"").decode()
 
     async def leave(self, name: str) -> None:
         """Say that a name is gone. Raises Unavailable."""
