@@ -94,7 +94,7 @@ def make_app(
     live = Live(streaming.look_seconds)
     book = TokenBook(log, on_revoked=live.wake)
     admin = Scope(tenant="*", role="admin", actor="user:admin", digest=digest_of(token))
-    sessions = Sessions({**(scopes or {}), admin.digest: admin}, book, data=data)
+    sessions = Sessions({**(scopes or {}), admin.digest: admin}, book, data=data, is_shared=log.presence is not None)
     sessions.on_closed = live.wake
     routes: dict[web.AbstractRoute, Route] = {}
     app = web.Application(

@@ -130,9 +130,9 @@ async def get_login(request: web.Request) -> web.Response:
     if query.code is None or request.method == "HEAD":
         return response
     sessions = request.app[SERVICE].sessions
-    scope = sessions.use_code(query.code)
+    scope = await sessions.use_code(query.code)
     if scope is not None:
-        _give_cookie(request, response, scope)
+        await _give_cookie(request, response, scope)
     elif "text/html" not in request.headers.get("Accept", ""):
         raise Unauthorized("the login link was used before, or is too old", hint="`runfold open` prints a new one")
     elif sessions.scope_of_session(session_of(request)) is None:
@@ -149,7 +149,7 @@ class CodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def post_code(request: web.Request) -> web.Response:
-    code = request.app[SERVICE].sessions.make_code(request[SCOPE])
+    code = await request.app[SERVICE].sessions.make_shared_code(request[SCOPE])
     return json_response(CodeAnswer(path=f"/login?code={code}", expires_in_seconds=CODE_SECONDS), status=201)
 
 
@@ -172,26 +172,27 @@ async def post_session(request: web.Request) -> web.Response:
     if scope is None:
         raise Unauthorized("the token is not known", hint="`data/token` holds the first one")
     response = web.Response(status=204)
-    _give_cookie(request, response, scope)
+    await _give_cookie(request, response, scope)
     return response
 
 
 async def delete_session(request: web.Request) -> web.Response:
-    request.app[SERVICE].sessions.close_session(session_of(request))
+    await request.app[SERVICE].sessions.close_session(session_of(request))
     response = web.Response(status=204)
     response.del_cookie(cookie_name(request), path="/")
     return response
 
 
-def _give_cookie(request: web.Request, response: web.Response, scope: Scope) -> None:
+async def _give_cookie(request: web.Request, response: web.Response, scope: Scope) -> None:
     response.set_cookie(
         cookie_name(request),
-        request.app[SERVICE].sessions.open_session(scope),
+        await request.app[SERVICE].sessions.open_session(scope),
         max_age=SESSION_SECONDS,
         path="/",
         httponly=True,
         samesite="Strict",
-        secure=request.secure,
+        # Believed of anybody: who says so falsely only gets a cookie that he cannot send.
+        secure=request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https",
     )
 
 

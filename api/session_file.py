@@ -6,25 +6,20 @@ from pathlib import Path
 
 import msgspec
 
+from runfold.sessions import Session
+
 FILE = "sessions.json"
 
 
-class Held(msgspec.Struct, frozen=True):
-    """The sha256 of the token that a session hangs on, and when it ends."""
-
-    digest: str
-    expires_at_us: int
-
-
-def read_sessions(data: Path) -> dict[str, Held]:
+def read_sessions(data: Path) -> dict[str, Session]:
     """By the sha256 of their secret; none where the file is not there or not ours."""
     try:
-        return msgspec.json.decode((data / FILE).read_bytes(), type=dict[str, Held])
+        return msgspec.json.decode((data / FILE).read_bytes(), type=dict[str, Session])
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return {}
 
 
-def write_sessions(data: Path, sessions: dict[str, Held]) -> None:
+def write_sessions(data: Path, sessions: dict[str, Session]) -> None:
     """Whole or not at all, for the owner's eyes; where it cannot be written, sessions last as long as the server."""
     beside = data / f"{FILE}.new"
     with contextlib.suppress(OSError):

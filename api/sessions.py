@@ -1,22 +1,29 @@
 """Who may come in: bearer tokens, browser sessions and one-time login codes; only digests are kept."""
 
+import asyncio
 import hmac
+import logging
 import math
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from api.session_file import Held, read_sessions, write_sessions
+from api.session_file import read_sessions, write_sessions
 from projections.tokens import TokenBook, digest_of, now_us
+from runfold.errors import RunfoldError
+from runfold.sessions import SESSIONS_MAX, Session
 from runfold.tokens import RANK, Role
 
-SESSIONS_MAX = 1_000
 SESSION_SECONDS = 7 * 86_400
 CODES_MAX = 100
 CODE_SECONDS = 600
+SHARE_SECONDS = 5.0  # Who logs in waits so long for the servers of a shared log.
+LOOK_AGAIN_SECONDS = 0.05  # Whoever sends secrets that nobody knows has the log asked no more often than that.
+_log = logging.getLogger("runfold.sessions")
 _RANK: dict[str, int] = {str(role): rank for role, rank in RANK.items()}
 _Value = TypeVar("_Value")
 
@@ -41,15 +48,19 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sessions:
-    """Sessions and codes are bounded in number and time, and end with their token; sessions outlive the server."""
+    """Sessions and codes are bounded in number and time, and end with their token; sessions outlive the server.
 
-    def __init__(self, fixed: Mapping[str, Scope], book: TokenBook, *, data: Path) -> None:
-        """`fixed` are scopes by digest that no log knows, as that of the first start."""
-        self._data = data
+    Where the log is shared they are in it, so each of its servers knows them; else in a file beside it.
+    """
+
+    def __init__(self, fixed: Mapping[str, Scope], book: TokenBook, *, data: Path, is_shared: bool = False) -> None:
+        """`fixed` are scopes by digest that the log need not know, as that of the first start."""
+        self._data, self._is_shared = data, is_shared
+        self._looking, self._looked_at = asyncio.Lock(), 0.0
         self._fixed = {digest: msgspec.structs.replace(scope, digest=digest) for digest, scope in fixed.items()}
         self._book = book
         self._sessions = read_sessions(data)
-        self._codes: dict[str, Held] = {}
+        self._codes: dict[str, Session] = {}
         self.on_closed: Callable[[], object] = lambda: None
 
     def scope_of_token(self, token: str) -> Scope | None:
@@ -57,29 +68,77 @@ class Sessions:
 
     def scope_of_session(self, session: str) -> Scope | None:
         """What its token may still do; None where that was revoked or has expired, or the session was closed."""
-        held = _lookup(self._sessions.items(), digest_of(session))
+        digest = digest_of(session)
+        shared = _lookup(self._book.sessions.items(), digest)
+        held = _lookup(self._sessions.items(), digest) if shared is None or shared.is_link else shared
         return None if held is None else self._scope_held(held)
 
-    def open_session(self, scope: Scope) -> str:
-        secret = _keep(self._sessions, scope, SESSION_SECONDS, SESSIONS_MAX)
-        write_sessions(self._data, self._sessions)
+    async def look_again(self) -> bool:
+        """Read what other servers of a shared log did a moment ago; whether there can be anything."""
+        if not self._is_shared:
+            return False
+        async with self._looking:
+            if time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS:
+                await self._book.refresh()
+                self._looked_at = time.monotonic()
+        return True
+
+    async def open_session(self, scope: Scope) -> str:
+        """The secret of a new one. Where a shared log takes nothing now, only this server knows it."""
+        secret = await self._share(scope, SESSION_SECONDS, is_link=False)
+        if secret is None:
+            secret = _keep(self._sessions, scope, SESSION_SECONDS, SESSIONS_MAX)
+            write_sessions(self._data, self._sessions)
         return secret
 
-    def close_session(self, session: str) -> None:
-        if self._sessions.pop(digest_of(session), None) is not None:
+    async def close_session(self, session: str) -> None:
+        """Raises Contended, Unavailable where the servers of a shared log cannot be told."""
+        digest = digest_of(session)
+        held = self._book.sessions.get(digest)
+        if held is not None:
+            scope = self._scope_of(held.token)
+            tenant, actor = ("*", "system") if scope is None else (scope.tenant, scope.actor)
+            await self._book.close_session(digest, tenant=tenant, actor=actor)
+        if self._sessions.pop(digest, None) is not None:
             write_sessions(self._data, self._sessions)
             self.on_closed()
 
     def make_code(self, scope: Scope) -> str:
+        """A code that is good once, at this server."""
         return _keep(self._codes, scope, CODE_SECONDS, CODES_MAX)
 
-    def use_code(self, code: str) -> Scope | None:
-        """The scope of a code that was not used before; afterwards the code is worth nothing."""
-        held = self._codes.pop(digest_of(code), None)
+    async def make_shared_code(self, scope: Scope) -> str:
+        """A code that is good once, at any server of the log."""
+        return await self._share(scope, CODE_SECONDS, is_link=True) or self.make_code(scope)
+
+    async def use_code(self, code: str) -> Scope | None:
+        """The scope of a code that was not used before; afterwards the code is worth nothing. Raises as a log-out."""
+        digest = digest_of(code)
+        held = self._codes.pop(digest, None)
+        if held is None and (digest in self._book.sessions or await self.look_again()):
+            held = self._book.sessions.get(digest)
+            scope = None if held is None or not held.is_link else self._scope_held(held)
+            if scope is None or not await self._book.close_session(digest, tenant=scope.tenant, actor=scope.actor):
+                return None
+            return scope
         return None if held is None else self._scope_held(held)
 
-    def _scope_held(self, held: Held) -> Scope | None:
-        scope = self._scope_of(held.digest)
+    async def _share(self, scope: Scope, seconds: int, *, is_link: bool) -> str | None:
+        """The secret of what all servers of the log know; None where they cannot be told."""
+        if not self._is_shared:
+            return None
+        secret = secrets.token_urlsafe(32)
+        session = Session(scope.digest, now_us() + seconds * 1_000_000, is_link)
+        try:
+            async with asyncio.timeout(SHARE_SECONDS):
+                await self._book.open_session(digest_of(secret), session, tenant=scope.tenant, actor=scope.actor)
+        except (RunfoldError, TimeoutError) as error:
+            _log.warning("a log-in is of this server alone, the log does not take it: %s", error)
+            return None
+        return secret
+
+    def _scope_held(self, held: Session) -> Scope | None:
+        scope = self._scope_of(held.token)
         if scope is None or held.expires_at_us <= now_us():
             return None
         ends = scope.expires_at_us
@@ -88,12 +147,10 @@ class Sessions:
         )
 
     def _scope_of(self, digest: str) -> Scope | None:
-        fixed = _lookup(self._fixed.items(), digest)
-        if fixed is not None:
-            return fixed
         token = _lookup(((token.digest, token) for token in self._book.live()), digest)
         if token is None:
-            return None
+            fixed = _lookup(self._fixed.items(), digest)
+            return None if self._book.is_over(digest) else fixed
         return Scope(
             tenant=token.tenant,
             role=token.role,
@@ -112,9 +169,9 @@ def _lookup(known: Iterable[tuple[str, _Value]], digest: str) -> _Value | None:
     return found
 
 
-def _keep(held: dict[str, Held], scope: Scope, seconds: int, limit: int) -> str:
+def _keep(held: dict[str, Session], scope: Scope, seconds: int, limit: int) -> str:
     secret = secrets.token_urlsafe(32)
     while len(held) >= limit:
         held.pop(next(iter(held)))
-    held[digest_of(secret)] = Held(scope.digest, now_us() + seconds * 1_000_000)
+    held[digest_of(secret)] = Session(scope.digest, now_us() + seconds * 1_000_000)
     return secret

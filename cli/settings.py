@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "log_level": "RUNFOLD_LOG_LEVEL",
     "host": "RUNFOLD_HOST",
     "port": "RUNFOLD_PORT",
+    "public_hosts": "RUNFOLD_PUBLIC_HOSTS",
     "verify_every_seconds": "RUNFOLD_VERIFY_EVERY_SECONDS",
     "anchor_key": "RUNFOLD_ANCHOR_KEY",
     "anchor_public_key": "RUNFOLD_ANCHOR_PUBLIC_KEY",
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "log_level": "info",
     "host": "127.0.0.1",
     "port": 8321,
+    "public_hosts": "",
     "verify_every_seconds": 86_400,
     "anchor_key": "",
     "anchor_public_key": "",
@@ -49,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     host: str
     port: int
+    public_hosts: str
+    """Names by which browsers reach the server beside its own address, with commas between."""
     verify_every_seconds: int
     """How often `runfold up` proves the folder beside its work; 0 is never."""
     anchor_key: str
@@ -94,6 +98,7 @@ def load_settings(
         token=str(values["token"]),
         log_level=_log_level(values["log_level"], sources["log_level"]),
         host=str(values["host"]),
+        public_hosts=str(values["public_hosts"]),
         port=_port(values["port"], sources["port"]),
         anchor_key=str(values["anchor_key"]),
         anchor_public_key=str(values["anchor_public_key"]),

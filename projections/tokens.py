@@ -1,4 +1,4 @@
-"""The tokens that the log knows: read from its system stream as far as it goes, made and revoked as events there."""
+"""The tokens and sessions that the log knows: read from its system stream as far as it goes, and written there."""
 
 import asyncio
 import hashlib
@@ -8,17 +8,20 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import aclosing
+from typing import TypeAlias
 
 from eventstore.contract import EventLog
-from runfold.envelope import SYSTEM_STREAM, NewEvent
+from runfold.envelope import SYSTEM_STREAM, NewEvent, time_text
 from runfold.errors import Conflict, Contended, RunfoldError
-from runfold.events import TokenCreated, TokenRevoked, encode_data, event_type
+from runfold.events import SessionClosed, SessionOpened, TokenCreated, TokenRevoked, encode_data, event_type
+from runfold.sessions import Session, fold_session
 from runfold.tokens import EXPIRES_BY_DEFAULT, NewToken, Token, TokenItem, create, find, fold_token, item_of
 
 TRIES = 8
 AGAIN_SECONDS = 1.0
 PREFIX = "rf_"
 _log = logging.getLogger("runfold.tokens")
+Said: TypeAlias = TokenCreated | TokenRevoked | SessionOpened | SessionClosed
 
 
 def now_us() -> int:
@@ -31,10 +34,12 @@ def digest_of(secret: str) -> str:
 
 class TokenBook:
     def __init__(self, log: EventLog, on_revoked: Callable[[], object] = lambda: None) -> None:
-        """`on_revoked` is told whenever a token is worth nothing any more, whoever revoked it."""
+        """`on_revoked` is told whenever a token or a session is worth nothing any more, whoever ended it."""
         self._log = log
         self._on_revoked = on_revoked
         self._known: dict[str, Token] = {}
+        self.sessions: dict[str, Session] = {}
+        """Those of a shared log, by the sha256 of their secret."""
         self._last = 0  # The position of the last event of the stream, which an append has to name.
         self._after = 0
 
@@ -51,8 +56,9 @@ class TokenBook:
         async for page in self._log.read(after=self._after, stream=SYSTEM_STREAM):
             for recorded in page.events:
                 fold_token(self._known, recorded)
+                fold_session(self.sessions, recorded)
                 self._last = max(self._last, recorded.position)
-                if recorded.type == "token_revoked":
+                if recorded.type in ("token_revoked", "session_closed"):
                     self._on_revoked()
             self._after = max(self._after, page.scanned_to)
 
@@ -96,18 +102,49 @@ class TokenBook:
         await self._append(decide, lambda _: found[0].tenant, actor)
         return item_of(self._known[found[0].digest], now_us())
 
-    async def _append(
-        self,
-        decide: Callable[[], TokenCreated | TokenRevoked | None],
-        tenant_of: Callable[[TokenCreated | TokenRevoked], str],
-        actor: str,
-    ) -> None:
-        """Append what is decided on the stream as it is now; where somebody was quicker, decide again."""
+    async def share(self, digest: str, *, name: str, actor: str) -> None:
+        """Let all servers know the token of a folder; an older one of that name is revoked. Raises NotAllowed."""
+        await self.refresh()
+        for token in self.live():
+            if (token.name, token.tenant) == (name, "*") and token.digest != digest:
+                await self.revoke(token.token_id, actor=actor, reason="the folder has a new one")
+
+        def decide() -> TokenCreated | None:
+            if digest in self._known:
+                return None
+            return create(
+                self._known, digest=digest, name=name, tenant="*", role="admin", expires="never", now_us=now_us()
+            )
+
+        await self._append(decide, lambda _: "*", actor)
+
+    def is_over(self, digest: str) -> bool:
+        """Whether the log knows a token as revoked or expired."""
+        token = self._known.get(digest)
+        return token is not None and token.status(now_us()) != "active"
+
+    async def open_session(self, digest: str, session: Session, *, tenant: str, actor: str) -> None:
+        """Let all servers know a session or a link. Raises Contended, Unavailable."""
+        opened = SessionOpened(
+            digest=digest, token=session.token, expires_at=time_text(session.expires_at_us), is_link=session.is_link
+        )
+        await self._append(lambda: opened, lambda _: tenant, actor)
+
+    async def close_session(self, digest: str, *, tenant: str, actor: str) -> bool:
+        """Whether it was open until now: of two who use one link, one is told so. Raises Contended, Unavailable."""
+        closed = SessionClosed(digest=digest)
+        return await self._append(lambda: closed if digest in self.sessions else None, lambda _: tenant, actor)
+
+    async def _append(self, decide: Callable[[], Said | None], tenant_of: Callable[[Said], str], actor: str) -> bool:
+        """Append what is decided on the stream as it is now; where somebody was quicker, decide again.
+
+        Whether there was anything to append.
+        """
         for _ in range(TRIES):
             await self.refresh()
             event = decide()
             if event is None:
-                return
+                return False
             new = NewEvent(
                 id=str(uuid.uuid4()),
                 type=event_type(event),
@@ -121,5 +158,5 @@ class TokenBook:
             except Conflict:
                 continue
             await self.refresh()
-            return
+            return True
         raise Contended(f"others wrote to `{SYSTEM_STREAM}` {TRIES} times meanwhile", hint="try again")

@@ -615,6 +615,19 @@ class TokenRevoked(_Event, frozen=True):
     reason: str = ""
 
 
+class SessionOpened(_Event, frozen=True):
+    """`digest` of the session's secret, `token` that of the token it hangs on; a link logs in once."""
+
+    digest: str
+    token: str
+    expires_at: str
+    is_link: bool = False
+
+
+class SessionClosed(_Event, frozen=True):
+    digest: str
+
+
 class Anchor(_Event, frozen=True):
     position: Count
     digest: str
@@ -679,7 +692,8 @@ Usage: TypeAlias = TokenUsage | CostEstimated
 Output: TypeAlias = SubprocessOutput
 Audit: TypeAlias = (
     ApprovalEvent | NoteAdded | LabelChanged | TitleChanged | TelemetryRejected | EventRedacted | RunArchived
-    | TokenCreated | TokenRevoked | Anchor | LogTrimmed | ViewEventSkipped | LateEventRejected | CommandRefused
+    | TokenCreated | TokenRevoked | SessionOpened | SessionClosed | Anchor | LogTrimmed | ViewEventSkipped
+    | LateEventRejected | CommandRefused
 )  # fmt: skip
 Event: TypeAlias = Lifecycle | Activity | Usage | Output | Audit
 

@@ -58,6 +58,8 @@ from runfold.events import (
     RunResumed,
     RunStarted,
     RunStopped,
+    SessionClosed,
+    SessionOpened,
     StepCancelled,
     StepCompleted,
     StepEvent,
@@ -211,7 +213,8 @@ def _evolve(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
             | TokenUsage() | Message() | Reasoning() | PlanUpdated() | FileRead() | FileDeleted() | LogUpdated()
             | TestRunStarted() | Telemetry() | SubprocessOutput() | ArtifactStored()
             | NoteAdded() | TelemetryRejected() | EventRedacted() | TokenCreated() | TokenRevoked()
-            | Anchor() | LogTrimmed() | ViewEventSkipped() | LateEventRejected() | CommandRefused()
+            | SessionOpened() | SessionClosed() | Anchor() | LogTrimmed() | ViewEventSkipped()
+            | LateEventRejected() | CommandRefused()
         ):  # fmt: skip
             return run
         case _:

@@ -18,14 +18,20 @@ EVENTS = 2_000
 BATCH = 50
 MOVES = 8
 WITHIN_SECONDS = 60
+OUT_SECONDS = 1.0
+NAME = "runs.example.org"
 pytestmark = pytest.mark.slow
 
 
 class Servers:
-    """Real ones, each with a folder of its own; `token` is known to both, for it is in the log."""
+    """Real ones, each with a folder of its own; `token` is known to both, for it is in the log.
 
-    def __init__(self, urls: list[str], token: str) -> None:
-        self.urls, self.token = urls, token
+    `links` are those that they printed, each good once.
+    """
+
+    def __init__(self, links: list[str], token: str) -> None:
+        self.urls, self.token = [link.partition("/login")[0] for link in links], token
+        self.links = [link.removeprefix(url) for link, url in zip(links, self.urls, strict=True)]
 
     async def ask(self, number: int, method: str, path: str, **options: Any) -> tuple[int, Any]:
         async with (
@@ -44,16 +50,15 @@ class Servers:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Generator[Servers]:
     folder, log = tmp_path_factory.mktemp("servers"), shared_cluster().url(f"t{uuid.uuid4().hex}")
+    up = ("--log", log, "up", "--port", "0", "--workers", "0", "--no-browser")
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(
-                started(folder / name, "--log", log, "up", "--port", "0", "--workers", "0", "--no-browser", cwd=folder)
-            )
+            stack.enter_context(started(folder / name, *up, cwd=folder, RUNFOLD_PUBLIC_HOSTS=f"other.example,{NAME}"))
             for name in ("one", "two")
         ]
-        urls = [first_line(process).partition("/login")[0] for process in processes]
+        links = [first_line(process) for process in processes]
         secret = read(folder / "one", "token", "create", "--role", "operator")["secret"]
-        yield Servers(urls, secret)
+        yield Servers(links, secret)
 
 
 class Switch:
@@ -177,3 +182,63 @@ async def test_what_was_written_at_one_server_is_read_at_the_other_or_the_answer
     _, ahead = await servers.ask(1, "GET", f"/api/runs/{run_id}?min_position={position + 1000}")
     assert ahead["stale"] is True
     assert ahead["version"] == 22
+
+
+async def _status(browser: aiohttp.ClientSession, path: str, method: str = "GET") -> int:
+    async with browser.request(method, path, allow_redirects=False) as answer:
+        return answer.status
+
+
+@pytest.mark.parametrize("way", ["link", "token"])
+async def test_who_logs_in_at_one_server_is_known_to_the_other_until_he_logs_out(servers: Servers, way: str) -> None:
+    switch = Switch(servers.urls)
+    address = await switch.start()
+    jar = aiohttp.CookieJar(unsafe=True)
+    try:
+        async with aiohttp.ClientSession(address, cookie_jar=jar) as browser:
+            if way == "link":
+                assert await _status(browser, servers.links[0]) == 303
+            else:
+                assert (await browser.post("/session", json={"token": servers.token})).status == 204
+            switch.move()
+            assert await _status(browser, "/api/runs") == 200
+            (cookie,) = jar
+            # As the address passes it on.
+            headers = {"Host": address.removeprefix("http://"), "Cookie": f"{cookie.key}={cookie.value}"}
+            async with aiohttp.ClientSession(servers.urls[0], headers=headers) as first:
+                stream = await first.get("/api/stream")
+
+                out = await _status(browser, "/session", "DELETE")
+                async with asyncio.timeout(OUT_SECONDS):
+                    await stream.read()
+
+                assert (stream.status, out) == (200, 204)
+                assert await _status(first, "/api/runs") == 401
+            assert await _status(browser, "/api/runs") == 401
+    finally:
+        await switch.close()
+
+
+async def test_a_link_that_logs_in_is_good_once_at_whichever_server(servers: Servers) -> None:
+    (_, one), (_, made) = [await servers.ask(0, "POST", "/session/code") for _ in range(2)]
+    async with aiohttp.ClientSession() as browser:
+        assert [await _status(browser, servers.urls[1] + one["path"]) for _ in range(2)] == [303, 401]
+        used = await asyncio.gather(
+            *(_status(browser, servers.urls[number % 2] + made["path"]) for number in range(8)), return_exceptions=True
+        )
+
+        assert sorted(map(str, used)) == ["303", *["401"] * 7]
+
+
+async def test_behind_one_name_all_servers_give_and_take_the_same_cookie(servers: Servers) -> None:
+    headers = {"Host": NAME, "X-Forwarded-Proto": "https", "Origin": f"https://{NAME}"}
+    async with aiohttp.ClientSession(headers=headers, cookie_jar=aiohttp.DummyCookieJar()) as browser:
+        async with browser.post(f"{servers.urls[0]}/session", json={"token": servers.token}) as answer:
+            ((name, cookie),) = answer.cookies.items()
+        async with browser.get(f"{servers.urls[1]}/api/runs", headers={"Cookie": f"{name}={cookie.value}"}) as listed:
+            statuses = answer.status, listed.status
+        async with browser.get(f"{servers.urls[1]}/api/runs", headers={"Host": "elsewhere.example"}) as foreign:
+            refused = foreign.status
+
+    assert (*statuses, refused) == (204, 200, 421)
+    assert (cookie["secure"], cookie["httponly"]) == (True, True)

@@ -3,15 +3,14 @@
 import asyncio
 import ipaddress
 import os
-import secrets
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import click
 from aiohttp import web
 
 from api.app import make_app, make_login_code
 from cli.commands.open import open_browser
+from cli.first_token import first_token
 from cli.folder import prepare_folder
 from cli.logging import configure_logging
 from cli.node import open_node, until_told_to_stop, work
@@ -26,7 +25,6 @@ from runner.prices import check_order
 from runner.worker import SLOTS
 
 SHUTDOWN_SECONDS = 2.0  # Streams never end by themselves; their clients come back to the next server.
-TOKEN_FILE = "token"  # noqa: S105 The name of a file.
 
 
 @click.command()
@@ -52,8 +50,8 @@ async def _serve(settings: Settings, lock: int, workers: int, *, no_browser: boo
             ledger=node.ledger,
             views=node.views,
             data=settings.data,
-            token=local_token(settings.data),
-            allowed_hosts=_allowed_hosts(settings.host),
+            token=await first_token(node.log, settings.data),
+            allowed_hosts=_allowed_hosts(settings),
             renew=node.reporters.renew,
             registry=watched_registry(),
             left=node.spending.left,
@@ -98,8 +96,10 @@ def _why(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
-def _allowed_hosts(host: str) -> frozenset[str]:
-    return frozenset({"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host})
+def _allowed_hosts(settings: Settings) -> frozenset[str]:
+    own = f"[{settings.host}]" if ":" in settings.host else settings.host
+    public = {name.strip() for name in settings.public_hosts.split(",") if name.strip()}
+    return frozenset({"127.0.0.1", "localhost", "[::1]", own, *public})
 
 
 def _is_loopback(host: str) -> bool:
@@ -107,18 +107,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def local_token(data: Path) -> str:
-    """The admin's token of this data folder, made at its first start; only the owner can read the file."""
-    path = data / TOKEN_FILE
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    token = secrets.token_urlsafe(32)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return token
