@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 
@@ -30,6 +31,7 @@ LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
 RACES = 200 if LONG else 25
 KILLS = 20 if LONG else 1
 WITHIN_SECONDS = 60
+GAP_SECONDS = 12.0  # Until all writers are answered again; a new leader is elected in 4 to 9.
 
 
 class Machines:
@@ -201,12 +203,15 @@ class Writing:
                 async with self._moved:
                     self._moved.notify_all()
 
-    async def until_everybody_wrote(self) -> None:
+    async def until_everybody_wrote(self) -> float:
+        """How many seconds it took until each writer was answered once more."""
+        began = time.monotonic()
         before = {run_id: len(ids) for run_id, ids in self._acknowledged.items()}
         async with asyncio.timeout(WITHIN_SECONDS), self._moved:
             await self._moved.wait_for(
                 lambda: all(len(ids) > before[run_id] for run_id, ids in self._acknowledged.items())
             )
+        return time.monotonic() - began
 
     async def finish(self) -> None:
         """End, then compare what was acknowledged, what is stored, and what every follower saw."""
@@ -228,7 +233,9 @@ class Writing:
 
 @pytest.mark.slow
 @pytest.mark.timeout(WITHIN_SECONDS * (KILLS + 1))
-async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it_once(tmp_path: Path) -> None:
+async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it_once(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     cluster = Cluster(tmp_path / "cluster")
     try:
         async with AsyncExitStack() as stack:
@@ -237,18 +244,25 @@ async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it
             writing = Writing(logs, writers=32 if LONG else 8, followers=50 if LONG else 4)
             async with asyncio.TaskGroup() as group:
                 writing.start(group)
+                gaps: list[float] = []
                 for number in range(KILLS):
                     await writing.until_everybody_wrote()
                     victims = await _victims(cluster, logs[0], number)
                     for node in victims:
                         node.kill()
                     if len(victims) < len(cluster.nodes):
-                        await writing.until_everybody_wrote()
+                        gaps.append(await writing.until_everybody_wrote())
                     for node in victims:
                         node.start()
+                    began = time.monotonic()
                     await asyncio.to_thread(cluster.wait_until_ready)
                     await writing.until_everybody_wrote()
+                    if len(victims) == len(cluster.nodes):
+                        gaps.append(time.monotonic() - began)
                 await writing.finish()
+        record_property("gaps", [round(gap, 1) for gap in gaps])
+        # The short form runs beside other tests.
+        assert not LONG or max(gaps) < GAP_SECONDS, gaps
     finally:
         cluster.stop()
 
