@@ -241,6 +241,8 @@ def work_for_ever(run: runfold.Run, *first: Callable[[], object]) -> None:
     while True:
         with run.unit("one"):
             run.usage(model="m", cost_usd=0.004)
+        # At the pace of its recording: ten thousand units ahead of it would only have to be written too.
+        run.flush()
 
 
 @pytest.mark.parametrize("with_server", [True, False], ids=["server", "tool"])

@@ -1,5 +1,6 @@
 """The sixteen phases of the example, driven by hand in the terminal: what a person types, and what he is told."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from eventstore.ledger import Ledger
+from eventstore.sqlite import SqliteLog
+from runfold.commands import CompleteStep, StartStep
 
 ROOT = Path(__file__).parent.parent
 ORDER = ("0", "1", "2", "3", "3.5", "4", "5", "6", "7", "8", "8.5", "9", "10a", "10b", "11", "12")
@@ -35,19 +40,28 @@ def read(data: Path, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def complete(data: Path, *steps: str) -> None:
-    for step in steps:
-        for action in ("start", "complete"):
-            done = runfold(data, "step", action, "@last", step)
-            assert done.returncode == 0, done.stderr
+def complete(data: Path, run_id: str, *steps: str) -> None:
+    """As `runfold step start` and `complete` do, but in this process."""
+
+    async def execute() -> None:
+        log = await SqliteLog.open(data)
+        try:
+            ledger = Ledger(log, data=data)
+            for step in steps:
+                for command in (StartStep(step=step), CompleteStep(step=step)):
+                    await ledger.execute(run_id, command, actor="user:a", tenant="default")
+        finally:
+            await log.close()
+
+    asyncio.run(execute())
 
 
 def test_a_rerun_of_phase_2_takes_exactly_what_rests_on_it_with_it(tmp_path: Path) -> None:
-    opened = runfold(tmp_path, "run", "--workflow", "analysis")
-    complete(tmp_path, *ORDER)
+    run_id = runfold(tmp_path, "run", "--workflow", "analysis").stdout.strip()
+    complete(tmp_path, run_id, *ORDER)
 
     marked = read(tmp_path, "step", "rerun", "@last", "2", "--reason", "new data")
-    run = read(tmp_path, "status", opened.stdout.strip())
+    run = read(tmp_path, "status", run_id)
 
     changed = {it["step"]: it["because_of"] for it in marked["changed"]}
     assert changed == {"2": None, **RESTING_ON_2}
@@ -58,7 +72,8 @@ def test_a_rerun_of_phase_2_takes_exactly_what_rests_on_it_with_it(tmp_path: Pat
 def test_a_phase_is_started_completed_failed_and_ended_by_hand(tmp_path: Path) -> None:
     opened = runfold(tmp_path, "run", "--workflow", "analysis")
     too_early = runfold(tmp_path, "step", "start", "@last", "3")
-    complete(tmp_path, "0")
+    for action in ("start", "complete"):
+        assert runfold(tmp_path, "step", action, "@last", "0").returncode == 0
     started = runfold(tmp_path, "step", "start", "@last", "2", "--input", '{"rows": 3}', "--metadata", "by=hand")
     failed = read(tmp_path, "step", "fail", "@last", "2", "--reason", "the disk is full")
     skipped = runfold(tmp_path, "step", "skip", "@last", "1", "--reason", "known already")
@@ -81,7 +96,7 @@ def test_a_phase_is_started_completed_failed_and_ended_by_hand(tmp_path: Path) -
 
 def test_the_report_of_the_phases_tells_progress_states_reruns_failures_and_the_graph(tmp_path: Path) -> None:
     run_id = runfold(tmp_path, "run", "--workflow", "analysis").stdout.strip()
-    complete(tmp_path, *ORDER[:6])
+    complete(tmp_path, run_id, *ORDER[:6])
     for words in (("start", "5"), ("fail", "5", "--reason", "the odds are missing"), ("rerun", "3", "--reason", "new")):
         assert runfold(tmp_path, "step", words[0], "@last", *words[1:]).returncode == 0
 
@@ -113,8 +128,8 @@ def line_of(report: str, step: str) -> str:
 
 
 def test_a_retry_from_a_phase_reuses_the_others_and_is_planned_first(tmp_path: Path) -> None:
-    runfold(tmp_path, "run", "--workflow", "analysis")
-    complete(tmp_path, *ORDER[:6])
+    run_id = runfold(tmp_path, "run", "--workflow", "analysis").stdout.strip()
+    complete(tmp_path, run_id, *ORDER[:6])
     runfold(tmp_path, "fail", "@last", "--message", "wrong data")
 
     plan = read(tmp_path, "retry", "@last", "--from", "3", "--plan")
