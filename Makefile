@@ -28,7 +28,7 @@ agents: $(VENV)/installed  ## install the real agents from npm, a gigabyte, and 
 	$(BIN)/python -m pytest -m agents tests/test_agents.py
 
 torture: $(VENV)/installed  ## kill, fail, fill and cut the power at every point; minutes
-	RUNFOLD_TORTURE=1 RUNFOLD_TORTURE_SEED=$${SEED:-$$(date +%s)} $(BIN)/python -m pytest -n 2 -rP tests/torture tests/test_failpoints.py tests/test_lost_drivers.py
+	RUNFOLD_TORTURE=1 RUNFOLD_TORTURE_SEED=$${SEED:-$$(date +%s)} $(BIN)/python -m pytest -n 2 -rP tests/torture tests/test_failpoints.py tests/test_lost_drivers.py tests/test_state_file.py
 
 bench: $(VENV)/installed  ## measure beside what limits us, judge, and write bench/RESULTS.md; ten minutes
 	$(BIN)/python -m bench

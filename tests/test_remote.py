@@ -1,5 +1,6 @@
 """Reading and acting through a server is reading and acting on the data folder: the same commands, the same answers."""
 
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     record(data)
     with started(data, "up", "--port", "0") as server:
         yield data, first_line(server).partition("/login")[0]
+
+
+@functools.cache
+def _oldest(data: Path) -> str:
+    return str(read(data, "ps")["items"][-1]["id"])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 )
 def test_a_reading_command_prints_the_same_through_a_server(served: tuple[Path, str], arguments: list[str]) -> None:
     data, url = served
-    oldest = read(data, "ps")["items"][-1]["id"]
+    oldest = _oldest(data)
     wanted = [oldest if argument == "OLDEST" else argument for argument in arguments]
 
     here = read(data, *wanted)
@@ -78,7 +84,7 @@ def test_a_reading_command_prints_the_same_through_a_server(served: tuple[Path, 
 
 def test_watching_prints_the_same_events_through_a_server(served: tuple[Path, str]) -> None:
     data, url = served
-    oldest = read(data, "ps")["items"][-1]["id"]
+    oldest = _oldest(data)
 
     here = runfold(data, "watch", oldest, "--json")
     there = runfold(data, "watch", oldest, "--json", RUNFOLD_URL=url)
@@ -93,7 +99,7 @@ def test_watching_prints_the_same_events_through_a_server(served: tuple[Path, st
 @pytest.mark.parametrize("more", [[], ["--tail", "1"], ["--tail", "0"], ["-f"]], ids=" ".join)
 def test_the_output_is_the_same_through_a_server(served: tuple[Path, str], more: list[str]) -> None:
     data, url = served
-    oldest = read(data, "ps")["items"][-1]["id"]
+    oldest = _oldest(data)
 
     here = runfold(data, "logs", oldest, *more)
     there = runfold(data, "logs", oldest, *more, RUNFOLD_URL=url)
