@@ -153,7 +153,7 @@ BAD_LOGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 COMMANDS = (
     ["ps"], ["status", "@last"], ["audit"], ["sql", "SELECT 1"], ["verify"], ["rebuild"], ["run", "--", "true"],
     ["up", "--port", "0"], ["worker"], ["recover"], ["backup", "copy"], ["clean", "--older-than", "0s"],
-    ["import", "a.jsonl"], ["note", "@last", "a"],
+    ["import", "a.jsonl"], ["note", "@last", "a"], ["cancel", "@last"],
 )  # fmt: skip
 
 
@@ -174,6 +174,8 @@ def test_a_log_that_is_not_of_this_runfold_is_refused_by_every_command_and_left_
         assert (says in done.stderr, next_step in done.stderr) == (True, True), f"{command}: {done.stderr}"
         assert "Traceback" not in done.stderr, command
         assert contents(tmp_path) == before, command
+    doctor = runfold(data, "doctor")
+    assert (doctor.returncode, says in doctor.stdout) == (1, True)
 
 
 def test_a_network_file_system_is_refused_before_anything_is_made_there(

@@ -12,49 +12,6 @@ from eventstore.sqlite3_module import sqlite3
 from tests.terminal import first_line, read, record, runfold, started
 
 pytestmark = pytest.mark.slow
-COMMANDS = [["ps"], ["run", "--", "true"], ["up", "--port", "0"], ["cancel", "@last"], ["rebuild"], ["recover"]]
-
-
-def poem(data: Path) -> None:
-    (data / "log.db").write_text("I am a poem\n")
-
-
-def foreign_database(data: Path) -> None:
-    with closing(sqlite3.connect(data / "log.db")) as connection, connection:
-        connection.execute("CREATE TABLE poems (line TEXT)")
-
-
-def newer_log(data: Path) -> None:
-    record(data)
-    with closing(sqlite3.connect(data / "log.db")) as connection, connection:
-        connection.execute("PRAGMA user_version = 99")
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (poem, "is not a SQLite file"),
-        (foreign_database, "belongs to another program"),
-        (newer_log, "is of a newer runfold (format 99, known 1)"),
-    ],
-)
-def test_a_log_that_is_not_ours_is_refused_by_every_command_and_left_as_it_is(
-    tmp_path: Path, make: object, said: str
-) -> None:
-    assert callable(make)
-    make(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-
-    for command in COMMANDS:
-        done = runfold(tmp_path, *command)
-
-        assert (done.returncode, done.stdout) == (1, ""), command
-        assert said in done.stderr, command
-        assert "\n\nhint: " in done.stderr, command
-    assert (tmp_path / "log.db").read_bytes() == before["log.db"]
-    doctor = runfold(tmp_path, "doctor")
-    assert doctor.returncode == 1
-    assert said in doctor.stdout
 
 
 def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path) -> None:
