@@ -16,8 +16,8 @@ import msgspec
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended, EventLog
 from eventstore.line import Caller, Line
 from eventstore.objects.overflow import overflow
+from eventstore.ordered_ids import ordered_id
 from eventstore.preparing import check_sizes
-from eventstore.random_ids import random_id
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
 from eventstore.state_file import TOLD_TYPES, kept_going, mend_states, write_state
@@ -59,7 +59,7 @@ class Ledger:
         secrets: Iterable[str] = (),
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
-        new_id: Callable[[], str] = random_id,
+        new_id: Callable[[], str] = ordered_id,
     ) -> None:
         """`data`: the folder whose blobs take texts too long for an event; `secrets`: values that are never stored."""
         self._log = log

@@ -5,7 +5,6 @@ import contextlib
 import errno
 import os
 import signal
-import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
+from eventstore.ordered_ids import ordered_id
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
@@ -90,7 +90,7 @@ async def drive_here(
 ) -> int:
     """Open the run that was ordered and drive it here to its end; `cause` is the event that the order answers."""
     secrets = secrets_of(os.environ)
-    run_id = run_id_of(_new_uuid7())
+    run_id = run_id_of(uuid.UUID(ordered_id()))
     order = msgspec.structs.replace(
         order,
         driver="here",
@@ -256,11 +256,3 @@ def code_of(end: TurnEnd | None) -> int:
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"runfold: {text}\n".encode())
-
-
-def _new_uuid7() -> uuid.UUID:
-    stamp = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    content = bytearray(stamp + os.urandom(10))
-    content[6] = content[6] & 0x0F | 0x70
-    content[8] = content[8] & 0x3F | 0x80
-    return uuid.UUID(bytes=bytes(content))

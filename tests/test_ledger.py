@@ -1,11 +1,13 @@
 """Idempotency of the ledger on a real log: stored once, and answered as the first time whenever it comes again."""
 
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from eventstore.ledger import Executed
+from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Annotate, Cancel, Command, Complete, Pause, Resume
 from runfold.envelope import derived_id
 from runfold.errors import AlreadyFinal, BadRequest, EventIdConflict, KeyReused, NotFound, TooLarge
@@ -221,3 +223,26 @@ def test_ids_of_a_commands_events_are_the_v5_uuids_that_anyone_can_derive() -> N
         command_id = str(uuid.UUID(int=number << 97 | number))
 
         assert derived_id(command_id, str(number)) == str(uuid.uuid5(uuid.UUID(command_id), str(number)))
+
+
+def test_ids_of_a_commands_events_follow_the_time_of_its_id_where_that_has_one() -> None:
+    early, late = "01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac97-7000-8000-000000000000"
+    made = [derived_id(command_id, str(number)) for command_id in (early, late) for number in range(100)]
+
+    assert {text[:15] for text in made[:100]} == {"01890a5d-ac96-8"}
+    assert max(made[:100]) < min(made[100:])
+    assert len(set(made)) == 200
+    assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in made} == {(8, uuid.RFC_4122)}
+    assert derived_id(early.upper(), "0") == made[0]
+
+
+async def test_an_append_to_a_long_run_writes_no_more_pages_than_one_to_a_short_run(tmp_path: Path) -> None:
+    pages: list[int] = []
+    async with opened(tmp_path) as ledger:
+        with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
+            for _ in range(60):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                await act(ledger, say(*["text"] * 100))
+                pages.append(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+
+    assert max(pages[-10:]) <= 1.5 * max(pages[:10])
