@@ -22,6 +22,7 @@ from eventstore.mirrored import mirrored_log
 from eventstore.objects.object_store import open_store
 from eventstore.opening import open_log
 from eventstore.state_file import kept_going, mend_states
+from eventstore.telling import told_behind
 from projections.runs import active_runs
 from projections.seeding import bring_views
 from projections.service import ViewService
@@ -57,7 +58,8 @@ async def open_node(settings: Settings) -> AsyncGenerator[Node]:
     async with AsyncExitStack() as stack:
         log = await open_log(settings.data, settings.log, blobs=settings.blobs)
         stack.push_async_callback(log.close)
-        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        tell = await stack.enter_async_context(told_behind(settings.data))
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ), tell=tell)
         url = store_url(settings)
         if url and mirrored_log(settings.data) is not None:
             # A new machine folds only what the snapshot of another does not have.

@@ -20,7 +20,8 @@ from eventstore.ordered_ids import ordered_id
 from eventstore.preparing import check_sizes
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
-from eventstore.state_file import TOLD_TYPES, kept_going, mend_states, write_state
+from eventstore.state_file import TOLD_TYPES, kept_going, mend_states
+from eventstore.telling import Tell, tell_at_once
 from eventstore.wishes import Executed as Executed
 from eventstore.wishes import Wish, new_events, own_ids, unknown_run, with_cause
 from runfold.causation import Causes, follows_from, remember
@@ -57,13 +58,18 @@ class Ledger:
         *,
         data: Path | None = None,
         secrets: Iterable[str] = (),
+        tell: Tell | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = ordered_id,
     ) -> None:
-        """`data`: the folder whose blobs take texts too long for an event; `secrets`: values that are never stored."""
+        """`data`: the folder whose blobs take texts too long for an event; `secrets`: values that are never stored.
+
+        `tell` has the state files written; where none is given, who appends waits for the file.
+        """
         self._log = log
         self._data = data
+        self._told = tell
         self._redactor = Redactor(secrets)
         self._now_us = now_us
         self._monotonic = monotonic
@@ -316,8 +322,8 @@ class Ledger:
 
     async def _tell(self, data: Path, batch: Sequence[_Decided], appended: Appended) -> None:
         if any(event.type in TOLD_TYPES for decided in batch for event in decided.events):
-            with kept_going():
-                await asyncio.to_thread(write_state, data, batch[0].before, appended.events)
+            moved = batch[0].before, appended.events
+            await (self._told(moved) if self._told is not None else tell_at_once(data, moved))
 
 
 def _settle(line: Line, caller: Caller, outcome: Executed | RunfoldError) -> None:

@@ -10,10 +10,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
+from projections.lately import Lately
 from projections.unchanged import Mark, Unchanged
 from projections.views import Freshness, Views
 
-LATELY_SECONDS = 1.0  # A server looks more often than that on its own account.
 P = ParamSpec("P")
 T = TypeVar("T")
 _Wanted = TypeVar("_Wanted", bound=Hashable)
@@ -27,9 +27,8 @@ class ViewService:
     def __init__(
         self, views: Views, executor: ThreadPoolExecutor, data: Path, now_seconds: Callable[[], float]
     ) -> None:
-        self._views, self._now_seconds = views, now_seconds
-        self._executor = executor
-        self._refreshed: tuple[Freshness | None, float] = None, 0.0
+        self._views, self._executor = views, executor
+        self._lately = Lately(now_seconds)
         self._unchanged = Unchanged(data)
         self._kept: dict[Hashable, tuple[bytes, Freshness]] = {}
         self._kept_at: Mark | None = None
@@ -49,27 +48,9 @@ class ViewService:
         self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> tuple[T, Freshness]:
         """The answer of a query function, and how fresh it is."""
-        return await self._ask(0.0, fn, *args, **kwargs)
 
-    async def query_lately(
-        self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """The answer as of the last `LATELY_SECONDS`: for what may be that old, and must not wait for the fold."""
-        return (await self._ask(LATELY_SECONDS, fn, *args, **kwargs))[0]
-
-    async def _ask(
-        self,
-        age_seconds: float,
-        fn: Callable[Concatenate[sqlite3.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> tuple[T, Freshness]:
         def ask() -> tuple[T, Freshness]:
-            freshness, asked_at = self._refreshed
-            if freshness is None or self._now_seconds() - asked_at >= age_seconds:
-                asked_at = self._now_seconds()
-                freshness = self._views.refresh()
-                self._refreshed = freshness, asked_at
+            freshness = self._views.refresh()
             connection = self._views.connection
             # One snapshot for all statements of the query, whatever other processes fold meanwhile.
             connection.execute("BEGIN")
@@ -79,6 +60,17 @@ class ViewService:
                 connection.execute("ROLLBACK")
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, ask)
+
+    async def query_lately(
+        self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The answer as it was lately: for what may be some seconds old, and must not wait for the fold."""
+
+        async def ask() -> T:
+            return (await self.query(fn, *args, **kwargs))[0]
+
+        answer: T = await self._lately.answer((fn, args, tuple(kwargs.items())), ask)
+        return answer
 
     async def answer(
         self, fn: Callable[[sqlite3.Connection, _Wanted], Any], wanted: _Wanted
@@ -106,6 +98,7 @@ class ViewService:
             self._kept_bytes -= len(self._kept.pop(oldest)[0])
 
     async def close(self) -> None:
+        await self._lately.close()
         self._unchanged.close()
         await asyncio.get_running_loop().run_in_executor(self._executor, self._views.close)
         self._executor.shutdown(wait=False)

@@ -149,6 +149,27 @@ def test_a_file_is_told_while_the_turn_runs_once_it_rests(tmp_path: Path, monkey
     assert workspace.finish() == []
 
 
+@pytest.mark.slow
+def test_turns_in_one_workspace_share_its_watcher_and_each_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.1)
+    first, second = Workspace(tmp_path), Workspace(tmp_path)
+    before = threads()
+
+    looked = first.look(), second.look()
+    watching = threads() - before
+    (tmp_path / "a").touch()
+    live = [looked_until(workspace, lambda events: len(events) == 1) for workspace in (first, second)]
+    first.close()
+    (tmp_path / "b").touch()
+    later = looked_until(second, lambda events: len(events) == 1)
+    second.close()
+
+    assert looked == ([], [])
+    assert (watching, [told(events) for events in live], told(later)) == (1, [[("a", "add")]] * 2, [("b", "add")])
+
+
 def test_without_a_watcher_everything_is_told_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     workspace = Workspace(tmp_path)
@@ -156,6 +177,11 @@ def test_without_a_watcher_everything_is_told_at_the_end(tmp_path: Path, monkeyp
     (tmp_path / "a").touch()
 
     assert (workspace.look(), told(workspace.finish())) == ([], [("a", "add")])
+
+
+def threads() -> int:
+    """All of this process, also those that Python does not know."""
+    return len(os.listdir("/proc/self/task"))
 
 
 def looked_until(workspace: Workspace, is_enough: Callable[[list[Event]], bool]) -> list[Event]:

@@ -5,17 +5,17 @@ installed, says where to look, so that a file is told once it has rested for a m
 """
 
 import contextlib
-import importlib
 import os
 import re
 import stat
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 from pathlib import Path
 from typing import Any
 
 from runfold.events import Event, FileDeleted, FileWritten, Telemetry
+from runner.turns.moves import Moves
 
 SOURCE = "workspace"
 FILES_MAX = 20_000  # A look at so many takes a tenth of a second; a larger tree is not watched.
@@ -46,7 +46,7 @@ class Workspace:
         self._seen: dict[str, _State] = {}
         self._moved: dict[str, float] = {}
         self._reported: set[str] = set()
-        self._changes: Generator[set[tuple[Any, str]]] | None = None
+        self._moves: Moves | None = None
         self._is_closed = False
         try:
             self._seen = dict(self._below([""]))
@@ -69,13 +69,12 @@ class Workspace:
         """What has changed and then rested."""
         if self._is_closed:
             return []
-        with contextlib.suppress(OSError, RuntimeError, StopIteration, _TooManyFiles):
-            if self._changes is None:
-                self._changes = _watch(self._folder)
-                next(self._changes)
+        with contextlib.suppress(_TooManyFiles):
+            if self._moves is None:
+                self._moves = Moves(self._folder)
                 # What changed before somebody watched.
                 self._note(path for path, state in self._below([""]) if self._seen.get(path) != state)
-            self._note(os.path.relpath(path, self._folder) for _, path in next(self._changes))
+            self._note(self._moves.take())
         rested_before = time.monotonic() - REST_SECONDS
         rested = [path for path, moved_at in self._moved.items() if moved_at <= rested_before]
         for path in rested:
@@ -96,8 +95,9 @@ class Workspace:
             return [refusal] if (refusal := self.refusal) is not None else []
 
     def close(self) -> None:
-        if self._changes is not None:
-            self._changes.close()
+        if self._moves is not None:
+            self._moves.close()
+            self._moves = None
 
     def _note(self, paths: Iterable[str]) -> None:
         now = time.monotonic()
@@ -166,24 +166,6 @@ class Workspace:
 
 class _TooManyFiles(Exception):
     """The tree is larger than a look at it may cost."""
-
-
-def _watch(folder: str) -> Generator[set[tuple[Any, str]]]:
-    """Says at each `next`, at once, which paths have moved since; ends where that cannot be had."""
-    try:
-        watchfiles = importlib.import_module("watchfiles")
-    except ImportError:
-        return
-    yield from watchfiles.watch(
-        folder,
-        watch_filter=None,
-        debounce=1,
-        step=1,
-        rust_timeout=1,
-        yield_on_timeout=True,
-        raise_interrupt=False,
-        ignore_permission_denied=True,
-    )
 
 
 def _matcher(patterns: Iterable[str]) -> Any:
