@@ -137,7 +137,7 @@ def judge(connection: sqlite3.Connection, group: Group, request: Request) -> App
                 hint="read the new events and decide again",
                 run_id=stream,
             )
-        return _add(group, request, head)
+        return add(group, request, head)
     except RunfoldError as error:
         return error
 
@@ -193,7 +193,8 @@ def _id_conflict(stream: str, identity: str, how: str) -> EventIdConflict:
     )
 
 
-def _add(group: Group, request: Request, head: Head) -> Appended:
+def add(group: Group, request: Request, head: Head) -> Appended:
+    """Add what nothing speaks against to the group, after the run's head."""
     stream, recorded_at_us = request.stream, group.recorded_at_us
     position, version, previous = group.position, head.version, head.hash
     rows: list[Row] = []

@@ -58,7 +58,7 @@ class SqliteLog(EventLog):
         self._taken = asyncio.Event()
         self._woken = asyncio.Event()
         self._woken_of: dict[str, asyncio.Event] = {}
-        self._looks: dict[tuple[int, _What], tuple[float, asyncio.Task[Any]]] = {}
+        self._looks: dict[tuple[int, _What], tuple[float, asyncio.Future[Any]]] = {}
         self._ready = ReadyPages()
         self._tails = 0
         self._poll_task: asyncio.Task[None] | None = None
@@ -202,9 +202,11 @@ class SqliteLog(EventLog):
 
     def _begin_look(
         self, after: int, what: _What, look: Callable[[], Coroutine[Any, Any, _Seen]]
-    ) -> "asyncio.Task[_Seen]":
+    ) -> "asyncio.Future[_Seen]":
         now = time.monotonic()
-        begun_at, coming = cast("tuple[float, asyncio.Task[_Seen] | None]", self._looks.get((after, what), (now, None)))
+        begun_at, coming = cast(
+            "tuple[float, asyncio.Future[_Seen] | None]", self._looks.get((after, what), (now, None))
+        )
         # Where nobody waits for news, nobody asks whether another process has written.
         is_old = coming is not None and coming.done() and now - begun_at >= POLL_SECONDS
         if coming is None or coming.cancelled() or is_old:

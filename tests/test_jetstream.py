@@ -14,7 +14,7 @@ from eventstore.jetstream.address import Address, parse_address, without_passwor
 from eventstore.jetstream.cluster import connect
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import subject_of
-from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import BATCH_EVENTS_MAX, Publisher
 from eventstore.keeping.copy_keeping import Keeper
 from eventstore.sqlite3_module import sqlite3

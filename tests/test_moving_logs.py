@@ -11,7 +11,7 @@ from eventstore.jetstream import moving
 from eventstore.jetstream.address import Address, parse_address
 from eventstore.jetstream.cluster import connect, stream_state
 from eventstore.jetstream.log import JetStreamLog
-from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import Publisher
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.verifying import Proof

@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError
 from nats.js import JetStreamContext
@@ -15,6 +14,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import APIError, NotFoundError
 
 from eventstore.jetstream.address import Address
+from eventstore.jetstream.connection import Connection
 from runfold.errors import BadRequest, Unavailable
 
 SERVER_MIN = (2, 14)  # Before 2.12 two writers of a cluster could both win one append (nats-server issue 4320).
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 class Cluster(msgspec.Struct, frozen=True):
     """An open connection and the log on it."""
 
-    client: Client
+    client: Connection
     jetstream: JetStreamContext
     name: str
     log_id: str
@@ -64,7 +64,7 @@ async def connect(
     new_log_id: Callable[[], str] = lambda: str(uuid.uuid4()),
 ) -> Cluster:
     """Connect and make the stream where it is absent. Raises Unavailable, BadRequest."""
-    client = Client()
+    client = Connection()
     try:
         async with asyncio.timeout(patience_seconds):
             await client.connect(
@@ -75,6 +75,7 @@ async def connect(
                 error_cb=_quiet,
             )
             _check_version(client)
+            await client.listen()
             jetstream = JetStreamContext(client, timeout=REQUEST_SECONDS)
             return Cluster(
                 client, jetstream, address.name, await _log_id(jetstream, address.name, replicas, new_log_id)
@@ -123,7 +124,7 @@ async def copies(address: Address, *, patience_seconds: float = CONNECT_SECONDS)
     return Copies(cluster.name, held.config.num_replicas or 1, leader, followers)
 
 
-def _check_version(client: Client) -> None:
+def _check_version(client: Connection) -> None:
     version = client.connected_server_version
     if (version.major, version.minor) < SERVER_MIN:
         wanted = ".".join(map(str, SERVER_MIN))

@@ -6,7 +6,7 @@ Who has an answer therefore reads what he wrote; who asks for the head asks the 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,14 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.contract import Appended, Bounds, Page
+from eventstore.grouping import Group
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, Cluster, connect
-from eventstore.jetstream.mirror import Mirror, Planned
+from eventstore.jetstream.ends import Ends
+from eventstore.jetstream.granted import Grant
+from eventstore.jetstream.mirror import Mirror
 from eventstore.jetstream.mirroring import PATIENCE_SECONDS, MirroredLog
+from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.seeding import seed_mirror
@@ -48,16 +52,20 @@ class JetStreamLog(MirroredLog):
         cluster: Cluster,
         data: Path,
         mirror: Mirror,
-        position: int,
+        head: tuple[int, int],
         writes: aiosqlite.Connection,
         reads: aiosqlite.Connection,
     ) -> None:
-        super().__init__(cluster, mirror, position, writes, reads)
+        super().__init__(cluster, mirror, head, writes, reads)
         self.presence = JetStreamPresence(cluster)
         self._publisher = Publisher(cluster)
         self._mirrored_in = data
         self._groups = asyncio.Semaphore(GROUPS_MAX)
         self._serving: set[asyncio.Task[None]] = set()
+        self._ends = Ends(lambda: self._position)
+        self._flying: dict[str, None] = {}
+        """Runs of which the servers' answer is awaited."""
+        self._recorded_at_us = 0
 
     @classmethod
     async def connect(
@@ -83,7 +91,7 @@ class JetStreamLog(MirroredLog):
         try:
             writes = await connected(open_mirror)
             try:
-                position = await hop(writes, lambda: made[0].position)
+                head = await hop(writes, lambda: made[0].head)
                 reads = await connected(lambda: reading.open_reader(data))
             except BaseException:
                 await hop(writes, made[0].abandon)
@@ -92,7 +100,8 @@ class JetStreamLog(MirroredLog):
         except BaseException:
             await cluster.client.close()
             raise
-        log = cls(cluster, data, made[0], position, writes, reads)
+        log = cls(cluster, data, made[0], head, writes, reads)
+        log._now_us = now_us
         log.began_at = began_at
         return log
 
@@ -166,36 +175,43 @@ class JetStreamLog(MirroredLog):
         )
 
     async def _write(self) -> None:
-        await super()._write()
+        while not (self._closing and not self._waiting):
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                # Groups overlap: an append waits for the servers' round trip, not for other callers'.
+                await self._groups.acquire()
+                task = asyncio.create_task(self._serve(self._take()))
+                self._serving.add(task)
+                task.add_done_callback(self._served)
         if self._serving:
             await asyncio.wait(self._serving)
-
-    async def _serve(self, group: Sequence[Waiting]) -> None:
-        """Groups overlap: an append waits for the servers' round trip, not for other callers'."""
-        await self._groups.acquire()
-        task = asyncio.create_task(super()._serve(group))
-        self._serving.add(task)
-        task.add_done_callback(self._served)
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._serving.discard(task)
         self._groups.release()
 
+    async def _serve(self, group: Sequence[Waiting]) -> None:
+        outcomes = await self._commit([request for request, _ in group])
+        for (_, done), outcome in zip(group, outcomes, strict=True):
+            done(outcome)
+
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Appended | RunfoldError]:
-        """Plan against the mirror, publish, wait for the mirror; then look again at whatever was not granted.
+        """Plan by what is known, publish; then look again, in the mirror, at whatever was not granted.
 
         An append whose answer was lost is found in the mirror by its ids, or is published again: only one can count.
         """
         outcomes: dict[int, Appended | RunfoldError] = {}
         ends = time.monotonic() + PATIENCE_SECONDS
-        is_current = False
+        was_refused = False
+        with suppress(LogFailed, Unavailable):
+            was_refused = await self._publish(await self._plan(requests), outcomes)
         while len(outcomes) < len(requests):
             try:
-                await self._round(requests, outcomes, is_current=is_current)
-                if len(outcomes) < len(requests):
+                if was_refused:
                     await asyncio.sleep(SETTLE_SECONDS)
-                    await self._catch_up()
-                    is_current = True
+                await self._catch_up()
+                was_refused = await self._publish(await self._plan_in_mirror(requests, outcomes), outcomes)
             except LogFailed as error:
                 self._failure = error.message
                 outcomes.update((n, error) for n in range(len(requests)) if n not in outcomes)
@@ -204,41 +220,79 @@ class JetStreamLog(MirroredLog):
                     outcomes.update((n, error) for n in range(len(requests)) if n not in outcomes)
         return [outcomes[number] for number in range(len(requests))]
 
-    async def _round(
-        self, requests: Sequence[Request], outcomes: dict[int, Appended | RunfoldError], *, is_current: bool
-    ) -> None:
-        """Try all that have no outcome yet, once; what the mirror refuses is final where it has caught up before."""
+    def _has_come(self, rows: Sequence[reading.Row]) -> None:
+        self._ends.forget_passed(rows, but=self._flying)
+
+    async def _plan(self, requests: Sequence[Request]) -> dict[int, Planned]:
+        """What can be published at once; the mirror decides on the others."""
+        if self._failure:
+            return {}
+        doubtful = self._ends.doubtful(requests)
+        known = Group(0, 0)
+        if doubtful:
+            known = await hop(self._reads, lambda: self._ends.look_up(self._reads._conn, doubtful))
+            self._ends.learn(doubtful, known)
+        self._recorded_at_us = max(self._recorded_at_us, self._now_us())
+        plans = self._ends.plan(requests, known, self._recorded_at_us)
+        return {number: plan for number, plan in enumerate(plans) if plan is not None}
+
+    async def _plan_in_mirror(
+        self, requests: Sequence[Request], outcomes: dict[int, Appended | RunfoldError]
+    ) -> dict[int, Planned]:
+        """What the mirror lets pass of those without an outcome; what it refuses is final, for it has caught up."""
         numbers = [number for number in range(len(requests)) if number not in outcomes]
         waiting = [requests[number] for number in numbers]
-        plans = dict(zip(numbers, await hop(self._writes, lambda: self._mirror.plan(waiting)), strict=True))
-        for number, plan in plans.items():
-            # What the mirror does not hold yet may be the very events that a refusal is about.
-            if isinstance(plan, Appended) or (isinstance(plan, RunfoldError) and is_current):
+        plans: dict[int, Planned] = {}
+        found = await hop(self._writes, lambda: self._mirror.plan(waiting))
+        for number, plan in zip(numbers, found, strict=True):
+            if isinstance(plan, Planned):
+                plans[number] = plan
+            elif plan is not None:
                 outcomes[number] = plan
-        planned = {number: plan for number, plan in plans.items() if isinstance(plan, Planned)}
-        if not planned:
-            return
-        arriving = {plan.stream: list[reading.Row]() for plan in planned.values()}
-        self._arriving.append(arriving)
-        try:
-            answers = await self._publisher.publish(list(planned.values()))
-            granted = {number: last for number, last in zip(planned, answers, strict=True) if last}
-            await self._reach(max(granted.values(), default=0))
-            for number, last in granted.items():
-                plan = planned[number]
-                outcomes[number] = await self._answer(plan, last, arriving[plan.stream])
-        finally:
-            # Two may be equal: it is this one that is done.
-            self._arriving = [other for other in self._arriving if other is not arriving]
+        return plans
 
-    async def _answer(self, plan: Planned, last: int, arrived: Sequence[reading.Row]) -> Appended:
-        """What was appended, as the mirror holds it; where another process brought it there, it is read."""
-        first = last - len(plan.messages) + 1
-        rows = [row for row in arrived if first <= row[0] <= last]
-        events = tuple(reading.recorded_of(row) for row in rows)
-        if len(events) != len(plan.messages):
+    async def _publish(self, plans: dict[int, Planned], outcomes: dict[int, Appended | RunfoldError]) -> bool:
+        """Publish, and answer what was granted; whether something was not."""
+        if not plans:
+            return False
+        streams = {plan.stream: None for plan in plans.values()}
+        self._flying.update(streams)
+        try:
+            answers = await self._publisher.publish(list(plans.values()))
+            granted = [
+                (number, plan, last) for (number, plan), last in zip(plans.items(), answers, strict=True) if last
+            ]
+            for _, plan, last in granted:
+                self._ends.granted(plan, last)
+                streams.pop(plan.stream, None)
+            grants = self._granted.add([(plan, last) for _, plan, last in granted])
+        finally:
+            for plan in plans.values():
+                self._flying.pop(plan.stream, None)
+            for stream in streams:
+                self._ends.forget(stream)
+        own = self._granted.take()
+        if own:
+            await self._fill(own, ())
+        await self._reach(max((last for _, _, last in granted), default=0))
+        for (number, _, _), grant in zip(granted, grants, strict=True):
+            outcomes[number] = await self._answer(grant)
+        return len(granted) < len(plans)
+
+    async def _answer(self, grant: Grant) -> Appended:
+        """What was appended, as it is recorded; where another process brought it into the mirror, it is read."""
+        rows = grant.rows
+        if rows is None:
+            first, last, stream = grant.first, grant.last, grant.plan.stream
             page = await self._read(
-                lambda connection: reading.read_page(connection, after=first - 1, stream=plan.stream, upto=last)
+                lambda connection: reading.read_page(connection, after=first - 1, stream=stream, upto=last)
             )
-            events = page.events
-        return Appended(first=first, last=last, version=events[-1].version, duplicate=False, events=events)
+            version, events = page.events[-1].version, page.events
+            return Appended(first=first, last=last, version=version, duplicate=False, events=events)
+        return Appended(
+            first=grant.first,
+            last=grant.last,
+            version=rows[-1][2],
+            duplicate=False,
+            events=reading.RecordedRows(rows),
+        )

@@ -14,7 +14,7 @@ from eventstore.appending import judge, store
 from eventstore.chain import data_digest, link
 from eventstore.contract import Appended
 from eventstore.failpoints import reach
-from eventstore.grouping import Group, Head, look_up
+from eventstore.grouping import Group, Head, look_up, look_up_heads
 from eventstore.intents import settle
 from eventstore.jetstream.holes import (
     REPLACED,
@@ -25,7 +25,8 @@ from eventstore.jetstream.holes import (
     taken_back,
     trim_told,
 )
-from eventstore.jetstream.messages import FORMAT, Message, encode
+from eventstore.jetstream.messages import Message
+from eventstore.jetstream.planning import Planned, planned
 from eventstore.jetstream.rewritten import Files
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.preparing import Request
@@ -42,14 +43,6 @@ class Arrived(msgspec.Struct, frozen=True):
 
     position: int
     message: Message
-
-
-class Planned(msgspec.Struct, frozen=True):
-    """What an append writes to a run that still ends at `expected`: its messages, ready."""
-
-    stream: str
-    expected: int
-    messages: tuple[bytes, ...]
 
 
 class Mirror(Writer):
@@ -86,8 +79,10 @@ class Mirror(Writer):
             note_mirrored(data, mirrored)
 
     @property
-    def position(self) -> int:
-        return int(self.connection.execute("SELECT position FROM head").fetchone()[0])
+    def head(self) -> tuple[int, int]:
+        """The position of the last event, and when the log took it."""
+        position, recorded_at_us = self.connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
+        return position, recorded_at_us
 
     def plan(self, requests: Sequence[Request]) -> list[Planned | Appended | RunfoldError | None]:
         """What each append would write, its first answer, or its refusal; None: to be asked again after the others.
@@ -95,54 +90,70 @@ class Mirror(Writer):
         A refusal counts as far as the mirror has come; a plan is only carried out if nothing was appended since.
         """
         self._recorded_at_us = max(self._recorded_at_us, self._now_us())
-        group = Group(self.position, self._recorded_at_us)
+        group = Group(self.head[0], self._recorded_at_us)
         look_up(self.connection, group, requests)
-        planned: list[Planned | Appended | RunfoldError | None] = []
+        plans: list[Planned | Appended | RunfoldError | None] = []
         streams: set[str] = set()
         for request in requests:
             before = len(group.rows)
             outcome = None if request.stream in streams else judge(self.connection, group, request)
             if isinstance(outcome, Appended) and not outcome.duplicate:
                 streams.add(request.stream)
-                planned.append(_planned(request, group.rows[before:]))
+                plans.append(planned(request, group.rows[before:]))
             else:
-                planned.append(outcome)
-        return planned
+                plans.append(outcome)
+        return plans
 
-    def take(self, arrived: Sequence[Arrived]) -> tuple[int, list[Row]]:
-        """Add what the stream holds after the mirror's head; the new head, and the rows that were added.
+    def take(self, own: Sequence[Row], arrived: Sequence[Arrived]) -> tuple[int, list[Row]]:
+        """Add what the stream holds after the mirror's head: what was granted to this process, then what arrived.
 
-        Raises LogFailed where a chain is broken.
+        The new head, and the rows that were added. Raises LogFailed where a chain is broken.
         """
         with self.locked():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
-                position, recorded_at_us = self.connection.execute(
-                    "SELECT position, recorded_at_us FROM head"
-                ).fetchone()
-                group = Group(position, recorded_at_us)
-                fresh = self._filled(position, [each for each in arrived if each.position > position])
-                self._look_up_heads(group, fresh)
-                trimmed_to = self.connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
-                for each in fresh:
-                    _add(group, each, trimmed_to)
-                redacted = [each for each in fresh if each.message.digest is not None]
-                if redacted:
-                    _put_redacted(self.connection, group, redacted)
-                anchor = store(self.connection, group, since=position) if fresh else None
-                is_rewritten = self._rewrite(fresh)
+                group = self._memory.group(self.connection, (), 0)
+                position = group.position
+                anchor, is_rewritten = self._add(group, own, [each for each in arrived if each.position > position])
                 reach("mirror.before_commit")
                 self.connection.execute("COMMIT")
                 reach("mirror.committed")
+                self._memory.keep(group)
             except BaseException:
+                self._memory.forget()
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 raise
             self._publish(anchor)
             if is_rewritten:
+                self._memory.forget()
                 settle(self._data, self.connection)
                 self._checkpoint()
         return group.position, group.rows
+
+    def _add(self, group: Group, own: Sequence[Row], arrived: Sequence[Arrived]) -> tuple[str | None, bool]:
+        """Store what is new; the line of a new anchor, and whether earlier events became others by it."""
+        since = group.position
+        for row in own:
+            # Another process of this machine may have brought it here.
+            if row[0] > since:
+                group.rows.append(row)
+                group.heads[row[1]] = Head(row[0], row[2], row[14])
+        if group.rows:
+            group.position, group.recorded_at_us = group.rows[-1][0], group.rows[-1][7]
+        fresh = self._filled(group.position, [each for each in arrived if each.position > group.position])
+        look_up_heads(self.connection, group, {each.message.run_id for each in fresh} - group.heads.keys())
+        for each in fresh:
+            _add(group, each, self._trimmed_to)
+        redacted = [each for each in fresh if each.message.digest is not None]
+        if redacted:
+            group.unsealed = None
+            _put_redacted(self.connection, group, redacted)
+        anchor = store(self.connection, group, since=since) if group.position > since else None
+        return anchor, self._rewrite(fresh)
+
+    def _trimmed_to(self) -> int:
+        return int(self.connection.execute("SELECT trimmed_to FROM head").fetchone()[0])
 
     def remember(self, left: Sequence[tuple[int, bytes]]) -> None:
         """What stands in the stream's holes, by position."""
@@ -187,11 +198,13 @@ class Mirror(Writer):
     def pass_over(self, position: int) -> None:
         """Nothing is left in the stream up to this position."""
         with self.locked():
+            self._memory.forget()
             self.connection.execute("UPDATE head SET position = max(position, ?) WHERE one = 1", (position,))
 
     def trim(self, first: int) -> None:
         """The stream now starts at `first`."""
         with self.locked():
+            self._memory.forget()
             self.connection.execute(
                 "UPDATE head SET trimmed_to = max(trimmed_to, ?1), position = max(position, ?1) WHERE one = 1",
                 (first - 1,),
@@ -200,22 +213,8 @@ class Mirror(Writer):
     def _trim(self, position: int) -> None:
         self.connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?) WHERE one = 1", (position,))
 
-    def _look_up_heads(self, group: Group, arrived: Sequence[Arrived]) -> None:
-        query = "SELECT position, version, hash FROM heads WHERE run_id = ?"
-        for run_id in {each.message.run_id for each in arrived}:
-            row = self.connection.execute(query, (run_id,)).fetchone()
-            if row is not None:
-                group.heads[run_id] = Head(*row)
 
-
-def _planned(request: Request, rows: Sequence[Row]) -> Planned:
-    # A row begins with the position that only the stream can give; the rest is the message, but for its first fields.
-    rests = range(len(rows) - 1, -1, -1)
-    messages = tuple(encode((FORMAT, rest, *row[1:])) for rest, row in zip(rests, rows, strict=True))
-    return Planned(request.stream, request.expected, messages)
-
-
-def _add(group: Group, arrived: Arrived, trimmed_to: int) -> None:
+def _add(group: Group, arrived: Arrived, trimmed_to: Callable[[], int]) -> None:
     position, message = arrived.position, arrived.message
     head = group.heads.get(message.run_id) or Head(0, 0, b"")
     expected = link(
@@ -235,8 +234,8 @@ def _add(group: Group, arrived: Arrived, trimmed_to: int) -> None:
         digest=_digest(message),
     )
     # An event whose predecessor was trimmed begins what is kept of its run; its chain is checked from there on.
-    is_first_kept = head.position < trimmed_to and message.version > head.version + 1
-    if not is_first_kept and (message.version != head.version + 1 or message.hash != expected):
+    is_next = message.version == head.version + 1
+    if not (message.hash == expected if is_next else message.version > head.version and head.position < trimmed_to()):
         raise LogFailed(
             f"the event at position {position} of the replicated log does not continue run `{message.run_id}` after"
             f" version {head.version}",

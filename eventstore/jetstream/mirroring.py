@@ -7,15 +7,16 @@ from contextlib import aclosing, suppress
 from typing import TypeVar
 
 import aiosqlite
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from eventstore import reading
+from eventstore.contract import Page
+from eventstore.framing import Framed, Framing
 from eventstore.jetstream.cluster import RETRY_SECONDS, Cluster, heard, stream_state
-from eventstore.jetstream.messages import GAP, decode
+from eventstore.jetstream.following import HEARTBEAT_SECONDS, Following
+from eventstore.jetstream.granted import Granted
+from eventstore.jetstream.messages import decode
 from eventstore.jetstream.mirror import Arrived, Mirror
 from eventstore.jetstream.rewritten import Rewritten
 from eventstore.sqlite import SqliteLog, hop
@@ -25,8 +26,8 @@ from runfold.events import REWRITES
 PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
 FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
 STOP_SECONDS = 0.5
-HEARTBEAT_SECONDS = 1.0  # Two missed, and the stream is followed anew.
-ARRIVED_MAX = 500
+ARRIVED_MAX = 1_000  # Messages a transaction of the mirror; an append has less.
+SHOWN_MAX = 100  # Events that are handed on without reading them back.
 SILENCE_SECONDS = 3.0  # So long without what was promised, and the stream is followed anew.
 
 _T = TypeVar("_T")
@@ -36,16 +37,22 @@ class MirroredLog(SqliteLog):
     """The reading half: a task of its own brings the stream into the mirror, in order, as long as the log is open."""
 
     def __init__(
-        self, cluster: Cluster, mirror: Mirror, position: int, writes: aiosqlite.Connection, reads: aiosqlite.Connection
+        self,
+        cluster: Cluster,
+        mirror: Mirror,
+        head: tuple[int, int],
+        writes: aiosqlite.Connection,
+        reads: aiosqlite.Connection,
     ) -> None:
         super().__init__(mirror, writes, reads)
         self.cluster = cluster
         self._mirror = mirror
-        self._position = position
+        self._position = head[0]
+        self._granted = Granted(*head)
+        self._something = asyncio.Event()
+        """Is set when the mirror may have something to take."""
         self._rewritten = Rewritten(cluster)
-        self._arriving: list[dict[str, list[reading.Row]]] = []
-        """For each group on its way, what has come of its runs."""
-        self._first, self._wanted = 1, position
+        self._first, self._wanted = 1, head[0]
         self._is_current, self._current_at, self._silent_until = False, time.monotonic(), 0.0
         self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
 
@@ -127,69 +134,79 @@ class MirroredLog(SqliteLog):
     async def _keep_mirror(self) -> None:
         """Bring the stream into the mirror until cancelled; where it is silent too long, follow it anew."""
         while True:
-            arrivals: asyncio.Queue[Msg] = asyncio.Queue(ARRIVED_MAX * 4)
+            following = Following(
+                self.cluster, self._position, arrived=self._something.set, is_known=self._granted.is_known
+            )
+            self._granted.follow_from(self._position)
             try:
-                subscription = await self._follow_stream(arrivals)
-            except (NatsError, TimeoutError, OSError):
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            try:
-                await self._take_all(arrivals)
+                await following.begin()
+                await self._take_all(following)
             except TimeoutError:
                 await self._skip_deleted()
+            except (NatsError, OSError):
+                await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
-                self._failure = f"{type(error).__name__}: {error}"
+                self._failure = self._failure or f"{type(error).__name__}: {error}"
                 self._wake()
                 return
             finally:
                 with suppress(NatsError):
-                    await subscription.unsubscribe()
+                    await following.end()
 
-    async def _follow_stream(self, arrivals: "asyncio.Queue[Msg]") -> JetStreamContext.PushSubscription:
-        gap = f"{self.cluster.name}.{GAP}"
-
-        async def arrive(message: Msg) -> None:
-            if message.subject != gap:
-                await arrivals.put(message)
-
-        return await self.cluster.jetstream.subscribe(
-            f"{self.cluster.name}.>",
-            stream=self.cluster.name,
-            cb=arrive,
-            ordered_consumer=True,
-            idle_heartbeat=HEARTBEAT_SECONDS,
-            pending_msgs_limit=-1,
-            pending_bytes_limit=-1,
-            config=ConsumerConfig(
-                deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(self._position + 1, 1)
-            ),
-        )
-
-    async def _take_all(self, arrivals: "asyncio.Queue[Msg]") -> None:
-        """Raises TimeoutError where something is waited for and nothing comes, LogFailed."""
-        held: list[Arrived] = []
+    async def _take_all(self, following: Following) -> None:
+        """Raises TimeoutError where something is waited for and nothing comes, LogFailed, nats.errors.Error."""
+        held: list[tuple[int, bytes]] = []
         while True:
-            held.append(_arrived(await self._next(arrivals)))
-            while len(held) < ARRIVED_MAX and not arrivals.empty():
-                held.append(_arrived(arrivals.get_nowait()))
+            held += await following.take()
+            # Not a step between these two: what is granted stands before what is new of what arrived.
+            held, own = self._granted.unknown(held), self._granted.take()
+            arrived = [Arrived(position, decode(content, position)) for position, content in held[:ARRIVED_MAX]]
             # An append is seen whole or not at all.
-            whole = next((n for n in range(len(held), 0, -1) if not held[n - 1].message.rest), 0)
-            if whole:
-                taken, held = held[:whole], held[whole:]
-                await self._make_ready(taken)
-                position, rows = await hop(self._writes, lambda taken=taken: self._mirror.take(taken))  # type: ignore[misc]
-                for arriving in self._arriving:
-                    for row in rows:
-                        if row[1] in arriving:
-                            arriving[row[1]].append(row)
-                self._position = position
-                self._wake()
+            whole = next((n for n in range(len(arrived), 0, -1) if not arrived[n - 1].message.rest), 0)
+            if own or whole:
+                held = held[whole:]
+                await self._fill(own, arrived[:whole])
+            elif len(held) < ARRIVED_MAX:
+                await self._wait_for_something(following)
 
-    async def _make_ready(self, taken: Sequence[Arrived]) -> None:
+    async def _fill(self, own: Sequence[reading.Row], arrived: Sequence[Arrived]) -> None:
+        """Add what was granted, and behind it what arrived. Raises TimeoutError, LogFailed."""
+        before = self._position
+        await self._make_ready(own[-1][0] if own else before, arrived)
+        try:
+            position, rows = await hop(self._writes, lambda: self._mirror.take(own, arrived))
+        except Exception as error:
+            self._failure = error.message if isinstance(error, LogFailed) else f"{type(error).__name__}: {error}"
+            self._wake()
+            raise LogFailed(self._failure, hint="see `runfold doctor`") from error
+        self._position = max(self._position, position)
+        self._granted.mirrored(position, rows, arrived=[each.position for each in arrived])
+        if arrived:
+            self._has_come(rows)
+        self._wake()
+        self._show(before, rows)
+
+    def _show(self, before: int, rows: Sequence[reading.Row]) -> None:
+        """Who follows everything is given what has come, without another look at the mirror."""
+        if self._tails and rows and len(rows) <= SHOWN_MAX and rows[-1][0] - before == len(rows):
+            shown: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+            shown.set_result(Page(events=tuple(map(reading.recorded_of, rows)), scanned_to=rows[-1][0]))
+            self._looks[before, (None, None)] = (time.monotonic(), shown)
+
+    async def _wait_for_something(self, following: Following) -> None:
+        """Raises TimeoutError."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self._something.wait()
+        self._something.clear()
+        is_silent = time.monotonic() - following.came_at > SILENCE_SECONDS and self._wanted > self._granted.upto
+        if following.is_lost or (is_silent and not following.has_come):
+            raise TimeoutError
+
+    async def _make_ready(self, after: int, taken: Sequence[Arrived]) -> None:
         """Have here what stands in holes, and have erased what these events say is gone. Raises TimeoutError."""
         told = [each for each in taken if each.message.type in REWRITES]
-        places = [self._position, *(each.position for each in taken)]
-        if not told and places[-1] - places[0] == len(taken):
+        if not taken or (not told and taken[-1].position - after == len(taken)):
             return
         try:
             await self._remember()
@@ -211,15 +228,6 @@ class MirroredLog(SqliteLog):
         if left:
             await hop(self._writes, lambda: self._mirror.remember(left))
 
-    async def _next(self, arrivals: "asyncio.Queue[Msg]") -> Msg:
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    return await arrivals.get()
-            except TimeoutError:
-                if self._wanted > self._position:
-                    raise
-
     async def _skip_deleted(self) -> None:
         """Where the stream has nothing after the mirror's head, what was there has been deleted."""
         wanted = self._wanted
@@ -236,7 +244,24 @@ class MirroredLog(SqliteLog):
         if position > self._position:
             await hop(self._writes, lambda: self._mirror.pass_over(position))
             self._position = max(self._position, position)
+            self._granted.mirrored(self._position, ())
             self._wake()
+
+    async def page(self, *, after: int, stream: str | None = None) -> Page:
+        await self._come_to(after)
+        return await super().page(after=after, stream=stream)
+
+    async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
+        await self._come_to(after)
+        return await super().framed(after=after, stream=stream, framing=framing)
+
+    async def _come_to(self, position: int) -> None:
+        """A cursor may be from another machine, which was further."""
+        if position > self._position:
+            await self._freshen()
+
+    def _has_come(self, rows: Sequence[reading.Row]) -> None:
+        """These events have come from the servers."""
 
     async def _stop(self) -> None:
         while not self._mirror_task.done():
@@ -244,8 +269,3 @@ class MirroredLog(SqliteLog):
             self._mirror_task.cancel()
             await asyncio.wait([self._mirror_task], timeout=STOP_SECONDS)
         await self.cluster.client.close()
-
-
-def _arrived(message: Msg) -> Arrived:
-    position = message.metadata.sequence.stream
-    return Arrived(position, decode(message.data, position))

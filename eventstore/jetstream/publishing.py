@@ -6,13 +6,14 @@ A lone event is a plain request. Source of the format: NATS ADR-50, "JetStream B
 import asyncio
 import uuid
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import msgspec
 import nats.errors
 
 from eventstore.jetstream.cluster import REQUEST_SECONDS, Cluster
 from eventstore.jetstream.messages import subject_of
-from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.planning import Planned
 from runfold.errors import LogFailed
 
 BATCH_EVENTS_MAX = 1000  # The server's own limit.
@@ -38,6 +39,8 @@ class _Ack(msgspec.Struct, frozen=True):
 
 
 _ack = msgspec.json.Decoder(_Ack).decode
+_Conditional: TypeAlias = tuple[str, bytes, int | None]
+"""Subject, content, and at which position the run has to end, where the message says so."""
 
 
 class Publisher:
@@ -50,7 +53,10 @@ class Publisher:
 
         0: not appended there, or nobody knows. Raises LogFailed for what no retry mends.
         """
-        answers = await asyncio.gather(*(self._publish(batch) for batch in _batches(plans)))
+        batches = list(_batches(plans))
+        if len(batches) == 1:
+            return await self._publish(batches[0])
+        answers = await asyncio.gather(*(self._publish(batch) for batch in batches))
         return [last for batch in answers for last in batch]
 
     async def publish_together(self, plans: Sequence[Planned]) -> bool:
@@ -85,20 +91,17 @@ class Publisher:
 
     async def _send(self, plans: Sequence[Planned]) -> "_Ack":
         messages = [each for plan in plans for each in _conditional(self._cluster.name, plan)]
-        *most, (subject, content, headers) = messages
-        if not most:
-            return await self._request(subject, content, headers)
-        batch = uuid.uuid4().hex
+        if len(messages) == 1:
+            return await self._request(messages, "")
         async with self._room:
-            for number, (subject_before, content_before, headers_before) in enumerate(most, start=1):
-                headers_before |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-                await self._cluster.client.publish(subject_before, content_before, headers=headers_before)
-            headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
-            return await self._request(subject, content, headers)
+            return await self._request(messages, uuid.uuid4().hex)
 
-    async def _request(self, subject: str, content: bytes, headers: dict[str, str]) -> "_Ack":
-        answer = await self._cluster.client.request(subject, content, timeout=REQUEST_SECONDS, headers=headers)
-        return _ack(answer.data)
+    async def _request(self, messages: "list[_Conditional]", batch: str) -> "_Ack":
+        def commands(reply: str) -> bytes:
+            numbered = enumerate(messages, start=1)
+            return b"".join([part for n, each in numbered for part in _command(batch, n, each, len(messages), reply)])
+
+        return _ack(await self._cluster.client.ask(commands, timeout_seconds=REQUEST_SECONDS))
 
 
 def _batches(plans: Sequence[Planned]) -> Iterator[list[Planned]]:
@@ -123,13 +126,29 @@ def _last_positions(plans: Sequence[Planned], last: int) -> Iterator[int]:
         yield position
 
 
-def _conditional(name: str, plan: Planned) -> Iterator[tuple[str, bytes, dict[str, str]]]:
-    """Subject, content and headers of each message: the first one says where the run has to end."""
+def _conditional(name: str, plan: Planned) -> "Iterator[_Conditional]":
+    """The messages of an append: the first one says where the run has to end."""
     subject = subject_of(name, plan.stream)
-    headers = {"Nats-Expected-Last-Subject-Sequence": str(plan.expected)}
+    expected: int | None = plan.expected
     for content in plan.messages:
-        yield subject, content, headers
-        headers = {}
+        yield subject, content, expected
+        expected = None
+
+
+def _command(batch: str, number: int, message: "_Conditional", count: int, reply: str) -> tuple[bytes, bytes, bytes]:
+    """A message, maybe of a batch, as the client would send it; the last one asks for the answer."""
+    subject, content, expected = message
+    headers = "NATS/1.0\r\n"
+    if batch:
+        headers += f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n"
+    if expected is not None:
+        headers += f"Nats-Expected-Last-Subject-Sequence: {expected}\r\n"
+    if number < count:
+        reply = ""
+    elif batch:
+        headers += "Nats-Batch-Commit: 1\r\n"
+    size = len(headers) + 2
+    return f"HPUB {subject} {reply} {size} {size + len(content)}\r\n{headers}\r\n".encode(), content, b"\r\n"
 
 
 def _refused(error: _Error) -> int:

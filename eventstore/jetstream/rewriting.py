@@ -20,7 +20,7 @@ from eventstore.chain import data_digest
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
 from eventstore.jetstream.messages import FORMAT, Message, decode
-from eventstore.jetstream.mirror import Planned
+from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.rewritten import Files, Rewritten
 from eventstore.keeping.cleaning import (

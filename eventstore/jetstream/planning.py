@@ -1,0 +1,25 @@
+"""What an append writes to the stream, ready to be sent."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from eventstore.jetstream.messages import FORMAT, encode
+from eventstore.preparing import Request
+from eventstore.reading import Row
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What an append writes to a run that still ends at `expected`: messages, and rows but for their positions."""
+
+    stream: str
+    expected: int
+    messages: tuple[bytes, ...]
+    rows: tuple[Row, ...] = ()
+
+
+def planned(request: Request, rows: Sequence[Row]) -> Planned:
+    """The messages of an append's rows, which begin with a position that only the stream can give."""
+    rests = range(len(rows) - 1, -1, -1)
+    messages = tuple([encode((FORMAT, rest, *row[1:])) for rest, row in zip(rests, rows, strict=True)])
+    return Planned(request.stream, request.expected, messages, tuple(rows))
