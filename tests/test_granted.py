@@ -9,7 +9,7 @@ import pytest
 
 from eventstore.grouping import Group
 from eventstore.jetstream.address import Address, parse_address
-from eventstore.jetstream.connection import Connection
+from eventstore.jetstream.connection import Connection, Deliver
 from eventstore.jetstream.ends import IDS_OF_RUN_MAX, Ends
 from eventstore.jetstream.granted import Granted
 from eventstore.jetstream.log import JetStreamLog
@@ -143,8 +143,8 @@ async def test_messages_are_the_same_wherever_what_was_read_is_cut() -> None:
     )
     for cut in range(len(sent) + 1):
         connection = Connection()
-        came: list[tuple[bytes, bytes, bytes, bytes]] = []
-        connection._delivered[1] = lambda *message, came=came: came.append(message)
+        came: list[tuple[bytes, ...]] = []
+        connection._delivered[1] = _into(came)
 
         await connection._ps.parse(sent[:cut])
         await connection._ps.parse(sent[cut:])
@@ -155,6 +155,13 @@ async def test_messages_are_the_same_wherever_what_was_read_is_cut() -> None:
             (b"a.d", b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n", b""),
             (b"a.f", b"", b"", b""),
         ]
+
+
+def _into(came: list[tuple[bytes, ...]]) -> Deliver:
+    def deliver(subject: bytes, reply: bytes, headers: bytes, content: bytes) -> None:
+        came.append((subject, reply, headers, content))
+
+    return deliver
 
 
 @pytest.fixture

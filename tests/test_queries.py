@@ -22,7 +22,6 @@ BOUNDED_OTHERWISE = {
     "FROM events WHERE run_id = ? AND {} IN ({})": "as many ids as an append may have",
     "FROM heads h JOIN events e ON e.position = h.position WHERE h.run_id = ?": "by primary key",
     "SELECT 1 FROM events WHERE run_id = ? AND id = ?": "by unique key",
-    "SELECT position, version, hash FROM heads WHERE run_id = ?": "by primary key",
     "SELECT * FROM leases WHERE host": "the runs that this machine drives now",
     "SELECT EXISTS (SELECT 1 FROM events WHERE run_id = ?1": "one row",
     "data FROM events WHERE run_id = ? AND type = 'event_redacted'": "what was redacted of one run",

@@ -17,8 +17,8 @@ from eventstore.jetstream.cluster import connect
 from eventstore.jetstream.comparing import compare_stream
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import decode, encode
-from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.moving import move_to_folder
+from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.scanning import messages_after
 from eventstore.keeping.cleaning import EVER_US, candidates
