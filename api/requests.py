@@ -13,14 +13,19 @@ _lists: dict[type[Any], frozenset[str]] = {}
 KNOWN_MAX = 1_000  # Queries.
 KNOWN_CHARACTERS_MAX = 1_000
 _known: dict[tuple[type[Any], str], Any] = {}
-_UNUSUAL = re.compile(rb"[0-9]{16}|[0-9.][eE]|[^ -\[\]-~]")
-"""What plain bodies do not have: numbers near the largest, escapes, and characters that are not printable ASCII."""
 DEPTH_MAX = 64  # Deep enough for any honest document, and far from every parser's own limit.
+_PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("\\")) + b"\n\r\t"
+_NOT_STRUCTURE = bytes(byte for byte in range(0x100) if byte not in b'"{}[]')
+_BRACKETS_ALIKE = bytes.maketrans(b"[]", b"{}")
+_DIGITS_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+_NEAR_LARGEST = b"0" * 16
+_LARGE = re.compile(rb"(?:\A|[:,\[\s])-?(?:[0-9]{16}|[0-9.]+[eE])")
+"""A number that has so many digits, or an exponent; and what looks like one after a comma in a text."""
 
 
 def decode_body(content: bytes, kind: type[Any]) -> Any:
     try:
-        if _UNUSUAL.search(content) or content.count(b"{") + content.count(b"[") > DEPTH_MAX:
+        if not _is_plain(content):
             document: object = msgspec.json.decode(content)
             _check(document)
         return msgspec.json.decode(content, type=kind)
@@ -30,6 +35,31 @@ def decode_body(content: bytes, kind: type[Any]) -> Any:
         raise BadRequest(
             f"the body is not valid: {_lower(error)}", hint="`/api/openapi.json` describes the body of every route"
         ) from error
+
+
+def _is_plain(content: bytes) -> bool:
+    """Whether a look at the bytes tells that the document is neither deep nor has large numbers, if it is one at all.
+
+    Of what is not, it is only known when all of it was decoded: what has escapes, and what is not printable ASCII.
+    """
+    if content.translate(None, _PLAIN):
+        return False
+    digits = content.translate(_DIGITS_ALIKE)
+    if (_NEAR_LARGEST in digits or b"0e" in digits) and _LARGE.search(content):
+        return False
+    return content.count(b"{") + content.count(b"[") <= DEPTH_MAX or _is_shallow(content)
+
+
+def _is_shallow(content: bytes) -> bool:
+    """Whether a document without escapes is seen to be no deeper than allowed: brackets within texts leave it open."""
+    # What is left of a text without brackets are its two quotes; of one with some, at least the first quote stays.
+    structure = content.translate(_BRACKETS_ALIKE, _NOT_STRUCTURE).replace(b'""', b"")
+    for _ in range(DEPTH_MAX):
+        inner = structure.replace(b"{}", b"")
+        if len(inner) == len(structure):
+            break
+        structure = inner
+    return not structure
 
 
 def decode_query(request: web.Request, kind: type[Any]) -> Any:
