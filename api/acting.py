@@ -72,7 +72,8 @@ async def post_events(request: web.Request) -> web.Response:
     except NotFound:
         # The ledger asks the log only where it does not hold the run, which to ask first would cost every report.
         raise unknown_run(run_id) from None
-    answer = EventsAnswer.of(executed.run, executed.events, duplicate=executed.duplicate)
+    first, last, version = executed.ends
+    answer = EventsAnswer(first=first, last=last, version=version, duplicate=executed.duplicate)
     return json_response(answer, headers={STATUS_HEADER: executed.run.status or ""})
 
 

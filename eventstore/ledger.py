@@ -23,14 +23,14 @@ from eventstore.refusals import Refusals
 from eventstore.state_file import TOLD_TYPES, kept_going, mend_states
 from eventstore.telling import Tell, tell_at_once
 from eventstore.wishes import Executed as Executed
-from eventstore.wishes import Wish, new_events, own_ids, unknown_run, with_cause
-from runfold.causation import Causes, follows_from, remember
+from eventstore.wishes import Wish, new_events, own_ids, unknown_run, with_causes
+from runfold.causation import Causes
 from runfold.commands import Command, OpenReported, Queue, StartHere
 from runfold.decide import decide
 from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Unavailable
 from runfold.events import decode_stored
-from runfold.evolve import advance, evolve
+from runfold.evolve import advance_all
 from runfold.redact import Redactor
 from runfold.state import Run, new_run
 
@@ -45,7 +45,8 @@ class _Decided(msgspec.Struct, frozen=True):
     before: Run
     after: Run
     causes: Causes
-    events: tuple[NewEvent, ...]
+    events: Sequence[NewEvent]
+    size_bytes: int = 0
     refused: RunfoldError | None = None
 
 
@@ -61,7 +62,6 @@ class Ledger:
         tell: Tell | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
-        new_id: Callable[[], str] = ordered_id,
     ) -> None:
         """`data`: the folder whose blobs take texts too long for an event; `secrets`: values that are never stored.
 
@@ -73,7 +73,6 @@ class Ledger:
         self._redactor = Redactor(secrets)
         self._now_us = now_us
         self._monotonic = monotonic
-        self._new_id = new_id
         self._lines: OrderedDict[str, Line] = OrderedDict()
         self._refusals = Refusals(log, now_us)
         self._is_mended = data is None
@@ -105,7 +104,7 @@ class Ledger:
         wish = Wish.of(
             run_id,
             command,
-            command_id=self._new_id() if command_id is None else command_id,
+            command_id=ordered_id() if command_id is None else command_id,
             is_new=command_id is None,
             actor=actor,
             tenant=tenant,
@@ -117,7 +116,8 @@ class Ledger:
         caller, line = Caller(wish), self._line(run_id)
         line.enter(caller)
         try:
-            await caller.wait_for_outcome_or_lead()
+            if not caller.leads:
+                await caller.wait_for_outcome_or_lead()
             while caller.outcome is None:
                 # Whoever is ready to call now joins this append and need not wait for the next.
                 await asyncio.sleep(0)
@@ -165,7 +165,8 @@ class Ledger:
 
     async def _serve(self, line: Line) -> None:
         """Answer some of those who wait; returns without an answer where they have to be decided again."""
-        await line.land(self._log)
+        if line.is_flying:
+            await line.land(self._log)
         callers = line.next_callers()
         # A run that is about to be opened is most likely new: then there is nothing to read.
         if line.position == 0 and not isinstance(callers[0].wish.command, Queue | StartHere | OpenReported):
@@ -207,7 +208,7 @@ class Ledger:
                 for doubtful in callers[index:]:
                     doubtful.is_unsure = doubtful.is_unsure or bool(own_ids(doubtful.wish))
                 break
-            size += sum(len(event.data) for event in decided.events)
+            size += decided.size_bytes
             count += len(decided.events)
             if batch and (count > APPEND_EVENTS_MAX or size > APPEND_BYTES_MAX):
                 break
@@ -217,7 +218,6 @@ class Ledger:
 
     async def _decide(self, run: Run, causes: Causes, caller: Caller) -> _Decided:
         now_us, wish = self._now_us(), caller.wish
-        before = causes
         try:
             if run.version and run.tenant != wish.tenant:
                 raise unknown_run(wish.run_id)
@@ -225,35 +225,33 @@ class Ledger:
                 if not isinstance(wish.command, Queue | StartHere | OpenReported):
                     raise unknown_run(wish.run_id)
                 run = new_run(wish.run_id, wish.tenant)
-            events = await self._storable(new_events(wish, decide(run, wish.command, now_us), now_us=now_us))
-            check_sizes(wish.run_id, [len(event.data) for event in events])
-            after, previous, made = run, None, list[NewEvent]()
-            for new in events:
-                event = decode_stored(new.type, new.data)
-                made.append(with_cause(wish, new, event, causes, previous))
-                # The first makes a state of its own, which nobody else holds yet.
-                after = (
-                    advance(after, event, at_us=new.at_us) if len(made) > 1 else evolve(after, event, at_us=new.at_us)
-                )
-                causes = remember(causes, event, new.id)
-                previous = new.id if follows_from(event) else previous
+            decided = decide(run, wish.command, now_us)
+            news = new_events(wish, decided, now_us=now_us, redact=self._redactor.data)
+            sizes = [len(new.data) for new in news]
+            if sizes and max(sizes) > EVENT_BYTES_MAX:
+                news = await self._without_long_texts(news)
+                sizes = [len(new.data) for new in news]
+            check_sizes(wish.run_id, sizes)
+            events = [decode_stored(new.type, new.data) for new in news]
+            made, after_causes = with_causes(wish, news, events, causes)
+            after = advance_all(run, events, [new.at_us for new in news]) if news else run
         except RunfoldError as error:
-            return _Decided(caller, run, run, before, (), error)
-        return _Decided(caller, run, after, causes, tuple(made))
+            return _Decided(caller, run, run, causes, (), 0, error)
+        return _Decided(caller, run, after, after_causes, made, sum(sizes))
 
-    async def _storable(self, events: tuple[NewEvent, ...]) -> tuple[NewEvent, ...]:
-        """The events without secrets, and what is too long for them in blobs; `sent` stays what the caller sent."""
+    async def _without_long_texts(self, events: Sequence[NewEvent]) -> list[NewEvent]:
+        """The events with what is too long for them in blobs; `sent` stays what the caller sent."""
         result: list[NewEvent] = []
         for event in events:
-            content = self._redactor.data(event.data)
+            content = event.data
             if len(content) > EVENT_BYTES_MAX and self._data is not None:
                 content = await asyncio.to_thread(overflow, self._data, event.type, content)
             result.append(event if content is event.data else msgspec.structs.replace(event, data=content))
-        return tuple(result)
+        return result
 
     async def _store(self, line: Line, base: int, batch: Sequence[_Decided]) -> None:
         """Store what was decided, then answer; refusals too are answered only from a state the log confirms."""
-        events = [event for decided in batch for event in decided.events]
+        events = batch[0].events if len(batch) == 1 else [event for decided in batch for event in decided.events]
         if not events:
             await line.catch_up(self._log)
             if line.position == base:
@@ -302,7 +300,7 @@ class Ledger:
         start = 0
         for decided in batch:
             end = start + len(decided.events)
-            mine = () if appended is None else appended.events[start:end]
+            mine = () if appended is None else appended.events if len(batch) == 1 else appended.events[start:end]
             start = end
             granted = Executed(run=decided.after, events=mine, duplicate=False)
             _settle(line, decided.caller, decided.refused or granted)
@@ -321,7 +319,7 @@ class Ledger:
             await asyncio.to_thread(mend_states, self._data)
 
     async def _tell(self, data: Path, batch: Sequence[_Decided], appended: Appended) -> None:
-        if any(event.type in TOLD_TYPES for decided in batch for event in decided.events):
+        if not TOLD_TYPES.isdisjoint([event.type for decided in batch for event in decided.events]):
             moved = batch[0].before, appended.events
             await (self._told(moved) if self._told is not None else tell_at_once(data, moved))
 

@@ -109,18 +109,18 @@ class Line:
 
     def next_callers(self) -> list[Caller]:
         """Those to serve together; a retry that waits beside its original is served when that is in the log."""
+        waiting = [caller for caller in self._waiting if not caller.is_gone]
         callers: list[Caller] = []
         names: set[str] = set()
         ids = 0
-        for caller in self._waiting:
-            if caller.is_gone:
-                continue
-            ids += len(own_ids(caller.wish))
-            is_full = ids > APPEND_EVENTS_MAX or len(callers) == APPEND_EVENTS_MAX or self.one_by_one
-            if callers and (is_full or names & caller.wish.names):
-                break
+        for caller in waiting:
             caller.is_looked_up = False
-            names |= caller.wish.names
+            if len(waiting) > 1:
+                ids += len(own_ids(caller.wish))
+                is_full = ids > APPEND_EVENTS_MAX or len(callers) == APPEND_EVENTS_MAX or self.one_by_one
+                if callers and (is_full or names & caller.wish.names):
+                    break
+                names |= caller.wish.names
             callers.append(caller)
         self.one_by_one = max(0, self.one_by_one - 1)
         return callers
@@ -136,6 +136,10 @@ class Line:
         outcome = await flight.wait()
         self._flight = None
         return outcome
+
+    @property
+    def is_flying(self) -> bool:
+        return self._flight is not None
 
     async def land(self, log: EventLog) -> None:
         """Wait for what a leader that is gone had sent; whose events it was is then looked up."""

@@ -401,6 +401,12 @@ class RecordedRows(Sequence[Recorded]):
     def __getitem__(self, index: int | slice) -> "Recorded | RecordedRows":
         return RecordedRows(self._rows[index]) if isinstance(index, slice) else recorded_of(self._rows[index])
 
+    @property
+    def ends(self) -> tuple[int, int, int]:
+        """The first and the last position, and the last version; there is at least one row."""
+        first, last = self._rows[0], self._rows[-1]
+        return first[0], last[0], last[2]
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from runfold.causation import Causes, cause_of
+from eventstore.reading import RecordedRows
+from runfold.causation import WORK, Causes, cause_of, cause_of_work, follows_from, remember
 from runfold.commands import (
     CheckLimits,
     Command,
@@ -21,7 +22,7 @@ from runfold.commands import (
 )
 from runfold.envelope import NewEvent, Recorded, derived_id
 from runfold.errors import BadRequest, NotFound
-from runfold.events import Event, Unknown, encode_data, event_type
+from runfold.events import Event, ToolReturned, Unknown, encode_data, event_type
 from runfold.state import Run
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -33,6 +34,14 @@ class Executed(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
     events: Sequence[Recorded]
     duplicate: bool
+
+    @property
+    def ends(self) -> tuple[int, int, int]:
+        """The first and the last position of the events, and the last one's version; 0, 0 and the run's of none."""
+        events = self.events
+        if isinstance(events, RecordedRows):
+            return events.ends
+        return (events[0].position, events[-1].position, events[-1].version) if events else (0, 0, self.run.version)
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -51,8 +60,6 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """When the command's own events happened; None for now."""
     cause: str | None
     """The event that the caller answers, where he knows it better than the run's state."""
-    names: frozenset[str]
-    """The command id and the given event ids: what a retry has in common with its original."""
 
     @classmethod
     def of(
@@ -73,9 +80,9 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         observed = len(command.events) if isinstance(command, Observe) else 0
         if len(ids) > observed or len(ats_us) > observed:
             raise BadRequest(f"more event ids or times than events for run `{run_id}`", hint="one id and time an event")
-        canonical = tuple(None if text is None else _uuid_text(text) for text in ids)
+        canonical = tuple([None if text is None else _uuid_text(text) for text in ids]) if ids else ()
         given = [text for text in canonical if text is not None]
-        if len(set(given)) != len(given):
+        if len(given) > 1 and len(set(given)) != len(given):
             raise BadRequest(f"an event id is twice in one call for run `{run_id}`", hint="give each event its own id")
         if not is_new:
             command_id = _uuid_text(command_id)
@@ -90,8 +97,12 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             ats_us=tuple(ats_us),
             at_us=at_us,
             cause=None if cause is None else _uuid_text(cause),
-            names=frozenset((command_id, *given)),
         )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The command id and the given event ids: what a retry has in common with its original."""
+        return frozenset((self.command_id, *own_ids(self)))
 
     @property
     def observed(self) -> tuple[Event | Unknown, ...]:
@@ -104,35 +115,44 @@ def own_ids(wish: Wish) -> tuple[str, ...]:
     return tuple([text for text in wish.ids if text is not None]) if wish.ids else ()
 
 
-def new_events(wish: Wish, events: Sequence[Event | Unknown], *, now_us: int) -> tuple[NewEvent, ...]:
-    """The envelopes of what was decided; the caller's own events keep the ids and times that he gave them."""
+def new_events(
+    wish: Wish, events: Sequence[Event | Unknown], *, now_us: int, redact: Callable[[bytes], bytes] = bytes
+) -> list[NewEvent]:
+    """The envelopes of what was decided, with the data as `redact` leaves it.
+
+    The caller's own events keep the ids and times that he gave them, and the digest of what he sent.
+    """
     result: list[NewEvent] = []
     sent = wish.observed
     whole = None if isinstance(wish.command, Observe) else command_digest(wish.command)
+    command_id, tenant, actor, ids, ats_us = wish.command_id, wish.tenant, wish.actor, wish.ids, wish.ats_us
     following = 0
     for number, event in enumerate(events):
         identity: str | None = None
         at_us = wish.at_us
         digest = whole
+        type_name = event_type(event)
         data = encode_data(event)
         if following < len(sent) and (event is sent[following] or event == sent[following]):
-            identity = wish.ids[following] if following < len(wish.ids) else None
-            at_us = wish.ats_us[following] if following < len(wish.ats_us) else wish.at_us
-            digest = _digest(event_type(event), data)
+            identity = ids[following] if following < len(ids) else None
+            at_us = ats_us[following] if following < len(ats_us) else at_us
+            digest = _digest(type_name, data)
             following += 1
+        if identity is None:
+            identity = derived_id(command_id, str(number))
         result.append(
             NewEvent(
-                id=derived_id(wish.command_id, str(number)) if identity is None else identity,
-                type=event_type(event),
-                data=data,
+                id=identity,
+                type=type_name,
+                data=redact(data),
                 at_us=now_us if at_us is None else at_us,
-                tenant=wish.tenant,
-                actor=wish.actor,
-                command=wish.command_id,
+                tenant=tenant,
+                actor=actor,
+                command=command_id,
                 sent=digest,
             )
         )
-    return tuple(result)
+    return result
 
 
 def sent_digest(event: Event | Unknown) -> bytes:
@@ -157,19 +177,39 @@ def command_digest(command: Command) -> bytes:
     return hashlib.sha256(type(command).__name__.encode() + b"\0" + _encode(command)).digest()
 
 
-def with_cause(
-    wish: Wish, new: NewEvent, event: Event | Unknown | None, causes: Causes, previous: str | None
-) -> NewEvent:
-    """The event with what made it; `previous` is the last one of the same append that it may follow from."""
-    is_observed = isinstance(wish.command, Observe) and new.sent is not None
-    if is_observed:
-        previous = None  # The facts of one report do not follow from each other.
+def with_causes(
+    wish: Wish, news: Sequence[NewEvent], events: Sequence[Event | Unknown | None], causes: Causes
+) -> tuple[list[NewEvent], Causes]:
+    """The events with what made them, and what later ones may answer; `events` are the same, decoded."""
+    made: list[NewEvent] = []
+    previous: str | None = None
+    """The last event of the same append that the next may follow from."""
+    is_report = isinstance(wish.command, Observe)
+    unasked = wish.actor.startswith("user:")
+    usual = cause_of_work(causes, unasked=unasked) if wish.cause is None else wish.cause
+    for new, event in zip(news, events, strict=True):
+        # The facts of one report do not follow from each other.
+        follows = None if is_report and new.sent is not None else previous
+        if follows is None and type(event) in WORK and getattr(event, "step", None) is None:
+            cause = usual
+        else:
+            cause = _cause(wish, event, causes, follows, unasked=unasked)
+            causes = remember(causes, event, new.id)
+            usual = cause_of_work(causes, unasked=unasked) if wish.cause is None else wish.cause
+        made.append(new if cause is None else msgspec.structs.replace(new, cause=cause))
+        if follows_from(event):
+            previous = new.id
+    return made, causes
+
+
+def _cause(
+    wish: Wish, event: Event | Unknown | None, causes: Causes, previous: str | None, *, unasked: bool
+) -> str | None:
     cause = wish.cause if previous is None else None
     # The end of a call follows from the call, whatever turn both happened in.
-    if cause is None or new.type == "tool_returned":
-        unasked = previous is None and wish.actor.startswith("user:")
-        cause = cause_of(causes, event, previous, unasked=unasked) or cause
-    return new if cause is None else msgspec.structs.replace(new, cause=cause)
+    if cause is None or isinstance(event, ToolReturned):
+        cause = cause_of(causes, event, previous, unasked=unasked and previous is None) or cause
+    return cause
 
 
 def unknown_run(run_id: str) -> NotFound:

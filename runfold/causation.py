@@ -88,7 +88,7 @@ class Causes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Causes()
-_WORK: frozenset[type] = frozenset(
+WORK: frozenset[type] = frozenset(
     (*get_args(Activity), *get_args(Usage), *get_args(UnitEvent), UnitsPlanned, ContextSet, ArtifactStored,
      SubprocessOutput, Unknown)
 ) - {ToolCalled, ToolReturned}  # fmt: skip
@@ -102,7 +102,7 @@ def cause_of(
 
     `previous`: the last event of the same append that this one may follow from; `unasked`: a person's own first word.
     """
-    if type(event) in _WORK and event is not None:
+    if type(event) in WORK and event is not None:
         return _of_work(causes, event, unasked=unasked)
     if isinstance(event, ApprovalAnswered):
         return causes.approvals.get(event.approval_id)
@@ -182,6 +182,11 @@ def _of_work(causes: Causes, event: Event | Unknown, *, unasked: bool) -> str | 
     step: object = getattr(event, "step", None)
     if isinstance(step, str):
         return causes.turns_of_steps.get(step) or causes.steps.get(step)
+    return cause_of_work(causes, unasked=unasked)
+
+
+def cause_of_work(causes: Causes, *, unasked: bool) -> str | None:
+    """Of work that names no step: the one turn that is open, else the one step, else what let the driver go on."""
     for opened in (causes.turns, causes.steps):
         if len(opened) == 1:
             return next(iter(opened.values()))
@@ -192,7 +197,7 @@ def _of_work(causes: Causes, event: Event | Unknown, *, unasked: bool) -> str | 
 
 def follows_from(event: Event | Unknown | None) -> bool:
     """Whether what comes later in the same append may follow from this event: what only closes makes nothing."""
-    if type(event) in _WORK:
+    if type(event) in WORK:
         return True
     match event:
         case LimitWarned() | ToolReturned() | StepCancelled() | TurnCancelled() | ClaimReleased():
@@ -208,7 +213,7 @@ def follows_from(event: Event | Unknown | None) -> bool:
 
 def remember(causes: Causes, event: Event | Unknown | None, identity: str) -> Causes:
     """What later events may answer, after this one."""
-    if type(event) in _WORK:
+    if type(event) in WORK:
         return causes
     match event:
         case ToolCalled():

@@ -69,6 +69,12 @@ def decide(run: Run, command: Command, now_us: int) -> Events:
 
     Raises BadRequest, NotFound, NotAllowed, Fenced, AlreadyFinal.
     """
+    if isinstance(command, Observe):
+        # Nearly all that is ever wished is this, so it is not asked first whether it is anything else.
+        _check_known(run)
+        if run.is_final:
+            _refuse_final(run, command)
+        return with_limits(run, _observe(run, command, now_us), now_us)
     match command:
         case Queue() | StartHere() | OpenReported():
             _check_opening(command.queued)
@@ -87,7 +93,7 @@ def decide(run: Run, command: Command, now_us: int) -> Events:
 
 
 _Later: TypeAlias = (
-    Claim | Start | StartTurn | EndTurn | Observe | Pause | Paused | Resume | Cancel | Cancelled | Complete | Fail
+    Claim | Start | StartTurn | EndTurn | Pause | Paused | Resume | Cancel | Cancelled | Complete | Fail
     | Stop | ReleaseClaim | LoseClaim | CheckLimits | RequestApproval | Grant | Deny | Expire | StepCommand
 )  # fmt: skip
 
@@ -102,10 +108,6 @@ def _decide_open(run: Run, command: _Later, now_us: int) -> Events:
             return _start_turn(run, command, now_us)
         case EndTurn():
             return _end_turn(run, command, now_us)
-        case Observe():
-            if command.claim is not None:
-                check_claim(run, command.claim)
-            return observe(run, command.events, by_worker=command.claim is not None, now_us=now_us)
         case Pause():
             return pause(run, command)
         case Paused():
@@ -142,12 +144,18 @@ def _decide_open(run: Run, command: _Later, now_us: int) -> Events:
             assert_never(command)
 
 
+def _observe(run: Run, command: Observe, now_us: int) -> Events:
+    if command.claim is not None:
+        check_claim(run, command.claim)
+    return observe(run, command.events, by_worker=command.claim is not None, now_us=now_us)
+
+
 def _check_known(run: Run) -> None:
     if run.status is None:
         raise NotFound(f"run `{run.run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run.run_id)
 
 
-def _refuse_final(run: Run, command: _Later) -> NoReturn:
+def _refuse_final(run: Run, command: _Later | Observe) -> NoReturn:
     step = f" --from {command.step}" if isinstance(command, MarkRerun | ResetStep | StartStep) else ""
     raise AlreadyFinal(
         f"run `{run.run_id}` is already {run.status}",

@@ -1,6 +1,7 @@
 """The fold: a run after one more event. It believes every event, holds no rule, and never raises."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import copy
 from types import NoneType
 from typing import Any, Literal, assert_never, cast
 
@@ -137,6 +138,14 @@ def advance(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
     force_setattr(run, "version", run.version + 1)
     if at_us > run.updated_at_us:
         force_setattr(run, "updated_at_us", at_us)
+    return run
+
+
+def advance_all(run: Run, events: Sequence[Event | Unknown | None], ats_us: Sequence[int]) -> Run:
+    """The run after all of these, as `evolve` makes it of one after the other; `run` itself stays as it is."""
+    run = copy(run)
+    for event, at_us in zip(events, ats_us, strict=True):
+        run = advance(run, event, at_us)
     return run
 
 

@@ -20,6 +20,8 @@ _GOING_ON = frozenset({"queued", "running", "pausing", "paused"})
 
 def with_limits(run: Run, events: Sequence[Event | Unknown], now_us: int) -> tuple[Event | Unknown, ...]:
     """The events, and every limit of the run or of a step that they break, with what follows."""
+    if not run.limits and not run.steps:
+        return tuple(events)
     steps_count = has_step_limits(run)
     if (not run.limits and not steps_count) or run.driver == "imported" or run.status is None:
         return tuple(events)

@@ -5,6 +5,7 @@ from typing import get_args
 
 from runfold.amounts import check_amounts, check_totals
 from runfold.closing import describe_hit
+from runfold.counting import COUNTS
 from runfold.errors import InvalidEvent, NotAllowed
 from runfold.events import (
     EVENT_CLASSES,
@@ -58,6 +59,14 @@ REPORTER_TYPES = CLAIMLESS_TYPES | {
 }
 
 
+def _bulk_of(allowed: frozenset[str]) -> frozenset[type]:
+    """Of these types those that may be said whatever the run's state is, and change nothing that others depend on."""
+    return frozenset(EVENT_TYPES[name] for name in allowed) & (COUNTS.keys() - {TokenUsage})
+
+
+_BULK = {allowed: _bulk_of(allowed) for allowed in (WORKER_TYPES, CLAIMLESS_TYPES, REPORTER_TYPES)}
+
+
 def observe(
     run: Run, events: Sequence[Event | Unknown], *, by_worker: bool, now_us: int
 ) -> tuple[Event | Unknown, ...]:
@@ -68,6 +77,10 @@ def observe(
         allowed, whose = CLAIMLESS_TYPES, "a driven program"
     else:
         allowed, whose = REPORTER_TYPES, "a reporter"
+    if _BULK[allowed].issuperset(map(type, events)):
+        for event in events:
+            check_amounts(event)
+        return tuple(events)
     result: list[Event | Unknown] = []
     for number, event in enumerate(events, 1):
         _check_type(run, event, allowed, whose)

@@ -1,13 +1,12 @@
 """What a reporter says, as it stands in a request, and the commands that it means: the same over HTTP and a pipe."""
 
 import uuid
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 
 from runfold import commands
-from runfold.envelope import Recorded, time_us
+from runfold.envelope import time_us
 from runfold.errors import BadRequest, InvalidEvent
 from runfold.events import (
     EVENT_TYPES,
@@ -21,7 +20,6 @@ from runfold.events import (
     Unknown,
     decode_data,
 )
-from runfold.state import Run
 
 EVENTS_MAX = 400
 STATUS_HEADER = "Runfold-Status"
@@ -61,15 +59,6 @@ class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     version: int
     duplicate: bool
-
-    @classmethod
-    def of(cls, run: Run, events: Sequence[Recorded], *, duplicate: bool) -> "EventsAnswer":
-        """`events` are in the order of the log."""
-        if not events:
-            return cls(first=0, last=0, version=run.version, duplicate=duplicate)
-        last = events[-1]
-        first = last if len(events) == 1 else events[0]
-        return cls(first=first.position, last=last.position, version=last.version, duplicate=duplicate)
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +107,7 @@ def open_command(body: ExternalBody) -> commands.OpenReported:
 
 def observe_command(body: EventsBody) -> commands.Observe:
     """Raises InvalidEvent, naming the event by its index."""
-    return commands.Observe(events=tuple(_event_of(index, reported) for index, reported in enumerate(body.events)))
+    return commands.Observe(events=tuple([_event_of(index, reported) for index, reported in enumerate(body.events)]))
 
 
 def ask_command(body: AskBody) -> commands.RequestApproval:
@@ -132,12 +121,15 @@ def ask_command(body: AskBody) -> commands.RequestApproval:
 
 
 def ids_of(body: EventsBody) -> list[str | None]:
-    return [None if reported.id is None else str(reported.id) for reported in body.events]
+    """The id of each event; nothing where no event has one."""
+    given = [reported.id for reported in body.events]
+    return [None if identity is None else str(identity) for identity in given] if any(given) else []
 
 
 def ats_us_of(body: EventsBody) -> list[int | None]:
-    """Raises InvalidEvent."""
-    return [_at_us(index, reported.at) for index, reported in enumerate(body.events)]
+    """The time of each event; nothing where no event has one. Raises InvalidEvent."""
+    given = [reported.at for reported in body.events]
+    return [_at_us(index, at) for index, at in enumerate(given)] if given.count(None) < len(given) else []
 
 
 def control_command(body: ControlBody) -> commands.Command:
@@ -172,7 +164,7 @@ def _event_of(index: int, reported: ReportedEvent) -> Event | Unknown:
             f"events[{index}]: there is no event type `{reported.type[:80]}`",
             hint="send it as `telemetry` with `data` {name, data}",
         )
-    event: Event | Unknown | None = decode_data(reported.type, bytes(reported.data))
+    event: Event | Unknown | None = decode_data(reported.type, reported.data)
     if event is None:
         raise InvalidEvent(f"events[{index}] has no data")
     return event

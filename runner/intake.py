@@ -124,7 +124,8 @@ class Intake:
             ids=ids_of(body),
             ats_us=ats_us_of(body),
         )
-        return EventsAnswer.of(executed.run, executed.events, duplicate=executed.duplicate)
+        first, last, version = executed.ends
+        return EventsAnswer(first=first, last=last, version=version, duplicate=executed.duplicate)
 
     async def _stored(self, request: Request, key: str) -> Observe:
         body = _decode(request, ArtifactBody)
