@@ -13,6 +13,7 @@ from api.problems import CSP_PAGE
 from api.routes import BODY, QUERY, Route
 from api.service import SERVICE
 from api.sessions import CODE_SECONDS, SESSION_SECONDS, Scope
+from eventstore.journal import Journal, journal_of
 from eventstore.proof.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
 from projections.health import public_error, troubles_of
@@ -46,12 +47,22 @@ class LastProof(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
+class JournalTrouble(msgspec.Struct, frozen=True):
+    """Which processes keep the log's journal from being taken into the log, so that it grows; `pids` are theirs."""
+
+    size_bytes: int
+    pids: list[int]
+    error: str
+    remedy: str
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """`degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
 
     `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
     answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
-    log itself as one, that this server found altered when it read them and does not serve.
+    log itself as one, that this server found altered when it read them and does not serve. `journal` is null while the
+    log's journal is within its bound.
     """
 
     status: str
@@ -59,6 +70,7 @@ class Readiness(msgspec.Struct, frozen=True):
     verified: LastProof | None = None
     log_behind_seconds: float = 0.0
     damaged: int = 0
+    journal: JournalTrouble | None = None
 
 
 USED_LINK = "link=used"
@@ -102,8 +114,17 @@ async def get_readyz(request: web.Request) -> web.Response:
     ]
     proof = _last_proof(await asyncio.to_thread(read_verified, service.data))
     behind_seconds, damaged = round(service.log.behind_seconds, 1), service.log.damaged
-    is_sound = not views and (proof is None or proof.ok) and behind_seconds <= BEHIND_SECONDS_MAX and not damaged
-    return json_response(Readiness("ready" if is_sound else "degraded", views, proof, behind_seconds, damaged))
+    journal = _journal_trouble(await asyncio.to_thread(journal_of, service.data))
+    is_proved = (proof is None or proof.ok) and not damaged
+    is_sound = not views and is_proved and behind_seconds <= BEHIND_SECONDS_MAX and journal is None
+    return json_response(Readiness("ready" if is_sound else "degraded", views, proof, behind_seconds, damaged, journal))
+
+
+def _journal_trouble(journal: Journal) -> JournalTrouble | None:
+    if not journal.held_by:
+        return None
+    pids = [holder.pid for holder in journal.held_by]
+    return JournalTrouble(journal.size_bytes, pids, journal.sentence, journal.remedy)
 
 
 def _last_proof(verified: Verified | None) -> LastProof | None:

@@ -15,6 +15,7 @@ from api.answers import json_response, view_response
 from api.asking import Limit, ViewQuery, query_views
 from api.routes import QUERY, Route
 from api.service import SERVICE, Service
+from eventstore.journal import journal_of
 from eventstore.leases import Lease, Leases
 from eventstore.reading import LOG_FILE
 from projections.checkpoints import read_checkpoints
@@ -55,11 +56,16 @@ class WorkerItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """Sizes are in bytes, null where the log is no file of this folder; `position` is that of the last event."""
+    """Sizes are in bytes, null where the log is no file of this folder; `position` is that of the last event.
+
+    `journal_trouble` says which processes keep the journal from being taken into the log, and what helps; mostly empty.
+    """
 
     position: int
     first: int
     size_bytes: int | None
+    journal_bytes: int
+    journal_trouble: str
     views_bytes: int | None
     views_lag: int
     views_parked: tuple[str, ...]
@@ -113,10 +119,13 @@ async def _log_figures(service: Service) -> LogFigures:
     checkpoints, freshness = await service.views.query(read_checkpoints)
     # A position that the views have passed meanwhile is no lag.
     lag = max((max(0, bounds.last - place.position) for place in checkpoints.values()), default=0)
+    journal = await asyncio.to_thread(journal_of, service.data)
     return LogFigures(
         position=bounds.last,
         first=bounds.first,
         size_bytes=await asyncio.to_thread(_weight, service.data, f"{LOG_FILE}*"),
+        journal_bytes=journal.size_bytes,
+        journal_trouble=f"{journal.sentence}; {journal.remedy}" if journal.held_by else "",
         views_bytes=await asyncio.to_thread(_weight, service.data, "views.*.db*"),
         views_lag=lag,
         views_parked=tuple(freshness.parked),

@@ -12,6 +12,7 @@ import structlog
 
 from cli.actor import local_actor
 from cli.copying import keep_copy, store_url
+from cli.journal_watch import watch_journal
 from cli.proving import prove_now_and_then
 from cli.settings import Settings
 from cli.snapshotting import keep_snapshots
@@ -108,6 +109,7 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
                 tasks.create_task(_sweep(node)),
                 tasks.create_task(_keep_limits(Reactor(node.ledger, left=node.spending.left), node.views)),
                 tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
+                tasks.create_task(watch_journal(settings.data)),
                 tasks.create_task(keep_copy(settings)),
                 tasks.create_task(keep_snapshots(settings)),
             ]

@@ -13,13 +13,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eventstore.stopped import LOCKS, is_stopped
 from runfold.errors import Unavailable
 
 NAP_SECONDS = 0.0002  # Shorter than the pause between two appends of whoever appends without end.
 LONG_NAP_SECONDS = 0.01
 STOPPED_SECONDS = 2.0  # Whoever was stopped (Ctrl-Z, SIGSTOP) does not go on by itself.
 HELD_SECONDS = 600.0  # Who rewrites a log of many gigabytes holds it for minutes.
-_LOCKS = Path("/proc/locks")
 _HELD = re.compile(r"^\d+: FLOCK +\S+ +WRITE +(\d+) \S+:(\d+) ", re.M)
 
 
@@ -57,33 +57,25 @@ class FileLock:
                 continue
             look_at = waited + STOPPED_SECONDS
             holder = _holder(self._descriptor)
-            is_stopped = holder is not None and _is_stopped(holder)
-            if is_stopped or waited >= HELD_SECONDS:
-                raise _held_by(holder, self._path, waited, is_stopped=is_stopped)
+            stands_still = holder is not None and is_stopped(holder)
+            if stands_still or waited >= HELD_SECONDS:
+                raise _held_by(holder, self._path, waited, stands_still=stands_still)
 
 
 def _holder(descriptor: int) -> int | None:
     """The process that holds a lock on the file, where the system tells (proc_locks(5))."""
     inode = os.fstat(descriptor).st_ino
     try:
-        found = _HELD.findall(_LOCKS.read_text())
+        found = _HELD.findall(LOCKS.read_text())
     except OSError:
         return None
     return next((int(pid) for pid, held in found if int(held) == inode and int(pid)), None)
 
 
-def _is_stopped(pid: int) -> bool:
-    try:
-        # The name before the state is in brackets, and may hold any of its own.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False
-
-
-def _held_by(holder: int | None, path: Path, waited_seconds: float, *, is_stopped: bool) -> Unavailable:
+def _held_by(holder: int | None, path: Path, waited_seconds: float, *, stands_still: bool) -> Unavailable:
     who = "another process" if holder is None else f"process {holder}"
     hint = "nothing was changed; try again"
-    if is_stopped:
+    if stands_still:
         who += ", which is stopped,"
         hint = f"`kill -CONT {holder}` lets it go on, or end it: nothing that was acknowledged is lost; then try again"
     return Unavailable(f"{who} has held `{path}` for {waited_seconds:.0f} s", hint=hint)

@@ -14,6 +14,7 @@ from eventstore.file_lock import FileLock
 from eventstore.file_systems import refuse_network
 from eventstore.grouping import Memory
 from eventstore.intents import settle
+from eventstore.journal import JOURNAL_BYTES_MAX
 from eventstore.mirrored import MIRROR_FILE, refuse_mirror
 from eventstore.preparing import Request, prepare
 from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
@@ -24,7 +25,6 @@ from runfold.errors import RunfoldError, Unavailable
 LOCK_FILE = "log.lock"
 READ_BYTES = 4 * 1024 * 1024
 STATEMENTS_KEPT_MAX = 300  # For appends of every number of rows up to 64, to each of the tables.
-JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 

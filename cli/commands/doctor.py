@@ -17,6 +17,7 @@ from cli.settings import ENVIRONMENT, Settings
 from cli.watcher import WATCHER_HINT, is_watcher_there
 from eventstore.file_systems import HOSTED, NETWORK, file_system_of
 from eventstore.jetstream.address import without_password
+from eventstore.journal import journal_of
 from eventstore.leases import wall_us
 from eventstore.proof.verified import read_verified
 from eventstore.reading import LOG_FILE
@@ -135,7 +136,14 @@ def _log(data: Path) -> list[Finding]:
     state = "behind the log" if freshness.stale else "as new as the log"
     text = f"{state}, at position {freshness.position}"
     views_state = Finding(name="views", level="note" if freshness.stale else "ok", text=text)
-    return [views_state, _queue(data, waiting), _proof(data)]
+    return [views_state, _journal(data), _queue(data, waiting), _proof(data)]
+
+
+def _journal(data: Path) -> Finding:
+    journal = journal_of(data)
+    if journal.held_by:
+        return Finding(name="journal", level="problem", text=f"{journal.sentence}; {journal.remedy}")
+    return Finding(name="journal", level="ok", text=f"{journal.size_bytes / 1_048_576:.1f} MiB, held by nobody")
 
 
 def _proof(data: Path) -> Finding:

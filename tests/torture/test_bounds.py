@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from eventstore.journal import JOURNAL_BYTES_MAX
 from eventstore.keeping.backup import backup, check_backup
 from eventstore.sqlite import SqliteLog
-from eventstore.writing import JOURNAL_BYTES_MAX
 from runfold.envelope import NewEvent
 from tests.torture.soundness import new
 
