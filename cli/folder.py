@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
+from eventstore.file_systems import refuse_network
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
 from eventstore.reading import bounds, data_version, open_reader, read_page
@@ -275,6 +276,7 @@ def bring_mirror(settings: Settings) -> None:
 
 def prepare_folder(data: Path) -> None:
     """Make the data folder where there is none. Raises InvalidSetting, BadRequest, before anything in it is changed."""
+    refuse_network(data)
     try:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:

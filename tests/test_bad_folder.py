@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.folder import prepare_folder
 from eventstore import file_systems
+from eventstore.keeping.backup import restore
 from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
@@ -187,6 +189,10 @@ def test_a_network_file_system_is_refused_before_anything_is_made_there(
 
     with pytest.raises(InvalidSetting, match=r"a network file system \(nfs4\)") as refused:
         Writer(tmp_path / "share" / "data", lambda: 1)
+    with pytest.raises(InvalidSetting, match=r"a network file system \(nfs4\)"):
+        prepare_folder(tmp_path / "share" / "data")
+    with pytest.raises(InvalidSetting, match=r"a network file system \(nfs4\)"):
+        restore(tmp_path / "backup", tmp_path / "share" / "data")
     # One machine alone writes to what its host shares with it: `doctor` warns, and no more.
     Writer(tmp_path / "vm" / "data", lambda: 1).close()
 

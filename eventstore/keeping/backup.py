@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore.anchoring import ANCHORS_FILE
+from eventstore.file_systems import refuse_network
 from eventstore.keeping.copying import FORMAT, Manifest, copy_beside, is_rewritten
 from eventstore.proof.attachments import Attachments
 from eventstore.proof.faults import Fault
@@ -93,7 +94,10 @@ def check_backup(folder: Path) -> tuple[Manifest, list[Fault]]:
 
 
 def restore(folder: Path, data: Path) -> Manifest:
-    """Put a backup where no log is. Raises NotFound, BadRequest, Refused where it does not hold, OSError."""
+    """Put a backup where no log is. Raises NotFound, BadRequest, Refused where it does not hold, OSError,
+    InvalidSetting for a network file system.
+    """
+    refuse_network(data)
     if (data / LOG_FILE).exists():
         raise BadRequest(
             f"`{data}` holds a log already",

@@ -15,6 +15,7 @@ import msgspec
 from eventstore.anchoring import ANCHORED, write_anchor
 from eventstore.chain import anchor_digest
 from eventstore.failpoints import reach
+from eventstore.file_systems import refuse_network
 from eventstore.intents import sync_folder
 from eventstore.keeping.second_copy import Rows, SecondCopy
 from eventstore.keeping.segments import SealedAnchor, Segment
@@ -54,8 +55,9 @@ def restore_log(
     """Make the log in a folder that has none; one that was cut off is done again.
 
     Raises BadRequest, NotFound where there is no copy, Damaged where a segment is missing or does not hold, Refused
-    where the log does not prove itself, Unavailable, OSError.
+    where the log does not prove itself, Unavailable, OSError, InvalidSetting for a network file system.
     """
+    refuse_network(data)
     if (data / LOG_FILE).exists():
         raise BadRequest(f"`{data}` holds a log already", hint="name an empty folder; nothing was changed")
     # In a folder of its own, so that the proof finds it under its usual name.
