@@ -1495,6 +1495,16 @@ export interface components {
             total: number;
         };
         /**
+         * JournalTrouble
+         * @description Which processes keep the log's journal from being taken into the log, so that it grows; `pids` are theirs.
+         */
+        JournalTrouble: {
+            error: string;
+            pids: number[];
+            remedy: string;
+            size_bytes: number;
+        };
+        /**
          * Lane
          * @description Of one kind, by bucket: how many spans were `busy` in it, and how many came to a `bad` end in it.
          */
@@ -1574,9 +1584,13 @@ export interface components {
         /**
          * LogFigures
          * @description Sizes are in bytes, null where the log is no file of this folder; `position` is that of the last event.
+         *
+         *         `journal_trouble` says which processes keep the journal from being taken into the log, and what helps; mostly empty.
          */
         LogFigures: {
             first: number;
+            journal_bytes: number;
+            journal_trouble: string;
             position: number;
             size_bytes: number | null;
             views_bytes: number | null;
@@ -1675,11 +1689,14 @@ export interface components {
          *
          *         `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
          *         answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
-         *         log itself as one, that this server found altered when it read them and does not serve.
+         *         log itself as one, that this server found altered when it read them and does not serve. `journal` is null while the
+         *         log's journal is within its bound.
          */
         Readiness: {
             /** @default 0 */
             damaged?: number;
+            /** @default null */
+            journal?: components["schemas"]["JournalTrouble"] | null;
             /** @default 0 */
             log_behind_seconds?: number;
             status: string;
