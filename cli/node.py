@@ -14,6 +14,7 @@ from cli.actor import local_actor
 from cli.copying import keep_copy, store_url
 from cli.journal_watch import watch_journal
 from cli.proving import prove_now_and_then
+from cli.renewing import keep_views_clean
 from cli.settings import Settings
 from cli.snapshotting import keep_snapshots
 from cli.workflow_file import watched_registry
@@ -115,6 +116,7 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
             ]
             if node.log.presence is not None:
                 beside.append(tasks.create_task(_keep_states(settings.data)))
+                beside.append(tasks.create_task(keep_views_clean(node.views, settings.data)))
                 beside.append(tasks.create_task(_lose_silent(node.ledger, node.log.presence, node.views)))
             await worker.work(stop)
             structlog.get_logger().info("stopping")

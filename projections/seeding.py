@@ -10,6 +10,7 @@ from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.checkpoints import read_checkpoints
 from projections.generations import current_generation, views_file
+from projections.remains import clear_remains
 from projections.view import View
 from runfold.errors import Unavailable
 
@@ -24,6 +25,8 @@ def copy_views(data: Path, path: Path) -> bool:
         return False
     with closing(sqlite3.connect(f"{served.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as source:
         source.execute("VACUUM INTO ?", (str(path),))
+    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        clear_remains(copy)
     return True
 
 

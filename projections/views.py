@@ -34,6 +34,7 @@ from projections.generations import (
     views_file,
 )
 from projections.opening import connect, connect_read_only, connect_to_build
+from projections.remains import mark_remains
 from projections.rewritten import pages_before, rewritten_runs
 from projections.skips import Skips
 from projections.view import Fold, View
@@ -77,6 +78,8 @@ class Views:
         self._page_events = page_events
         self._is_building = is_building
         self._lacks_indexes = is_building
+        self._clean_to: int | None = None if is_building else 0
+        """Up to here nothing is folded that is redacted later: what a building begins with is as it is left."""
         self._unwanted: tuple[str, ...] = ()
         """Types of events that need not be read, as no view takes them."""
         if is_building:
@@ -181,6 +184,8 @@ class Views:
         self, log: sqlite3.Connection | None, target: int, *, on_page: Callable[[int], object] | None = None
     ) -> None:
         """Fold up to a position of the log, as the one process that may; `on_page` hears how far it has come."""
+        if self._clean_to is None:
+            self._clean_to = bounds_of(log).last
         while True:
             checkpoints = self.checkpoints()
             head = bounds_of(log)
@@ -260,6 +265,8 @@ class Views:
             folding = Folding(self.connection, folds, is_skipped=self._is_skipped)
             for facts in chain([first] if first else [], pages):
                 self._fold_anew(folding, rewritten_runs(facts, is_trimmed=is_trimmed), last, facts[0].position)
+                if facts[-1].position > (self._clean_to or 0):
+                    mark_remains(self.connection, facts)
                 folding.fold(facts, after=last)
                 last, read = facts[-1].position, read + len(facts)
             if self._unwanted and read < self._page_events and hash_at(log, upto):

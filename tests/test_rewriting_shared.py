@@ -1,16 +1,18 @@
 """What is redacted, cleaned or trimmed in a log of many machines is so on all of them, also on one that comes later."""
 
+import asyncio
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.renewing import keep_views_clean
 from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.cluster import connect
@@ -28,6 +30,9 @@ from eventstore.proof.faults import Fault
 from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
+from projections.remains import holds_remains
+from projections.service import ViewService
 from projections.views import Views
 from runfold.envelope import NewEvent
 from runfold.errors import Conflict
@@ -37,6 +42,7 @@ from tests.contract.jetstream import shared_cluster
 from tests.contract.test_keeping import SECRET, run
 from tests.terminal import ROOT, environment, runfold
 
+WITHIN_SECONDS = 60
 pytestmark = pytest.mark.slow
 
 
@@ -139,6 +145,39 @@ async def test_a_redacted_text_leaves_every_machine_the_stream_and_the_store(mac
     assert (await one.bounds()).first == 1
     # A retry of what was sent is known all the same.
     assert (await three.append("r_b", run(), expected=0)).first == found[-1].position + 1
+
+
+async def test_a_text_that_is_redacted_elsewhere_leaves_the_file_of_the_views(machines: Machines) -> None:
+    one, two = await machines.open("one"), await machines.open("two")
+    await one.append("r_a", telling(), expected=0)
+    folder = machines.folder / "two"
+    views = await ViewService.open(folder)
+    try:
+        await two.bounds()
+        shown = (await views.query(_titles))[0]
+        before = _holds(folder.glob("views.*"), SECRET)
+        await one.redact("r_a", texts=[SECRET], reason="leaked", actor="user:a")
+        await two.bounds()
+        left = (await views.query(_titles))[0]
+        keeping = asyncio.create_task(keep_views_clean(views, folder, look_seconds=0.1))
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while (await views.query(holds_remains))[0] or _holds(folder.glob("views.*"), SECRET):
+                await asyncio.sleep(0)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+        assert (shown, left, before) == ([f"t {SECRET}"], ["t [redacted]"], True)
+        assert (await views.query(_titles))[0] == left
+    finally:
+        await views.close()
+
+
+def _titles(connection: sqlite3.Connection) -> list[str]:
+    return [title for (title,) in connection.execute("SELECT title FROM runs").fetchall()]
+
+
+def _holds(paths: Iterable[Path], text: str) -> bool:
+    return any(path.exists() and text.encode() in path.read_bytes() for path in paths)
 
 
 async def test_a_text_is_redacted_after_another_of_the_same_event(machines: Machines) -> None:

@@ -28,9 +28,10 @@ NICENESS = 10  # Nobody waits for it; those who append and read come first.
 @click.option(
     "--workers", type=click.IntRange(1, 2), default=1, show_default=True, help="Processes that share the views."
 )
+@click.option("--anew", is_flag=True, help="Take nothing of one that was cut: it may hold what was redacted since.")
 @json_option
 @click.pass_context
-def rebuild_views(context: click.Context, *, only: tuple[str, ...], workers: int, as_json: bool) -> None:
+def rebuild_views(context: click.Context, *, only: tuple[str, ...], workers: int, anew: bool, as_json: bool) -> None:
     """Fold every view anew from the log; one that was cut goes on where it was."""
     settings = settings_of(context)
     need_folder(settings, "rebuild")
@@ -40,7 +41,7 @@ def rebuild_views(context: click.Context, *, only: tuple[str, ...], workers: int
     try:
         progress = _progress(started) if is_talking() else None
         checking = _say_checking if is_talking() else None
-        rebuilt = rebuild(settings.data, only=only, workers=workers, on_progress=progress, on_check=checking)
+        rebuilt = rebuild(settings.data, only=only, anew=anew, workers=workers, on_progress=progress, on_check=checking)
     finally:
         if is_talking():
             click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,50 @@
+"""Views from which something was taken on another machine are made anew, so that their file holds nothing of it."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import structlog
+
+from projections.remains import holds_remains
+from projections.service import ViewService
+from runfold.errors import RunfoldError
+
+LOOK_SECONDS = 5.0
+AGAIN_SECONDS = 60.0  # What could not be made anew has a reason that does not go at once.
+
+
+async def keep_views_clean(views: ViewService, data: Path, *, look_seconds: float = LOOK_SECONDS) -> None:
+    """Until cancelled; in a process of its own, as `runfold redact` does it on its own machine."""
+    while True:
+        try:
+            if await views.query_lately(holds_remains):
+                await _rebuild(data)
+                if await views.query_lately(holds_remains):
+                    await asyncio.sleep(AGAIN_SECONDS)
+        except RunfoldError as error:
+            structlog.get_logger().warning("the views could not be looked at", error=error.message)
+        await asyncio.sleep(look_seconds)
+
+
+async def _rebuild(data: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RUNFOLD_URL"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "runfold", "rebuild", "--anew",
+        env={**environment, "RUNFOLD_DATA": str(data)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        said = (await process.communicate())[1].decode(errors="replace").strip()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    log = structlog.get_logger()
+    if process.returncode:
+        log.warning("what was redacted elsewhere may be in free pages of the views", error=said[-500:])
+    else:
+        log.info("the views were made anew, as something was redacted elsewhere")
