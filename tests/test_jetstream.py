@@ -215,7 +215,7 @@ def test_a_mirror_is_compared_with_its_stream_and_with_the_second_copy_event_by_
 
     assert sound.returncode == 0, sound.stdout + sound.stderr
     assert "1 segments of the copy" in sound.stdout
-    assert "messages of the stream" in sound.stdout
+    assert all(f"messages of the stream at n{number}" in sound.stdout for number in (1, 2, 3))
     for found, where in ((from_stream, "in the stream"), (from_copy, "in segment 1 of the second copy")):
         assert found.returncode == 1
         assert found.stdout.count("event ") == 1

@@ -184,7 +184,7 @@ def _compare_copy(
 def _compare_stream(
     connection: sqlite3.Connection, settings: Settings, keep: Callable[[Iterator[Fault]], None]
 ) -> dict[str, int]:
-    """The mirror beside its stream. Servers that are not there are no fault of the mirror."""
+    """The mirror beside what each server has of its stream. Servers that are not there are no fault of the mirror."""
     from eventstore.jetstream.address import parse_address
     from eventstore.jetstream.comparing import compare_stream
 
@@ -193,12 +193,12 @@ def _compare_stream(
     mirrored = mirrored_log(settings.data)
     address = parse_address(settings.log or (mirrored.address if mirrored is not None else ""))
     try:
-        compared, fault = asyncio.run(compare_stream(connection, address, on_progress=_progress("stream")))
+        counts, found = asyncio.run(compare_stream(connection, address, on_progress=_progress("stream")))
     except Unavailable as error:
         talk(f"note: the stream could not be compared: {error.message}")
         return {}
-    keep(iter([fault] if fault is not None else []))
-    return {"messages of the stream": compared}
+    keep(iter(found))
+    return {f"messages of the stream at {server}": count for server, count in counts.items()}
 
 
 def _progress(what: str) -> Any:

@@ -1,15 +1,17 @@
-"""A mirror beside the stream that it mirrors, event by event: what the one has and the other has not is named."""
+"""A mirror beside each server's copy of its stream, event by event: what the one has and the other has not is named."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.jetstream.address import Address
-from eventstore.jetstream.cluster import Cluster, connect, stream_state
+from eventstore.jetstream.cluster import connect, stream_state
 from eventstore.jetstream.messages import Message, decode
-from eventstore.jetstream.scanning import messages_after
+from eventstore.jetstream.replicas import current_servers, messages_at, readers
 from eventstore.keeping.second_copy import EVENTS_BETWEEN
 from eventstore.proof.faults import Fault
 from eventstore.proof.verifying import EVENT_COLUMNS
@@ -17,6 +19,7 @@ from eventstore.sqlite3_module import sqlite3
 from runfold.errors import LogFailed, Unavailable
 
 PAGE_MESSAGES = 1_000
+SILENT = "the server falls silent there or soon after, as one does that cannot read its own file"
 CONNECT_SECONDS = 10.0
 _COMPARED = {n: name for n, name in enumerate(EVENT_COLUMNS.split(", ")) if name not in ("position", "recorded_at_us")}
 """The time is not: a mirror never lets it go back, whatever the clocks of the machines say."""
@@ -24,48 +27,95 @@ _MAY_GO = frozenset({"salt", "data", "digest"})
 Page = list[tuple[int, Message]]
 
 
+class Difference(msgspec.Struct, frozen=True):
+    """The first event in which two differ, and in what."""
+
+    position: int
+    what: str
+    run_id: str
+    version: int
+
+
 async def compare_stream(
     connection: sqlite3.Connection, address: Address, *, on_progress: Callable[[int, int], object] | None = None
-) -> tuple[int, Fault | None]:
-    """How many messages were compared, and the first event in which a mirror and its stream differ.
+) -> tuple[dict[str, int], list[Fault]]:
+    """How many messages of each server were compared, and in what the mirror differs first from which of them.
 
-    What was appended since the mirror was last brought forward is not looked at. Raises Unavailable, BadRequest.
+    What was appended since the mirror was last brought forward is not looked at. A server that is down or behind is not
+    among them: `runfold doctor` names it. Raises Unavailable, BadRequest.
     """
     head, trimmed_to, log_id = connection.execute("SELECT position, trimmed_to, log_id FROM head").fetchone()
     cluster = await connect(address, patience_seconds=CONNECT_SECONDS)
-    compared = after = 0
+    counts: dict[str, int] = {}
+    found: dict[Difference, list[str]] = {}
     try:
         if cluster.log_id != log_id:
-            return 0, Fault(kind="stream", message=f"the stream is the log {cluster.log_id}, not {log_id}")
+            return {}, [Fault(kind="stream", message=f"the stream is the log {cluster.log_id}, not {log_id}")]
         last = (await stream_state(cluster)).state.last_seq
         if last < head:
-            return 0, Fault(
-                kind="stream", message=f"the stream ends at {last}, the mirror at {head}", position=last + 1
-            )
-        async with aclosing(_pages(cluster, head)) as pages:
-            async for page in pages:
-                upto = page[-1][0]
-                found = _difference(connection, page, after, min(upto, head), trimmed_to)
-                if found is not None:
-                    return compared, found
-                compared, after = compared + len(page), upto
-                if on_progress is not None:
-                    on_progress(min(upto, head), head)
-        return compared, _difference(connection, [], after, head, trimmed_to)
+            ends = f"the stream ends at {last}, the mirror at {head}"
+            return {}, [Fault(kind="stream", message=ends, position=last + 1)]
+        for server, consumer in sorted((await readers(cluster)).items()):
+            compared = _Compared(connection, head, trimmed_to, on_progress)
+            difference = await compared.difference(messages_at(cluster, consumer))
+            if compared.is_silent and server not in await current_servers(cluster):
+                continue
+            counts[server] = compared.count
+            if difference is not None:
+                found.setdefault(difference, []).append(server)
     except (NatsError, TimeoutError, OSError) as error:
         raise Unavailable(
             f"the stream did not tell all it holds: {type(error).__name__}", hint="a majority of its servers must be up"
         ) from error
     except LogFailed as error:
-        return compared, Fault(kind="stream", message=error.message)
+        return counts, [Fault(kind="stream", message=error.message)]
     finally:
         await cluster.client.close()
+    # What all servers say alike is said once.
+    return counts, [_fault(it, "" if len(who) == len(counts) else ", ".join(who)) for it, who in found.items()]
 
 
-async def _pages(cluster: Cluster, head: int) -> AsyncGenerator[Page, None]:
-    """All that the stream holds up to a position, in order."""
+class _Compared:
+    """One server's copy beside the mirror."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        head: int,
+        trimmed_to: int,
+        on_progress: Callable[[int, int], object] | None,
+    ) -> None:
+        self._connection, self._head, self._trimmed_to = connection, head, trimmed_to
+        self._on_progress = on_progress
+        self._after = self.count = 0
+        self.is_silent = False
+
+    async def difference(self, messages: AsyncGenerator[Msg, None]) -> Difference | None:
+        """The first; `is_silent` where the server tells no more though it has more. Raises LogFailed."""
+        try:
+            async with aclosing(_pages(messages, self._head)) as pages:
+                async for page in pages:
+                    upto = page[-1][0]
+                    found = _difference(self._connection, page, self._after, upto, self._trimmed_to)
+                    if found is not None:
+                        return found
+                    self.count, self._after = self.count + len(page), upto
+                    if self._on_progress is not None:
+                        self._on_progress(upto, self._head)
+        except TimeoutError:
+            # A server that cannot read its own file says nothing at all.
+            query = "SELECT position, run_id, version FROM events WHERE position > ? ORDER BY position LIMIT 1"
+            row = self._connection.execute(query, (self._after,)).fetchone()
+            position, run_id, version = row or (self._head, "", 0)
+            self.is_silent = True
+            return Difference(position, SILENT, run_id, version)
+        return _difference(self._connection, [], self._after, self._head, self._trimmed_to)
+
+
+async def _pages(messages: AsyncGenerator[Msg, None], head: int) -> AsyncGenerator[Page, None]:
+    """Messages up to a position, in order."""
     page: Page = []
-    async with aclosing(messages_after(cluster, cluster.name, 0)) as messages:
+    async with aclosing(messages):
         async for message in messages:
             position = message.metadata.sequence.stream
             if position > head:
@@ -78,22 +128,24 @@ async def _pages(cluster: Cluster, head: int) -> AsyncGenerator[Page, None]:
         yield page
 
 
-def _difference(connection: sqlite3.Connection, page: Page, after: int, upto: int, trimmed_to: int) -> Fault | None:
+def _difference(
+    connection: sqlite3.Connection, page: Page, after: int, upto: int, trimmed_to: int
+) -> Difference | None:
     ours = {row[0]: row for row in connection.execute(EVENTS_BETWEEN, (after, upto))}
     for position, message in page:
         row = ours.pop(position, None)
         if row is None:
             if position <= trimmed_to or _is_end(connection, position, message.run_id):
                 continue
-            return _fault(position, message.run_id, message.version, "the mirror does not have it")
+            return Difference(position, "the mirror does not have it", message.run_id, message.version)
         changed = _changed(row, message)
         if changed:
-            return _fault(position, row[1], row[2], f"its {changed} is another in the mirror")
+            return Difference(position, f"its {changed} is another in the mirror", row[1], row[2])
     # What was redacted is deleted in the stream, and what it left is kept beside it.
     lost = min((position for position, row in ours.items() if row[17] is None), default=None)
     if lost is None:
         return None
-    return _fault(lost, ours[lost][1], ours[lost][2], "the stream does not have it")
+    return Difference(lost, "the stream does not have it", ours[lost][1], ours[lost][2])
 
 
 def _is_end(connection: sqlite3.Connection, position: int, run_id: str) -> bool:
@@ -109,6 +161,12 @@ def _changed(row: tuple[Any, ...], message: Message) -> str:
     return ""
 
 
-def _fault(position: int, run_id: str, version: int, what: str) -> Fault:
-    message = f"event {position}, version {version} of `{run_id}`, in the stream: {what}"
-    return Fault(kind="stream", message=message, run_id=run_id, position=position)
+def _fault(difference: Difference, servers: str) -> Fault:
+    where = f"in the stream at {servers}" if servers else "in the stream"
+    event = f"event {difference.position}, version {difference.version} of `{difference.run_id}`"
+    return Fault(
+        kind="stream",
+        message=f"{event}, {where}: {difference.what}",
+        run_id=difference.run_id,
+        position=difference.position,
+    )
