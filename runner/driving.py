@@ -7,14 +7,10 @@ What others wish of the run is heard while a turn runs (`runner/heeding.py`), an
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
-from eventstore.contract import EventLog
 from eventstore.failpoints import reach
-from eventstore.ledger import Ledger
 from eventstore.objects.shared_outputs import bring_ended
-from projections.spending import Left, no_budgets
 from runfold.commands import (
     Cancelled,
     Claim,
@@ -43,10 +39,9 @@ from runfold.events import (
 )
 from runfold.state import Run
 from runner import machine
-from runner.asking import Asking
-from runner.claims import Claims, background
-from runner.heeding import Heeding
-from runner.launch import Launch, counted_before
+from runner.claims import background
+from runner.heeding import Charge, Heeding
+from runner.launch import counted_before
 from runner.recovering.recorded import end_before_loss
 from runner.turns.listener import Listener
 from runner.turns.output import Output
@@ -59,43 +54,12 @@ SETTLE_TRIES = 8
 
 
 class Driving(Heeding):
-    """See `Heeding` for what may be asked of it, and with what it is made."""
+    """See `Heeding` for what may be asked of it."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        log: EventLog,
-        claims: Claims,
-        launch: Launch,
-        *,
-        data: Path,
-        run_id: str,
-        tenant: str,
-        claim: int,
-        waits: bool = False,
-        asking: Asking | None = None,
-        resumes: bool = False,
-        left: Left = no_budgets,
-        is_stirred: bool = False,
-    ) -> None:
-        """`waits`: stay with a paused run, and claim it again when it goes on; `asking` is whom it may ask meanwhile.
-
-        `resumes`: a turn was cut short, so the next one goes on with the agent's own session where there is one.
-        """
-        super().__init__(
-            ledger,
-            log,
-            claims,
-            launch,
-            data=data,
-            run_id=run_id,
-            tenant=tenant,
-            claim=claim,
-            left=left,
-            is_stirred=is_stirred,
-        )
-        self._folder = data / "runs" / run_id
-        self._waits, self._asking, self._resumes = waits, asking, resumes
+    def __init__(self, charge: Charge) -> None:
+        super().__init__(charge)
+        self._folder = charge.data / "runs" / charge.run_id
+        self._waits, self._asking, self._resumes = charge.waits, charge.asking, charge.resumes
         self._has_response = False
         self._counted: dict[str, Json] = {}
         self._failed_turns = 0

@@ -9,6 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
+import msgspec
+
 from eventstore.contract import EventLog
 from eventstore.failpoints import reach
 from eventstore.ledger import Executed, Ledger
@@ -28,6 +30,7 @@ from runfold.events import (
     PauseRequested,
     Unknown,
 )
+from runner.asking import Asking
 from runner.claims import Claims
 from runner.hearing import pages_of
 from runner.launch import Launch
@@ -42,37 +45,44 @@ _HEEDED = frozenset(
 )
 
 
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver is given: the run and its claim, the log that it writes to, and how it is to be driven.
+
+    `waits`: stay with a paused run, and claim it again when it goes on; `asking` is whom it may ask meanwhile.
+    `resumes`: a turn was cut short, so the next one goes on with the agent's own session where there is one.
+    `left` tells what the run may still draw on of what it shares with others.
+    `is_stirred`: whoever gives it reads the log for all of its drivers, and calls `stir` when the run has moved.
+    """
+
+    ledger: Ledger
+    log: EventLog
+    claims: Claims
+    launch: Launch
+    data: Path
+    run_id: str
+    tenant: str
+    claim: int
+    waits: bool = False
+    asking: Asking | None = None
+    resumes: bool = False
+    left: Left = no_budgets
+    is_stirred: bool = False
+
+
 class Heeding:
     """`interrupt` and `hand_over` may be called at any time from the event loop."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        log: EventLog,
-        claims: Claims,
-        launch: Launch,
-        *,
-        data: Path,
-        run_id: str,
-        tenant: str,
-        claim: int,
-        left: Left = no_budgets,
-        is_stirred: bool = False,
-    ) -> None:
-        """`is_stirred`: whoever made it reads the log for all of its drivers, and calls `stir` when the run has moved.
-
-        `left` tells what the run may still draw on of what it shares with others.
-        """
-        self._ledger, self._log, self._claims, self._launch = ledger, log, claims, launch
-        self._data, self.run_id, self._tenant, self._claim = data, run_id, tenant, claim
+    def __init__(self, charge: Charge) -> None:
+        self._ledger, self._log, self._claims = charge.ledger, charge.log, charge.claims
+        self._launch, self._data, self._left = charge.launch, charge.data, charge.left
+        self.run_id, self._tenant, self._claim = charge.run_id, charge.tenant, charge.claim
         self._turn: Turn | None = None
         self._limit: LimitExceeded | None = None
         self._is_fenced = False
         self._is_handed_over = False
         self._is_cancelled = False
         self._pause_at: float | None = None
-        self._left = left
-        self._stirred = asyncio.Event() if is_stirred else None
+        self._stirred = asyncio.Event() if charge.is_stirred else None
         self._moved = asyncio.Event()
         self.interrupted = ""
         """What interrupted the run, in words."""

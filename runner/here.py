@@ -27,6 +27,7 @@ from runner import machine
 from runner.asking import Asking
 from runner.claims import Claims
 from runner.driving import Driving
+from runner.heeding import Charge
 from runner.launch import Launch, launch_here
 from runner.prices import check_order, check_price
 from runner.steps.stepping import driving_of
@@ -104,17 +105,19 @@ async def drive_here(
     claims = await Claims.open(data, presence=log.presence)
     try:
         driving = driving_of(order.steps)(
-            ledger,
-            log,
-            claims,
-            launch,
-            data=data,
-            run_id=run_id,
-            tenant=tenant,
-            claim=FIRST_CLAIM,
-            waits=terminal.is_terminal(0),
-            asking=Asking(actor) if terminal.is_terminal(0) and not quiet else None,
-            left=left,
+            Charge(
+                ledger=ledger,
+                log=log,
+                claims=claims,
+                launch=launch,
+                data=data,
+                run_id=run_id,
+                tenant=tenant,
+                claim=FIRST_CLAIM,
+                waits=terminal.is_terminal(0),
+                asking=Asking(actor) if terminal.is_terminal(0) and not quiet else None,
+                left=left,
+            )
         )
         with signals_to(driving):
             # The lease comes first: a claim is never without one.
@@ -166,18 +169,20 @@ async def resume_here(
     claim = run.claim + 1
     try:
         driving = driving_of(run.steps)(
-            ledger,
-            log,
-            claims,
-            launch,
-            data=data,
-            run_id=run.run_id,
-            tenant=run.tenant,
-            claim=claim,
-            waits=terminal.is_terminal(0),
-            asking=Asking(actor) if terminal.is_terminal(0) and not quiet else None,
-            resumes=run.started,
-            left=left,
+            Charge(
+                ledger=ledger,
+                log=log,
+                claims=claims,
+                launch=launch,
+                data=data,
+                run_id=run.run_id,
+                tenant=run.tenant,
+                claim=claim,
+                waits=terminal.is_terminal(0),
+                asking=Asking(actor) if terminal.is_terminal(0) and not quiet else None,
+                resumes=run.started,
+                left=left,
+            )
         )
         with signals_to(driving):
             await claims.take(run.run_id, run.tenant, claim)

@@ -24,6 +24,7 @@ from runfold.workflows import Registry
 from runner import machine
 from runner.claims import Claims
 from runner.driving import Driving
+from runner.heeding import Charge
 from runner.launch import launch_of, order_of_run
 from runner.prices import check_price
 from runner.steps.stepping import driving_of
@@ -160,17 +161,19 @@ class Worker:
             await self._fail(run, failure)
             return None
         return driving_of(run.steps, slots=self._slots)(
-            self._ledger,
-            self._log,
-            self._claims,
-            launch,
-            data=self._data,
-            run_id=run.run_id,
-            tenant=run.tenant,
-            claim=run.claim,
-            resumes=run.started,
-            is_stirred=True,
-            left=self._left,
+            Charge(
+                ledger=self._ledger,
+                log=self._log,
+                claims=self._claims,
+                launch=launch,
+                data=self._data,
+                run_id=run.run_id,
+                tenant=run.tenant,
+                claim=run.claim,
+                resumes=run.started,
+                is_stirred=True,
+                left=self._left,
+            )
         )
 
     async def _drive(self, driving: Driving, position: int) -> None:

@@ -50,3 +50,9 @@ def test_every_named_failpoint_is_killed_at_by_a_test() -> None:
 
     assert {"clean.archived", "redact.committed", "restore.settled", "before.*"} <= named
     assert missing == []
+
+
+def test_a_name_stands_for_one_place() -> None:
+    names = [str(argument.value) for argument in calls("reach") if isinstance(argument, ast.Constant)]
+
+    assert sorted(names) == sorted(set(names))

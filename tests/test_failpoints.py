@@ -76,7 +76,7 @@ SERVER = [
 STEPS = [
     Case("before.StartStep", "completed"),
     Case("after.StartStep", "completed"),
-    Case("turn.opened", "completed"),
+    Case("step_turn.opened", "completed"),
     Case("before.StartTurn", "completed"),
     Case("after.StartTurn", "completed"),
     Case("after.Observe", "completed"),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -46,6 +46,7 @@ from runfold.state import Run
 from runfold.steps import MET, state_of
 from runfold.workflows import TURNS_MAX
 from runner.driving import Driving
+from runner.heeding import Charge
 from runner.steps.step_cache import find, restore
 from runner.steps.step_choice import code_of, digest_of, is_retried, key_of, question_of, run_error, startable
 from runner.steps.step_files import MissingFile, collect, digests_of
@@ -64,8 +65,8 @@ NOTICE_SECONDS = 1.0  # A back-off and a deadline are kept to within this.
 class StepDriving(Driving):
     """The driver of a run whose steps have commands; see `Driving` for what others may ask of it."""
 
-    def __init__(self, *driving: Any, slots: int = STEP_SLOTS, **more: Any) -> None:
-        super().__init__(*driving, **more)
+    def __init__(self, charge: Charge, *, slots: int = STEP_SLOTS) -> None:
+        super().__init__(charge)
         # A pause waits for the steps that are at work, where the only turn of a run would be stopped as it is.
         self._launch = msgspec.structs.replace(self._launch, max_turns=TURNS_MAX)
         self._workspace = Path(self._launch.cwd or ".")
@@ -220,7 +221,7 @@ class StepDriving(Driving):
             watching = self._watching
             try:
                 turn = Turn.open(self._plan(spec, attempt), run_id=self.run_id, path=path, listener=listener)
-                reach("turn.opened")
+                reach("step_turn.opened")
             except OSError as error:
                 message = f"its command cannot be started: {error.strerror or error}: {error.filename}"
                 await self._fail_step(spec, Failure(code="SYS_LAUNCH_FAILED", message=message))
@@ -337,7 +338,7 @@ class StepDriving(Driving):
         )
 
 
-def driving_of(steps: Sequence[StepSpec], *, slots: int = STEP_SLOTS) -> Callable[..., Driving]:
+def driving_of(steps: Sequence[StepSpec], *, slots: int = STEP_SLOTS) -> Callable[[Charge], Driving]:
     """Who drives a run: over its graph, where it has one, with so many steps at once."""
     return functools.partial(StepDriving, slots=slots) if steps else Driving
 
