@@ -98,6 +98,8 @@ class RunQueued(_Event, frozen=True):
     cwd: str | None = None
     typed_by: str = ""
     """Who typed it on which machine, as `user@host`: only there is the command repeated for who asks over HTTP."""
+    environment: dict[str, str] = {}
+    """Of a typed command: what decides which programs it meets, as PATH. Keys, tokens and all else are not recorded."""
     prompt: str | None = None
     format: str | None = None
     model: str | None = None

@@ -28,7 +28,7 @@ from runner.asking import Asking
 from runner.claims import Claims
 from runner.driving import Driving
 from runner.heeding import Charge
-from runner.launch import Launch, launch_here
+from runner.launch import Launch, environment_to_record, launch_here
 from runner.prices import check_order, check_price
 from runner.steps.stepping import driving_of
 from runner.turns import terminal
@@ -96,6 +96,7 @@ async def drive_here(
         order,
         driver="here",
         typed_by=machine.account(),
+        environment={} if order.workflow is not None else environment_to_record(),
         title=redact(order.title, secrets),
         command=tuple(redact(word, secrets) for word in order.command),
         prompt=None if order.prompt is None else redact(order.prompt, secrets),

@@ -15,7 +15,7 @@ import msgspec
 from eventstore.contract import EventLog
 from runfold.errors import InvalidSetting, NotAllowed
 from runfold.events import Json, RunQueued, TokenUsage
-from runfold.redact import REDACTED, secrets_of
+from runfold.redact import REDACTED, redact, secrets_of
 from runfold.state import Run
 from runfold.workflows import CompletionRules, Workflow, fill, values_of
 from runner.formats.choosing import FORMATS, format_of
@@ -28,6 +28,7 @@ _PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TMPDIR", "TZ"),
     *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "SSL_CERT_FILE", "VIRTUAL_ENV"),
 )
+_RECORDED = ("PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE")
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +105,7 @@ def launch_here(order: RunQueued, workflow: Workflow | None, *, shown: bool, tty
 
     `shown` False: nobody sees it. Raises InvalidSetting, NotAllowed.
     """
-    launch = launch_of(order, workflow)
+    launch = launch_of(msgspec.structs.replace(order, environment={}), workflow)
     return msgspec.structs.replace(launch, inherits_stdin=shown, shown=shown, tty=tty)
 
 
@@ -120,7 +121,7 @@ def launch_of(order: RunQueued, workflow: Workflow | None) -> Launch:
         raise NotAllowed(
             "the command holds a secret that was not recorded", hint="start it again with `runfold run -- COMMAND`"
         )
-    # A command that was started by hand has all of the environment, as it had then.
+    # A command that was started by hand has all of the environment, and what was recorded of it as it was then.
     workflow = workflow or Workflow(command=order.command, environment=tuple(os.environ))
     values = values_of(workflow, order.payload)
     # The recorded prompt of a template is for readers; the template itself is filled anew for each turn.
@@ -128,7 +129,7 @@ def launch_of(order: RunQueued, workflow: Workflow | None) -> Launch:
     passed = {*_PASSED, *workflow.environment}
     return Launch(
         argv=order.command,
-        environment={name: value for name, value in os.environ.items() if name in passed},
+        environment={name: value for name, value in os.environ.items() if name in passed} | order.environment,
         secrets=secrets_of(os.environ),
         cwd=order.cwd,
         prompt=None if is_template else order.prompt,
@@ -147,6 +148,14 @@ def launch_of(order: RunQueued, workflow: Workflow | None) -> Launch:
         resume=workflow.resume,
         grace_seconds=order.grace_seconds,
     )
+
+
+def environment_to_record() -> dict[str, str]:
+    """What a typed command meets the same programs with, in another process of the same account: no keys, no tokens."""
+    secrets = secrets_of(os.environ)
+    found = {name: os.environ[name] for name in _RECORDED if name in os.environ}
+    # A value that hides something would, redacted, be another one.
+    return {name: value for name, value in found.items() if redact(value, secrets) == value}
 
 
 async def order_of_run(log: EventLog, run_id: str) -> RunQueued:

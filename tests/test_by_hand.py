@@ -1,6 +1,7 @@
 """What was started by hand goes on where it was typed: in its terminal, or repeated word for word for its admin."""
 
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -102,6 +103,27 @@ def test_a_typed_command_that_rests_is_resumed_over_http_by_the_servers_worker(s
     assert (status, answer["driver"]) == (202, "queue")
     assert waited.returncode == 0
     assert read(server.data, "status", run_id)["stats"]["turns"] == 2
+
+
+@pytest.mark.slow
+def test_a_typed_command_that_is_repeated_meets_the_programs_that_it_met_and_the_servers_keys(server: Server) -> None:
+    folder = server.data.parent / "bin"
+    folder.mkdir()
+    (folder / "tool").write_text('#!/bin/sh\necho "mine of $VIRTUAL_ENV with ${SOME_TOKEN:-no token}"\n')
+    (folder / "tool").chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    seen = runfold(
+        server.data, "run", "--quiet", "--", "tool", PATH=path, VIRTUAL_ENV="/some/venv", SOME_TOKEN="sesame-open"
+    )
+    run_id = str(read(server.data, "ps", "-a")["items"][0]["id"])
+
+    answer = server.ask(f"/api/runs/{run_id}/retry", {})[1]
+    waited = runfold(server.data, "wait", answer["new_run_id"])
+
+    assert seen.stdout == "mine of /some/venv with sesame-open\n"
+    assert waited.returncode == 0
+    assert runfold(server.data, "logs", answer["new_run_id"]).stdout == "mine of /some/venv with no token\n"
+    assert "sesame" not in runfold(server.data, "events", run_id, "--json").stdout
 
 
 @pytest.mark.slow
