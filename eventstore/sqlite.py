@@ -295,10 +295,10 @@ class SqliteLog(EventLog):
             # What one transaction adds stands together.
             self._checks.trust(fresh[0].first, fresh[-1].last)
 
-    def _take(self) -> list[Waiting]:
+    def _take(self, count: int = GROUP_REQUESTS_MAX) -> list[Waiting]:
         group: list[Waiting] = []
         size_bytes = 0
-        while self._waiting and len(group) < GROUP_REQUESTS_MAX:
+        while self._waiting and len(group) < count:
             size_bytes += self._waiting[0][0].size_bytes
             if group and size_bytes > GROUP_BYTES_MAX:
                 break

@@ -59,6 +59,8 @@ class Granted:
 
     def unknown(self, came: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         """What of it is new. Raises LogFailed where an event is not the one that was sent."""
+        if not came or came[0][0] > self.upto:
+            return list(came)
         new = [(position, content) for position, content in came if not self.is_known(position, content)]
         if new and new[0][0] <= self.upto:
             raise LogFailed(

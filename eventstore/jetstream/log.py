@@ -27,7 +27,7 @@ from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.seeding import seed_mirror
 from eventstore.mirrored import Mirrored
 from eventstore.preparing import Request
-from eventstore.sqlite import Waiting, connected, hop
+from eventstore.sqlite import GROUP_REQUESTS_MAX, Waiting, connected, hop
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from eventstore.keeping.redacting import Redacted
 
 GROUPS_MAX = 2  # Of appends on their way at once: who comes meanwhile joins the next, which is one batch.
+SHARED_EVENTS_MIN = 128  # What is less leaves as one batch: each costs the servers a write to three disks.
 SETTLE_SECONDS = 0.01  # What a racer appends is refused to others before all replicas have it.
 
 
@@ -60,8 +61,8 @@ class JetStreamLog(MirroredLog):
         self.presence = JetStreamPresence(cluster)
         self._publisher = Publisher(cluster)
         self._mirrored_in = data
-        self._groups = asyncio.Semaphore(GROUPS_MAX)
-        self._serving: set[asyncio.Task[None]] = set()
+        self._away = 0
+        """Groups of appends that are on their way."""
         self._ends = Ends(lambda: self._position)
         self._flying: dict[str, None] = {}
         """Runs of which the servers' answer is awaited."""
@@ -175,21 +176,32 @@ class JetStreamLog(MirroredLog):
         )
 
     async def _write(self) -> None:
-        while not (self._closing and not self._waiting):
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                # Groups overlap: an append waits for the servers' round trip, not for other callers'.
-                await self._groups.acquire()
-                task = asyncio.create_task(self._serve(self._take()))
-                self._serving.add(task)
-                task.add_done_callback(self._served)
-        if self._serving:
-            await asyncio.wait(self._serving)
+        """Groups overlap: the servers write one while the next is made ready."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(GROUPS_MAX):
+                tasks.create_task(self._write_groups(), name="log writer")
 
-    def _served(self, task: asyncio.Task[None]) -> None:
-        self._serving.discard(task)
-        self._groups.release()
+    async def _write_groups(self) -> None:
+        while not (self._closing and not self._waiting):
+            if not self._waiting:
+                await self._arrived.wait()
+                self._arrived.clear()
+                continue
+            group = self._take(self._share())
+            self._away += 1
+            try:
+                await self._serve(group)
+            finally:
+                self._away -= 1
+        # Whoever waits for the next caller hears that none will come.
+        self._arrived.set()
+
+    def _share(self) -> int:
+        """How many of the callers leave together: all, or, where they have much, their share of the groups' places."""
+        waiting = len(self._waiting)
+        if sum([len(request.ids) for request, _ in self._waiting]) > SHARED_EVENTS_MIN:
+            waiting = -(-waiting // (GROUPS_MAX - self._away))
+        return min(waiting, GROUP_REQUESTS_MAX)
 
     async def _serve(self, group: Sequence[Waiting]) -> None:
         outcomes = await self._commit([request for request, _ in group])
