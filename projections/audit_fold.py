@@ -49,11 +49,17 @@ _DDL = (
 )
 
 
+_COLUMNS = ("position", "run", "tenant", "type", "actor", "path", "version", "id", "at_us", "recorded_at_us", "text")
+
+
 class AuditFold:
     def __init__(self) -> None:
         self._names = Names("audit_names")
         self._paths = Names("audit_paths")
-        self._rows = Rows("audit", 13)
+        # Where neither is known, where one of them is, and where both are.
+        self._rows = tuple(
+            Rows("audit", (*_COLUMNS, *known)) for known in ((), ("command",), ("cause",), ("cause", "command"))
+        )
         self._tellers: dict[str, _Teller] = {}
 
     def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
@@ -67,7 +73,8 @@ class AuditFold:
                 known = self._tellers[recorded.type] = _teller(recorded.type)
             has_path, say = known
             path, text = self._paths[event.path] if has_path else None, say(event)  # type: ignore[union-attr]
-        rows = self._rows
+        cause, command = recorded.cause, recorded.command
+        rows = self._rows[(cause is not None) * 2 + (command is not None)]
         rows += (
             recorded.position,
             names[run_id],
@@ -79,22 +86,26 @@ class AuditFold:
             recorded.id,
             recorded.at_us,
             recorded.recorded_at_us,
-            recorded.cause,
-            recorded.command,
             text,
         )
+        if cause is not None:
+            rows.append(cause)
+        if command is not None:
+            rows.append(command)
         if len(rows) >= rows.full:
             rows.write(connection)
 
     def write(self, connection: sqlite3.Connection) -> None:
         self._names.write(connection)
         self._paths.write(connection)
-        self._rows.write(connection)
+        for rows in self._rows:
+            rows.write(connection)
 
     def forget(self) -> None:
         self._names.forget()
         self._paths.forget()
-        self._rows.clear()
+        for rows in self._rows:
+            rows.clear()
 
 
 def _drop(connection: sqlite3.Connection, run_id: str) -> None:

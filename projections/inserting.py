@@ -1,4 +1,6 @@
-"""Rows that are only added, many a statement: one for each row would take half as long again."""
+"""Rows on their way into a table, many a statement: one for each row would take half as long again."""
+
+from collections.abc import Sequence
 
 from eventstore.sqlite3_module import sqlite3
 
@@ -8,17 +10,19 @@ ROWS_TOGETHER = 50
 class Rows(list[object]):
     """The values of rows on their way into one table, one after the other; who adds a row writes when it is `full`."""
 
-    def __init__(self, table: str, columns: int) -> None:
+    def __init__(self, table: str, columns: Sequence[str]) -> None:
+        """Columns that are not named are null in all of these rows, which takes no time; binding nulls does."""
         super().__init__()
-        self._columns = columns
-        row = f"({', '.join('?' * columns)})"
-        self._one = f"INSERT INTO {table} VALUES {row}"  # noqa: S608
+        self._columns = len(columns)
+        row = f"({', '.join('?' * len(columns))})"
+        self._one = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {row}"  # noqa: S608
         self._many = f"{self._one}{f', {row}' * (ROWS_TOGETHER - 1)}"
-        self.full = columns * ROWS_TOGETHER
+        self.full = len(columns) * ROWS_TOGETHER
 
     def write(self, connection: sqlite3.Connection) -> None:
         if len(self) == self.full:
-            connection.execute(self._many, self)
+            # Of a list with a class of its own each value is looked up in a way that takes longer than storing it.
+            connection.execute(self._many, list(self))
         else:
             size = self._columns
             connection.executemany(self._one, [self[at : at + size] for at in range(0, len(self), size)])
