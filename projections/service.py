@@ -29,6 +29,7 @@ class ViewService:
     ) -> None:
         self._views, self._executor = views, executor
         self._lately = Lately(now_seconds)
+        self._refreshed: tuple[Mark, Freshness] | None = None
         self._unchanged = Unchanged(data)
         self._kept: dict[Hashable, tuple[bytes, Freshness]] = {}
         self._kept_at: Mark | None = None
@@ -48,9 +49,10 @@ class ViewService:
         self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> tuple[T, Freshness]:
         """The answer of a query function, and how fresh it is."""
+        mark = self._unchanged.mark()
 
         def ask() -> tuple[T, Freshness]:
-            freshness = self._views.refresh()
+            freshness = self._look(mark)
             connection = self._views.connection
             # One snapshot for all statements of the query, whatever other processes fold meanwhile.
             connection.execute("BEGIN")
@@ -71,6 +73,14 @@ class ViewService:
 
         answer: T = await self._lately.answer((fn, args, tuple(kwargs.items())), ask)
         return answer
+
+    def _look(self, mark: Mark | None) -> Freshness:
+        """Catch up where somebody may have written since; `mark` was taken before. For the thread of the views."""
+        if self._refreshed is not None and self._refreshed[0] == mark:
+            return self._refreshed[1]
+        freshness = self._views.refresh()
+        self._refreshed = None if mark is None or freshness.stale else (mark, freshness)
+        return freshness
 
     async def answer(
         self, fn: Callable[[sqlite3.Connection, _Wanted], Any], wanted: _Wanted

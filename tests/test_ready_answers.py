@@ -51,6 +51,26 @@ async def test_the_same_question_gets_the_same_answer_while_nothing_is_written(v
     assert (total(first), total(other)) == (1, 0)
 
 
+async def test_a_question_never_asked_before_looks_how_far_the_log_is_only_where_somebody_wrote(
+    views: ViewService, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    for limit in range(11, 14):
+        # Until every file that reading makes is there.
+        await ask(views, RunFilter(tenant="default", limit=limit))
+    await views.query(lambda connection: connection.set_trace_callback(asked.append))
+    for limit in range(1, 5):
+        await ask(views, RunFilter(tenant="default", limit=limit))
+    in_peace = [text for text in asked if "checkpoints" in text]
+    async with opened(tmp_path, "r_new"):
+        answer = await ask(views, RunFilter(tenant="default", limit=6))
+
+    assert len([text for text in asked if text.startswith("SELECT rowid, shown")]) == 5
+    assert not in_peace
+    assert [text for text in asked if "checkpoints" in text]
+    assert total(answer) == 2
+
+
 async def test_an_answer_holds_what_any_process_wrote_before_it_was_asked_for(
     views: ViewService, tmp_path: Path
 ) -> None:

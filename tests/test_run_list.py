@@ -1,10 +1,13 @@
 """The list of runs: counted by status, cut by days, with progress in each row, and read from one index."""
 
+import base64
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from eventstore.sqlite import SqliteLog
 from projections.run_list import RunFilter, list_runs
@@ -14,6 +17,7 @@ from projections.views import Views
 from runfold.envelope import moment_us, time_text
 from runfold.errors import BadRequest
 from runfold.events import (
+    Event,
     RunCompleted,
     RunFailed,
     RunQueued,
@@ -22,6 +26,7 @@ from runfold.events import (
     StepFailed,
     StepSpec,
     StepStarted,
+    TokenUsage,
     UnitApproved,
     UnitFailed,
     UnitsPlanned,
@@ -112,6 +117,51 @@ def test_a_list_is_filtered_counted_and_sorted_without_reading_the_folds(
     assert len(listing) == 2
     for plan in plans:
         assert "COVERING INDEX runs_listed" in plan[0][3], plan
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("sort", ["created_at", "status", "duration", "cost"])
+def test_no_order_of_the_list_sorts_the_runs_and_a_cursor_is_looked_for_in_its_index(
+    views: Views, sort: str, order: str
+) -> None:
+    value: object = "failed" if sort == "status" else 5
+    cursor = base64.urlsafe_b64encode(msgspec.json.encode([sort, order, value, "r_1"])).decode().rstrip("=")
+    asked: list[str] = []
+    views.connection.set_trace_callback(asked.append)
+    list_runs(views.connection, RunFilter(tenant="default", sort=sort, order=order, workflow="w", cursor=cursor))
+    views.connection.set_trace_callback(None)
+
+    (listing,) = (text for text in asked if "FROM runs INDEXED" in text)
+    plan = views.connection.execute(f"EXPLAIN QUERY PLAN {listing}").fetchall()
+
+    sign = ">" if order == "asc" else "<"
+    assert len(plan) == 1, plan
+    assert plan[0][3].startswith("SEARCH runs USING COVERING INDEX")
+    assert f"{sign}?" in plan[0][3] or f"{sign}(?,?)" in plan[0][3]
+
+
+@pytest.mark.parametrize("sort", ["status", "duration", "cost"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_pages_by_what_many_runs_share_show_each_run_once(
+    log: SqliteLog, views: Views, sort: str, order: str
+) -> None:
+    for number in range(7):
+        events: list[Event] = [RunQueued(driver="here"), RunStarted(worker="w", pid=1)]
+        if number % 2:
+            events += [TokenUsage(model="m", cost_micros=number % 3), RunCompleted(reason_code="EXIT_ZERO")]
+        await append(log, f"r_{number}", *events)
+    views.refresh()
+    wanted, shown = RunFilter(tenant="default", sort=sort, order=order, limit=2), list[str]()
+    while True:
+        page = list_runs(views.connection, wanted)
+        shown += [run.id for run in page.items]
+        if page.next_cursor is None:
+            break
+        wanted = replace(wanted, cursor=page.next_cursor)
+
+    whole = list_runs(views.connection, replace(wanted, cursor=None, limit=50))
+    assert shown == [run.id for run in whole.items]
+    assert sorted(shown) == [f"r_{number}" for number in range(7)]
 
 
 async def test_the_retries_of_a_run_are_found_without_going_through_the_others(log: SqliteLog, views: Views) -> None:
