@@ -10,6 +10,7 @@ from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import BODY, Route
 from api.service import SERVICE, Service, known_run, next_driver, unknown_run
+from api.whole import whole_json
 from eventstore.ledger import Executed
 from projections.past import At, state_at
 from projections.spending import keep_budgets, may_start
@@ -51,21 +52,19 @@ async def post_external(request: web.Request) -> web.Response:
     return await snapshot_response(request, executed, status=201)
 
 
-async def post_events(request: web.Request) -> web.Response:
+async def post_events(request: web.Request) -> web.StreamResponse:
     body: EventsBody = request[BODY]
-    service, run_id = request.app[SERVICE], request.match_info["run_id"]
+    service, scope, run_id = request.app[SERVICE], request[SCOPE], request.match_info["run_id"]
     command = observe_command(body)
     if may_start(command):
-        await keep_budgets(
-            service.ledger, service.left, await known_run(service, run_id, request[SCOPE].tenant), command
-        )
+        await keep_budgets(service.ledger, service.left, await known_run(service, run_id, scope.tenant), command)
     try:
         executed = await service.ledger.execute(
             run_id,
             command,
             command_id=key_of(request),
-            actor=request[SCOPE].actor,
-            tenant=request[SCOPE].tenant,
+            actor=scope.actor,
+            tenant=scope.tenant,
             ids=ids_of(body),
             ats_us=ats_us_of(body),
         )
@@ -74,7 +73,7 @@ async def post_events(request: web.Request) -> web.Response:
         raise unknown_run(run_id) from None
     first, last, version = executed.ends
     answer = EventsAnswer(first=first, last=last, version=version, duplicate=executed.duplicate)
-    return json_response(answer, headers={STATUS_HEADER: executed.run.status or ""})
+    return whole_json(request, answer, name=STATUS_HEADER, said=executed.run.status or "")
 
 
 async def post_heartbeat(request: web.Request) -> web.Response:
@@ -120,7 +119,7 @@ def command_id_of(request: web.Request) -> str:
 
 def key_of(request: web.Request) -> str | None:
     """The id of a command that may come again; None where no key says so, which spares the ledger a lookup."""
-    return key_for(request, request.path)
+    return None if "Idempotency-Key" not in request.headers else key_for(request, request.path)
 
 
 def key_for(request: web.Request, path: str) -> str | None:

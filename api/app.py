@@ -30,10 +30,11 @@ from api import (
     steps,
     tokens,
 )
+from api.door import make_door
 from api.following import Streaming
-from api.guard import make_guard
+from api.guard import Guard
 from api.live import Live
-from api.problems import add_headers, problems
+from api.problems import add_headers
 from api.routes import Route, register
 from api.service import SERVICE, ByHand, CheckOrder, Renew, Service, no_check
 from api.sessions import Scope, Sessions
@@ -97,9 +98,8 @@ def make_app(
     sessions = Sessions({**(scopes or {}), admin.digest: admin}, book, data=data, is_shared=log.presence is not None)
     sessions.on_closed = live.wake
     routes: dict[web.AbstractRoute, Route] = {}
-    app = web.Application(
-        client_max_size=BODY_BYTES_MAX, middlewares=[problems, make_guard(sessions, routes, allowed_hosts)]
-    )
+    door = make_door(Guard(sessions, allowed_hosts), routes)
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[door])
     app[SERVICE] = Service(
         log=log,
         ledger=ledger,

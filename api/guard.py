@@ -1,13 +1,11 @@
 """One door for every method and route: Host, Origin, token, JSON, tenant and role, in this order."""
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from api.routes import Route
 from api.sessions import Scope, Sessions
@@ -22,33 +20,36 @@ _DIGITS = frozenset("0123456789")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
-def make_guard(
-    sessions: Sessions, routes: Mapping[web.AbstractRoute, Route], allowed_hosts: frozenset[str]
-) -> Middleware:
-    """`routes` may be filled later; a route that is not in it is never open."""
-    hosts = frozenset(host.lower() for host in allowed_hosts)
+class Guard:
+    """What is asked of every request before anything else; a route that is not in the table (None) is never open."""
 
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        route = routes.get(request.match_info.route)
-        check_host(request, hosts)
+    def __init__(self, sessions: Sessions, allowed_hosts: frozenset[str]) -> None:
+        self._sessions = sessions
+        self._hosts = frozenset(host.lower() for host in allowed_hosts)
+
+    async def let_in(self, request: web.Request, route: Route | None) -> None:
+        """Raises Misdirected, Forbidden, Unauthorized, UnsupportedMedia, BadRequest."""
+        check_host(request, self._hosts)
         check_origin(request, linked=route is not None and route.linked)
-        if route is None or route.needs != "open":
-            request[SCOPE] = await _scope_now(request, sessions)
-            request[SESSIONS] = sessions
+        needs = None if route is None else route.needs
+        scope: Scope | None = None
+        if needs != "open":
+            scope = request[SCOPE] = await _scope_now(request, self._sessions)
+            request[SESSIONS] = self._sessions
         is_streamed = route is not None and route.streamed
-        if request.body_exists and not is_streamed and request.content_type != "application/json":
+        if request.body_exists and not is_streamed and not _is_json(request):
             raise UnsupportedMedia(
                 f"`{request.content_type}` is not taken here", hint="send JSON with `Content-Type: application/json`"
             )
-        if route is not None and route.needs != "open" and not request[SCOPE].may(route.needs):
+        if scope is not None and needs is not None and not scope.may(needs):
             raise Forbidden(
-                f"role `{request[SCOPE].role}` may not {request.method} here",
-                hint=NEEDED.get(route.needs, f"it needs role `{route.needs}`"),
+                f"role `{scope.role}` may not {request.method} here",
+                hint=NEEDED.get(needs, f"it needs role `{needs}`"),
             )
-        return await handler(request)
 
-    return guard
+
+def _is_json(request: web.Request) -> bool:
+    return request.headers.get("Content-Type") == "application/json" or request.content_type == "application/json"
 
 
 def check_host(request: web.Request, hosts: frozenset[str]) -> None:
@@ -68,7 +69,11 @@ def _is_allowed(given: str, hosts: frozenset[str]) -> bool:
 
 def check_origin(request: web.Request, *, linked: bool) -> None:
     """Refuse what another site's page sends; `linked` pages may be followed to from anywhere."""
-    site = request.headers.get("Sec-Fetch-Site", "none")
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is None:
+        if "Origin" not in request.headers:
+            return  # No browser asks.
+        site = "none"
     is_link = linked and request.method == "GET" and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
     if site not in ("none", "same-origin") and not is_link:
         raise Forbidden("a page of another site may not ask this server", hint="open the dashboard itself")

@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from runfold.errors import BadRequest, Gone, NotFound, RunfoldError, TooLarge, Unauthorized, Unavailable
 
@@ -17,6 +16,15 @@ CSP_PAGE = (
 )
 # The library that shows the API draws its arrows with images that stand in its own style sheet.
 CSP_DOCS = CSP_PAGE.replace("img-src 'self'", "img-src 'self' data:")
+
+
+UNLESS_SAID = {"Content-Security-Policy": _STRICT, "Cache-Control": "no-store"}
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,44 +86,40 @@ def problem_response(error: RunfoldError) -> web.Response:
     )
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what handlers and aiohttp raise into problems; what nobody foresaw is logged and answered without detail."""
-    try:
-        return await handler(request)
-    except RunfoldError as error:
-        if error.status >= 500 and not isinstance(error, Unavailable):
+def problem_of(request: web.Request, error: Exception) -> web.Response:
+    """What handlers and aiohttp raise, as a problem; what nobody foresaw is logged and answered without detail.
+
+    Raises the error again where it is an answer already, or nobody is left to answer.
+    """
+    match error:
+        case RunfoldError():
+            if error.status >= 500 and not isinstance(error, Unavailable):
+                _log.error("request failed", exc_info=error)
+            return problem_response(error)
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            response = problem_response(
+                NotThatMethod(f"`{request.path}` does not take {request.method}", hint=f"it takes {allowed}")
+            )
+            response.headers["Allow"] = allowed
+            return response
+        case web.HTTPRequestEntityTooLarge():
+            return problem_response(TooLarge("the request body is larger than 1 MiB", hint="send it in smaller parts"))
+        case web.HTTPNotFound():
+            return problem_response(NotFound(f"nothing is at `{request.path}`", hint="see `/api/openapi.json`"))
+        case web.HTTPException() if error.status >= 400:
+            return problem_response(BadRequest(error.reason.lower()))
+        case web.HTTPException() | ConnectionError():
+            raise error
+        case _:
             _log.error("request failed", exc_info=error)
-        return problem_response(error)
-    except web.HTTPMethodNotAllowed as error:
-        allowed = ", ".join(sorted(error.allowed_methods))
-        response = problem_response(
-            NotThatMethod(f"`{request.path}` does not take {request.method}", hint=f"it takes {allowed}")
-        )
-        response.headers["Allow"] = allowed
-        return response
-    except web.HTTPRequestEntityTooLarge:
-        return problem_response(TooLarge("the request body is larger than 1 MiB", hint="send it in smaller parts"))
-    except web.HTTPNotFound:
-        return problem_response(NotFound(f"nothing is at `{request.path}`", hint="see `/api/openapi.json`"))
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return problem_response(BadRequest(error.reason.lower()))
-    except ConnectionError:
-        raise
-    except Exception as error:
-        _log.error("request failed", exc_info=error)
-        return problem_response(RunfoldError("an error that nobody foresaw", hint="the server's log says more"))
+            return problem_response(RunfoldError("an error that nobody foresaw", hint="the server's log says more"))
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Runs for every response just before its head is sent, streams included."""
     headers: Any = response.headers
-    headers.setdefault("Content-Security-Policy", _STRICT)
-    headers.setdefault("Cache-Control", "no-store")
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
-    headers["X-Frame-Options"] = "DENY"
-    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    for name, value in UNLESS_SAID.items():
+        headers.setdefault(name, value)
+    headers.update(ALWAYS)
     headers.popall("Server", None)

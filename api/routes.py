@@ -7,8 +7,6 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from api.requests import decode_body, decode_query
-
 Needs = Literal["open", "viewer", "operator", "admin", "root"]
 """`root` is an admin of all tenants."""
 RequestHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -53,18 +51,6 @@ def register(app: web.Application, routes: tuple[Route, ...]) -> dict[web.Abstra
     app[TABLE] = routes
     registered: dict[web.AbstractRoute, Route] = {}
     for route in sorted(routes, key=lambda route: not route.frequent):
-        handler = _decoding(route)
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
-            registered[app.router.add_route(method, route.path, handler)] = route
+            registered[app.router.add_route(method, route.path, route.handler)] = route
     return registered
-
-
-def _decoding(route: Route) -> RequestHandler:
-    async def decoded(request: web.Request) -> web.StreamResponse:
-        content = await request.read() if request.body_exists and not route.streamed else b""
-        if route.body is not None:
-            request[BODY] = decode_body(content or b"{}", route.body)
-        request[QUERY] = decode_query(request, route.query)
-        return await route.handler(request)
-
-    return decoded

@@ -19,6 +19,7 @@ from runfold.state import Run
 if TYPE_CHECKING:
     from projections.service import ViewService
 
+_STARTS = frozenset({StepStarted, TurnStarted})
 NAMES_MAX = 100  # Workflows or tenants that one `*` is shown for.
 Left: TypeAlias = Callable[[Run], Awaitable[tuple[Budget, ...]]]
 
@@ -118,7 +119,7 @@ def _spent(connection: sqlite3.Connection, rule: BudgetRule, name: str, now_us: 
 
 def may_start(reported: Observe) -> bool:
     """Whether the report starts a turn or a step."""
-    return any(isinstance(it, StepStarted | TurnStarted) for it in reported.events)
+    return not _STARTS.isdisjoint(map(type, reported.events))
 
 
 async def keep_budgets(ledger: Ledger, left: Left, run: Run, reported: Observe) -> None:
