@@ -54,6 +54,15 @@ class Node:
             self._process.wait()
             self._process = None
 
+    def stand_still(self) -> None:
+        """Until `go_on`: it neither answers nor is it gone."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def ask(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}{path}", timeout=2) as answer:
             return json.load(answer)
@@ -63,7 +72,7 @@ class Cluster:
     """Started and ready when it is made; `stop` ends every server."""
 
     def __init__(self, folder: Path, size: int = 3, *, sync: str = "always") -> None:
-        ports = [(_free_port(), _free_port(), _free_port()) for _ in range(size)]
+        ports = [(free_port(), free_port(), free_port()) for _ in range(size)]
         self.nodes = [
             Node(f"n{n + 1}", folder / f"n{n + 1}", ports[n], [other[1] for other in ports if other != ports[n]], sync)
             for n in range(size)
@@ -101,7 +110,7 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

@@ -17,7 +17,7 @@ from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Fail
-from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError
+from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError, Trimmed
 from runfold.events import Failure, event_class
 from runfold.state import Run
 from runfold.workflows import Registry
@@ -97,6 +97,22 @@ class Worker:
                 return
 
     async def _follow(self, position: int) -> None:
+        while True:
+            try:
+                await self._follow_from(position)
+            except Trimmed as error:
+                logger.warning(
+                    "events that this worker had not read were taken from the log; it goes on with what is left",
+                    first=error.earliest,
+                )
+                position = error.earliest - 1
+                # What was to be heard of it is looked up: who waits, and what was asked of the runs at work.
+                await self._look_up()
+                for driving in self._drivings:
+                    driving.stir()
+                self._moved.set()
+
+    async def _follow_from(self, position: int) -> None:
         async for page in self._log.tail(after=position):
             moved: set[str] = set()
             for recorded in page.events:
