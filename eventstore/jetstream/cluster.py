@@ -23,6 +23,8 @@ CONNECT_SECONDS = 30.0
 REQUEST_SECONDS = 3.0
 RECONNECT_SECONDS = 0.2
 RETRY_SECONDS = 0.2
+PING_SECONDS = 2  # A server that stands still keeps its connections; so one that misses three is left.
+PINGS_MISSED_MAX = 2
 STREAM_NAME_IN_USE = 10058
 LOG_ID = "runfold_log_id"
 
@@ -72,6 +74,8 @@ async def connect(
                 name="runfold",
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # Declared int, used as seconds.
+                ping_interval=PING_SECONDS,
+                max_outstanding_pings=PINGS_MISSED_MAX,
                 error_cb=_quiet,
             )
             _check_version(client)

@@ -214,12 +214,14 @@ class JetStreamLog(MirroredLog):
         An append whose answer was lost is found in the mirror by its ids, or is published again: only one can count.
         """
         outcomes: dict[int, Appended | RunfoldError] = {}
-        ends = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
+        ends = began + PATIENCE_SECONDS
         was_refused = False
         with suppress(LogFailed, Unavailable):
             was_refused = await self._publish(await self._plan(requests), outcomes)
         while len(outcomes) < len(requests):
             try:
+                began = await self._look_elsewhere(began)
                 if was_refused:
                     await asyncio.sleep(SETTLE_SECONDS)
                 await self._catch_up()

@@ -24,6 +24,7 @@ from runfold.errors import LogFailed, Unavailable
 from runfold.events import REWRITES
 
 PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
+ELSEWHERE_SECONDS = 10.0  # Longer than an election: who has no answer so long asks another server.
 FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
 STOP_SECONDS = 0.5
 ARRIVED_MAX = 1_000  # Messages a transaction of the mirror; an append has less.
@@ -119,17 +120,30 @@ class MirroredLog(SqliteLog):
 
     async def _ask(self, question: Callable[[], Awaitable[_T]]) -> _T:
         """What the stream's leader answers, asked again while there is none. Raises Unavailable."""
-        ends = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
+        ends = began + PATIENCE_SECONDS
         while True:
             try:
                 return await question()
             except (NatsError, TimeoutError, OSError) as error:
+                began = await self._look_elsewhere(began)
                 if self._closing or time.monotonic() > ends:
                     raise Unavailable(
                         f"the replicated log does not answer: {type(error).__name__}",
                         hint="a majority of its servers must be up; try again with the same ids",
                     ) from error
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _look_elsewhere(self, since: float) -> float:
+        """Go to another server when nothing was granted or answered since then; since when that is, from now on.
+
+        A server that is cut from the others still answers pings, and so do its clients' connections.
+        """
+        now = time.monotonic()
+        if now - since < ELSEWHERE_SECONDS:
+            return since
+        await self.cluster.client.force_reconnect()
+        return now
 
     async def _keep_mirror(self) -> None:
         """Bring the stream into the mirror until cancelled; where it is silent too long, follow it anew."""
