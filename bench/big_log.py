@@ -80,6 +80,7 @@ def main() -> None:
             asyncio.run(_opened(data))
             started = time.perf_counter()
             events = fill(data, messages(data, wanted + _size(data / "log.db")))
+            asyncio.run(_opened(data))  # Who closes it seals it, which a log that grew by appends has behind it.
             print(f"{_size(data / 'log.db') / 1e9:.3f} GB, {events:,} events, in {time.perf_counter() - started:.0f} s")
             started = time.perf_counter()
             rebuild(data)

@@ -14,7 +14,7 @@ _length = struct.Struct(">I").pack
 _number = struct.Struct(">q").pack
 _place = struct.Struct(">qq").pack
 _LENGTHS = tuple(_length(number) for number in range(65))  # Of ids and digests, which are 16 and 32 bytes long.
-_START = _length(len(_VERSION)) + _VERSION
+_STARTS = tuple(_length(len(_VERSION)) + _VERSION + length for length in _LENGTHS)
 
 
 def data_digest(salt: bytes, data: bytes) -> bytes:
@@ -48,8 +48,7 @@ def link(
     # Each field carries its length, so no two different events can read as the same bytes.
     content = b"".join(
         (
-            _START,
-            _LENGTHS[len(previous)],
+            _STARTS[len(previous)],
             previous,
             _of_run(tenant, run_id),
             _number(version),
