@@ -37,7 +37,8 @@ class Framing(msgspec.Struct, frozen=True, kw_only=True):
 class Framed(msgspec.Struct, frozen=True, kw_only=True):
     """The frames of a page, how far it looked, and the highest version seen there (0 for none).
 
-    `is_full`: it ends because there is more, and not because there is no more yet.
+    `is_full`: it ends because there is more, and not because there is no more yet; `rows`: how many events it looked
+    at, where that is known.
     """
 
     content: bytes
@@ -45,6 +46,7 @@ class Framed(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     is_marked: bool
     is_full: bool = False
+    rows: int = 0
 
 
 def framed(events: Iterable[Recorded], framing: Framing, *, scanned_to: int) -> Framed:

@@ -13,7 +13,7 @@ import msgspec
 
 from eventstore.framing import Framed, Framing
 from eventstore.reading import end_of
-from eventstore.splicing import read_framed
+from eventstore.splicing import PAGE_ROWS, read_framed
 from eventstore.sqlite3_module import sqlite3
 from runfold.events import REWRITES
 
@@ -38,17 +38,27 @@ class ReadyPages:
         self._seen_to = 0
         self.size_bytes = 0
 
-    def read(self, connection: sqlite3.Connection, *, after: int, framing: Framing, stream: str | None) -> Framed:
+    def read(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        after: int,
+        framing: Framing,
+        stream: str | None,
+        rows_max: int = PAGE_ROWS,
+    ) -> list[Framed]:
         """As `read_framed`, from what is ready where it can be. Raises Trimmed, Diverged, Damaged."""
         end = end_of(connection, after=after, stream=stream)
         self._look(connection, end)
         what = (stream, framing)
-        page = self._find(what, after)
-        if page is None:
-            page = read_framed(connection, after=after, framing=framing, stream=stream)
-            if page.is_full:
-                self._keep(what, after, page)
-        return page
+        pages = self._find(what, after, rows_max)
+        if not pages:
+            pages = read_framed(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
+            for page in pages:
+                if page.is_full:
+                    self._keep(what, after, page)
+                    after = page.scanned_to
+        return pages
 
     def _look(self, connection: sqlite3.Connection, end: int) -> None:
         new = end - self._seen_to
@@ -63,17 +73,24 @@ class ReadyPages:
                 self.size_bytes = 0
         self._seen_to = end
 
-    def _find(self, what: _What, after: int) -> Framed | None:
+    def _find(self, what: _What, after: int, rows_max: int) -> list[Framed]:
+        """The page that holds what comes after a position, and those that go on from its end."""
         starts = self._starts.get(what)
         place = 0 if starts is None else bisect_right(starts, after)
         if starts is None or place == 0:
-            return None
+            return []
         start = starts[place - 1]
         page = self._pages[what, start]
         if page.scanned_to <= after:
-            return None
+            return []
         self._pages.move_to_end((what, start))
-        return page if start == after else _rest(page, after)
+        found = [page if start == after else _rest(page, after)]
+        while sum(page.rows for page in found) < rows_max:
+            following = self._pages.get((what, found[-1].scanned_to))
+            if following is None:
+                break
+            found.append(following)
+        return found
 
     def _keep(self, what: _What, after: int, page: Framed) -> None:
         self._pages[what, after] = page

@@ -14,9 +14,11 @@ import aiosqlite
 from eventstore import reading
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done, EventLog, Page, not_rewritten
 from eventstore.framing import Framed, Framing
+from eventstore.looking import AHEAD_PAGES, AHEAD_ROWS_MAX, POLL_SECONDS, Looks, Seen
 from eventstore.preparing import Request, prepare
 from eventstore.proof.checking import Checks, checks_of, open_checked
 from eventstore.ready import ReadyPages
+from eventstore.splicing import PAGE_ROWS
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import NewEvent, Recorded
@@ -25,14 +27,10 @@ from runfold.errors import LogFailed, RunfoldError, Unavailable
 QUEUE_REQUESTS_MAX = 1024  # Callers beyond these wait for room.
 GROUP_REQUESTS_MAX = 500
 GROUP_BYTES_MAX = 4 * 1024 * 1024
-LOOKS_MAX = 8  # Pages kept for tails that stand at the same place.
-POLL_SECONDS = 0.05  # How late a commit of another process may be seen.
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _Outcome: TypeAlias = Appended | RunfoldError
-_What: TypeAlias = tuple[str | None, Framing | None]
-_Seen = TypeVar("_Seen", Page, Framed)
 Waiting: TypeAlias = tuple[Request, Done]
 
 
@@ -58,7 +56,8 @@ class SqliteLog(EventLog):
         self._taken = asyncio.Event()
         self._woken = asyncio.Event()
         self._woken_of: dict[str, asyncio.Event] = {}
-        self._looks: dict[tuple[int, _What], tuple[float, asyncio.Future[Any]]] = {}
+        self._pages = Looks[Page]()
+        self._framed = Looks[Framed]()
         self._ready = ReadyPages()
         self._tails = 0
         self._poll_task: asyncio.Task[None] | None = None
@@ -150,10 +149,10 @@ class SqliteLog(EventLog):
                 yield page
 
     async def page(self, *, after: int, stream: str | None = None) -> Page:
-        async def look() -> Page:
-            return await self._read(reading.read_page, after=after, stream=stream, size_bytes=TAIL_BYTES)
+        async def look(after: int) -> tuple[Page]:
+            return (await self._read(reading.read_page, after=after, stream=stream, size_bytes=TAIL_BYTES),)
 
-        return await self._look(after, (stream, None), look)
+        return await self._pages.page(after, stream, look)
 
     async def frames(self, *, after: int, framing: Framing, stream: str | None = None) -> AsyncGenerator[Framed, None]:
         def look(after: int) -> Coroutine[Any, Any, Framed]:
@@ -164,18 +163,20 @@ class SqliteLog(EventLog):
                 yield page
 
     async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
-        def look(after: int) -> Coroutine[Any, Any, Framed]:
-            return self._read(self._ready.read, after=after, stream=stream, framing=framing)
+        async def look(after: int, rows_max: int = PAGE_ROWS) -> list[Framed]:
+            read = self._ready.read
+            return await self._read(read, after=after, stream=stream, framing=framing, rows_max=rows_max)
 
-        page = await self._look(after, (stream, framing), lambda: look(after))
+        page = await self._framed.page(after, (stream, framing), look)
         if page.is_full:
-            # Looked for while this one is written: for a client that is quick, and for all who come after him.
-            self._begin_look(page.scanned_to, (stream, framing), lambda: look(page.scanned_to))
+            # So many as fill some pages, where the next events are like these.
+            rows = min(AHEAD_ROWS_MAX, AHEAD_PAGES * page.rows)
+            self._framed.ahead(page, (stream, framing), partial(look, rows_max=rows))
         return page
 
     async def _follow(
-        self, after: int, stream: str | None, look: Callable[[int], Coroutine[Any, Any, _Seen]]
-    ) -> AsyncGenerator[_Seen, None]:
+        self, after: int, stream: str | None, look: Callable[[int], Coroutine[Any, Any, Seen]]
+    ) -> AsyncGenerator[Seen, None]:
         """What `look` finds after a place, again and again; waits at the head.
 
         Who follows one stream is woken at once for that stream alone: to see that others went on, the poll is enough.
@@ -195,28 +196,6 @@ class SqliteLog(EventLog):
                     await woken.wait()
         finally:
             self._tails -= 1
-
-    async def _look(self, after: int, what: _What, look: Callable[[], Coroutine[Any, Any, _Seen]]) -> _Seen:
-        """The page after a place; all who stand there and want the same share one look until the log has moved."""
-        return await asyncio.shield(self._begin_look(after, what, look))
-
-    def _begin_look(
-        self, after: int, what: _What, look: Callable[[], Coroutine[Any, Any, _Seen]]
-    ) -> "asyncio.Future[_Seen]":
-        now = time.monotonic()
-        begun_at, coming = cast(
-            "tuple[float, asyncio.Future[_Seen] | None]", self._looks.get((after, what), (now, None))
-        )
-        # Where nobody waits for news, nobody asks whether another process has written.
-        is_old = coming is not None and coming.done() and now - begun_at >= POLL_SECONDS
-        if coming is None or coming.cancelled() or is_old:
-            coming = asyncio.create_task(look())
-            self._looks[after, what] = (now, coming)
-            # Whoever asked may be gone before the answer; then nobody else asks what became of it.
-            coming.add_done_callback(lambda done: done.cancelled() or done.exception())
-            while len(self._looks) > LOOKS_MAX:
-                self._looks.pop(next(iter(self._looks)))
-        return coming
 
     async def redact(
         self, stream: str, *, texts: Sequence[str] = (), positions: Sequence[int] = (), reason: str = "", actor: str
@@ -344,7 +323,8 @@ class SqliteLog(EventLog):
 
     def _wake(self, streams: Collection[str] | None = None) -> None:
         """Wake who reads all, and who reads one of these streams; None: any of them may have moved."""
-        self._looks.clear()
+        self._pages.forget()
+        self._framed.forget()
         woken, self._woken = self._woken, asyncio.Event()
         woken.set()
         for stream in list(self._woken_of) if streams is None else streams:

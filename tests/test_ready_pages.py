@@ -13,10 +13,10 @@ from eventstore.keeping.redacting import redact
 from eventstore.keeping.restoring import restore
 from eventstore.proof.checking import open_checked
 from eventstore.ready import ReadyPages
-from eventstore.splicing import PAGE_ROWS, read_framed
+from eventstore.splicing import FRAMES_BYTES, PAGE_ROWS, read_framed
 from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Complete, Observe, OpenReported
-from runfold.errors import Trimmed
+from runfold.errors import Damaged, Trimmed
 from runfold.events import FileWritten, Message, RunQueued
 from tests.ledgers import RUN, act, opened, say
 
@@ -27,12 +27,12 @@ FRAMINGS = [Framing(), Framing(named=True), Framing(types=("message",)), Framing
 
 @pytest.fixture
 async def data(tmp_path: Path) -> Path:
-    """Two runs of two full pages and a little more, one in the other, each with a secret near its beginning."""
+    """Two runs of four full pages and a little more, one in the other, each with a secret near its beginning."""
     async with opened(tmp_path) as ledger:
         await act(ledger, OpenReported(queued=RunQueued(driver="reported")), run_id=OTHER)
         for number in range(6):
             for run_id in (RUN, OTHER):
-                files = [FileWritten(path=f"src/{number}-{other}.py") for other in range(PAGE_ROWS // 3)]
+                files = [FileWritten(path=f"src/{number}-{other}.py") for other in range(PAGE_ROWS * 2 // 3)]
                 said = Message(role="assistant", text=f"the password is {SECRET} for {number}")
                 await act(ledger, Observe(events=(said, *files)), run_id=run_id)
         for run_id in (RUN, OTHER):
@@ -52,14 +52,12 @@ def content(
     """Everything after a position, from what is ready or, for comparison, without it."""
     found = b""
     while True:
-        if pages is None:
-            page = read_framed(reader, after=after, framing=framing, stream=stream)
-        else:
-            page = pages.read(reader, after=after, framing=framing, stream=stream)
-        found += page.content
-        if page.scanned_to == after:
+        read = read_framed if pages is None else pages.read
+        some = read(reader, after=after, framing=framing, stream=stream)
+        found += b"".join(page.content for page in some)
+        if some[-1].scanned_to == after:
             return found
-        after = page.scanned_to
+        after = some[-1].scanned_to
 
 
 def test_who_comes_back_at_any_place_is_given_from_ready_pages_what_the_log_holds_after_it(
@@ -78,16 +76,16 @@ def test_who_comes_back_at_any_place_is_given_from_ready_pages_what_the_log_hold
 
 def test_what_one_was_given_the_next_is_given_without_reading_the_events_again(reader: sqlite3.Connection) -> None:
     pages = ReadyPages()
-    first = [pages.read(reader, after=0, framing=Framing(), stream=RUN)]
-    first.append(pages.read(reader, after=first[0].scanned_to, framing=Framing(), stream=RUN))
+    first = pages.read(reader, after=0, framing=Framing(), stream=RUN)
+    first += pages.read(reader, after=first[-1].scanned_to, framing=Framing(), stream=RUN)
     asked = list[str]()
     reader.set_trace_callback(asked.append)
 
     again = pages.read(reader, after=0, framing=Framing(), stream=RUN)
     within = pages.read(reader, after=first[0].scanned_to + 1, framing=Framing(), stream=RUN)
 
-    assert again is first[0]
-    assert within.content in first[1].content
+    assert all(one is other for one, other in zip(again, first, strict=False))
+    assert within[0].content in first[1].content
     assert asked
     assert not [statement for statement in asked if "data" in statement]
 
@@ -144,9 +142,9 @@ async def test_pages_stay_while_a_run_goes_on_until_too_much_was_appended_to_loo
 
     gone = pages.read(reader, after=0, framing=Framing(), stream=RUN)
 
-    assert stayed is first
-    assert gone is not first
-    assert gone == first
+    assert stayed[0] is first[0]
+    assert gone[0] is not first[0]
+    assert gone[0] == first[0]
 
 
 def test_ready_pages_take_no_more_memory_than_they_may(reader: sqlite3.Connection) -> None:
@@ -159,3 +157,32 @@ def test_ready_pages_take_no_more_memory_than_they_may(reader: sqlite3.Connectio
             sizes.append(pages.size_bytes)
 
     assert bytes_max / 2 < max(sizes) <= bytes_max
+
+
+@pytest.mark.parametrize("stream", [None, RUN])
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_several_pages_of_one_reading_are_those_of_as_many_readings(
+    reader: sqlite3.Connection, stream: str | None, framing: Framing
+) -> None:
+    many = read_framed(reader, after=0, framing=framing, stream=stream, rows_max=10_000)
+
+    assert b"".join(page.content for page in many) == content(None, reader, stream, framing)
+    assert max(len(page.content) for page in many) <= FRAMES_BYTES
+    assert [page.is_full for page in many] == [True] * (len(many) - 1) + [False]
+    # None is left with a frame or two.
+    assert min(len(page.content) for page in many) >= max(len(page.content) for page in many) / 2
+    assert len(many) > 1 or framing.is_narrowed
+
+
+def test_who_reads_ahead_is_given_the_pages_before_what_was_altered_and_is_told_when_he_comes_to_it(
+    data: Path,
+) -> None:
+    with closing(sqlite3.connect(data / "log.db", isolation_level=None)) as file:
+        file.execute("DROP TRIGGER events_stay")
+        file.execute("UPDATE events SET actor = 'user:x' WHERE position = 400")
+    with closing(open_checked(data)) as reader:
+        before = read_framed(reader, after=0, framing=Framing(), rows_max=512)
+
+        assert 0 < before[-1].scanned_to < 400
+        with pytest.raises(Damaged, match="event 400"):
+            read_framed(reader, after=before[-1].scanned_to, framing=Framing(), rows_max=512)

@@ -203,9 +203,7 @@ class MirroredLog(SqliteLog):
     def _show(self, before: int, rows: Sequence[reading.Row]) -> None:
         """Who follows everything is given what has come, without another look at the mirror."""
         if self._tails and rows and len(rows) <= SHOWN_MAX and rows[-1][0] - before == len(rows):
-            shown: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
-            shown.set_result(Page(events=tuple(map(reading.recorded_of, rows)), scanned_to=rows[-1][0]))
-            self._looks[before, (None, None)] = (time.monotonic(), shown)
+            self._pages.show(before, None, Page(events=tuple(map(reading.recorded_of, rows)), scanned_to=rows[-1][0]))
 
     async def _wait_for_something(self, following: Following) -> None:
         """Raises TimeoutError."""
