@@ -1,4 +1,7 @@
-"""One Chromium and one event loop for a worker's tests; `desk` is a module's shared page, `screen` a test's own."""
+"""One Chromium and one event loop for a worker's tests; `desk` is a module's shared page, `screen` a test's own.
+
+A server and a browser's profile of its own cost more than most tests: `screen` is for what is said of all runs.
+"""
 
 import os
 import shutil
@@ -13,7 +16,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from api.dashboard import BUNDLE
-from tests.dashboard.screen import DESK, Screen
+from tests.dashboard.screen import DESK, PERSON, Screen
 from tests.served import Served, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -90,7 +93,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    context = await browser.new_context(viewport=DESK)
+    context = await browser.new_context(**PERSON)
     yield context
     await context.close()
 
@@ -113,7 +116,7 @@ async def screen(served: Served, page: Page) -> AsyncIterator[Screen]:
 async def house(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Screen]:
     """One server and one page, logged in as the admin, for the tests of a module; each brings runs of its own."""
     async with serving(tmp_path_factory.mktemp("house")) as served:
-        context = await browser.new_context(viewport=DESK)
+        context = await browser.new_context(**PERSON)
         screen = Screen(await context.new_page(), served)
         await screen.log_in()
         yield screen
@@ -123,6 +126,7 @@ async def house(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> A
 @pytest_asyncio.fixture(loop_scope="session")
 async def desk(house: Screen) -> AsyncIterator[Screen]:
     """The shared page; after each test nothing may have gone wrong in it."""
+    await house.page.set_viewport_size(DESK)
     house.problems.clear()
     yield house
     assert house.problems == []

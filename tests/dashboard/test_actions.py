@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 async def test_many_runs_are_cancelled_at_once_after_saying_which_can_be(desk: Screen) -> None:
     runs = [await desk.served.open_run(title=f"bulk {number}") for number in range(4)]
     await desk.served.control(runs[0], "complete")
-    await desk.show("/runs?q=bulk")
+    await desk.go("/runs?q=bulk")
 
     await desk.page.get_by_label("Select all that are read").check()
     await desk.page.get_by_role("button", name="Cancel …").click()
@@ -33,7 +33,7 @@ async def test_many_runs_are_cancelled_at_once_after_saying_which_can_be(desk: S
 
 async def test_a_question_is_answered_on_the_page_of_its_run(desk: Screen) -> None:
     run_id = await a_question(desk.served.log, 0x701, ago=2 * MINUTE)
-    await desk.show("/approvals")
+    await desk.go("/approvals")
     await expect(desk.page.locator("[data-approval=a1]")).to_contain_text("Go on?")
     await desk.page.get_by_role("link", name=run_id).click()
     await expect(desk.page.get_by_role("heading", name="Rewrite the parser")).to_be_visible()
@@ -48,7 +48,7 @@ async def test_a_question_is_answered_on_the_page_of_its_run(desk: Screen) -> No
 
 async def test_a_question_is_denied_only_after_another(desk: Screen) -> None:
     run_id = await a_question(desk.served.log, 0x702, ago=2 * MINUTE)
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     await desk.page.get_by_role("button", name="Deny").click()
     await desk.page.get_by_role("alertdialog").get_by_role("button", name="Deny it").click()
@@ -60,7 +60,7 @@ async def test_a_question_is_denied_only_after_another(desk: Screen) -> None:
 
 async def test_a_step_is_run_again_with_all_that_rests_on_it(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x703, ago=2 * MINUTE)
-    await desk.show(f"/runs/{run_id}?tab=steps&step=tileset")
+    await desk.go(f"/runs/{run_id}?tab=steps&step=tileset")
 
     await desk.page.get_by_role("button", name="Rerun").click()
     dialog = desk.page.get_by_role("alertdialog")
@@ -76,7 +76,7 @@ async def test_a_command_that_somebody_typed_is_shown_to_be_typed_again(desk: Sc
     run_id = name(0x704)
     ended = RunFailed(reason_code="EXIT_NONZERO")
     await write(desk.served.log, run_id, 60, [(9, ended)], driver="here", title="pytest -q", command=("pytest", "-q"))
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     await desk.page.get_by_role("button", name="Retry", exact=True).click()
 
@@ -88,7 +88,7 @@ async def test_a_command_that_somebody_typed_is_shown_to_be_typed_again(desk: Sc
 
 async def test_a_wish_that_is_refused_is_taken_back_and_says_why(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="refused")
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
     await expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
 
     async def too_late(route: object) -> None:
@@ -106,7 +106,7 @@ async def test_a_wish_that_is_refused_is_taken_back_and_says_why(desk: Screen) -
 
 async def test_what_people_write_on_a_run_is_kept_and_shown(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="draft", labels={"branch": "main", "old": "1"})
-    await desk.show(f"/runs/{run_id}?tab=history")
+    await desk.go(f"/runs/{run_id}?tab=history")
 
     await desk.page.get_by_role("button", name="Edit, or add a note").click()
     dialog = desk.page.get_by_role("alertdialog")
@@ -146,7 +146,7 @@ async def test_who_may_only_look_is_offered_no_action(desk: Screen) -> None:
 
 async def test_two_moments_of_a_run_are_compared(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x707, ago=30 * MINUTE, ends="failed")
-    await desk.show(f"/runs/{run_id}?at=20")
+    await desk.go(f"/runs/{run_id}?at=20")
 
     await desk.page.get_by_role("link", name="Compare with now").click()
 
@@ -156,7 +156,7 @@ async def test_two_moments_of_a_run_are_compared(desk: Screen) -> None:
 
 
 async def test_a_token_is_made_shown_once_and_revoked_by_an_admin(desk: Screen) -> None:
-    await desk.show("/tokens")
+    await desk.go("/tokens")
     await expect(desk.page.get_by_text("No token was made yet")).to_be_visible()
 
     await desk.page.get_by_label("Name").first.fill("ci")
@@ -179,7 +179,7 @@ async def test_tokens_are_found_by_text_role_and_status_and_the_question_is_in_t
     for token, role in (("nightly", "operator"), ("reader", "viewer")):
         await desk.served.ask("POST", "/api/tokens", json={"name": token, "role": role})
     rows = desk.page.locator("[data-token]")
-    await desk.show("/tokens")
+    await desk.go("/tokens")
     await expect(desk.page.locator("[data-token=reader]")).to_be_visible()
 
     await desk.page.get_by_label("Of role").select_option("operator")

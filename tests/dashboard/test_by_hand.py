@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from runner import machine
-from tests.dashboard.screen import DESK
+from tests.dashboard.screen import PERSON
 from tests.dashboard.upped import Server, server
 from tests.terminal import read, runfold, started
 
@@ -47,7 +47,7 @@ async def test_what_was_typed_is_repeated_for_its_admin_and_shown_to_be_typed_by
     await asyncio.to_thread(runfold, data, "run", "--quiet", "--", "sh", "-c", "exit 3", cwd=tmp_path)
     failed = str(read(data, "ps", "-a")["items"][0]["id"])
     stopped = await asyncio.to_thread(stopped_by_ctrl_c, data)
-    people = [await browser.new_context(viewport=DESK) for _ in range(2)]
+    people = [await browser.new_context(**PERSON) for _ in range(2)]
     operator, admin = [await person.new_page() for person in people]
     async with server(data) as at:
         await log_in(operator, at, operator_token)

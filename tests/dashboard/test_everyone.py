@@ -100,12 +100,30 @@ async def runs(house: Screen) -> dict[str, str]:
     return {**runs, "stopped": stopped, "typed": typed}
 
 
-@pytest.mark.parametrize("path", PAGES)
-async def test_a_page_can_be_used_by_everyone(desk: Screen, runs: dict[str, str], path: str) -> None:
-    await desk.show(path.format_map(runs))
-    await expect(desk.page.locator(PAGES[path]).first).to_be_visible()
+@pytest_asyncio.fixture(params=PAGES, scope="module", loop_scope="session")
+async def shown(request: pytest.FixtureRequest, house: Screen, runs: dict[str, str]) -> str:
+    """Each page in turn, for all that is asked of it."""
+    path = str(request.param)
+    await house.go(path.format_map(runs))
+    await expect(house.page.locator(PAGES[path]).first).to_be_visible()
+    return path
 
+
+@pytest.mark.usefixtures("shown")
+async def test_a_page_can_be_used_by_everyone(desk: Screen) -> None:
     assert await desk.faults() == []
+
+
+async def test_a_page_fits_a_small_phone_a_desk_and_a_wall(desk: Screen, shown: str) -> None:
+    wrong: list[str] = []
+    # Lines of logs are as long as they are, and scroll in their box: `test_hostile` looks at them.
+    for size in SIZES if "=logs" not in shown else ():
+        await desk.page.set_viewport_size(size)
+        wider, outside = await desk.page.evaluate(WIDER), await desk.page.evaluate(OUTSIDE)
+        if wider or outside:
+            wrong.append(f"at {size['width']}: {wider} pixels too wide, {outside[:3]}")
+
+    assert wrong == []
 
 
 @pytest.mark.parametrize("question", DIALOGS)
@@ -113,7 +131,7 @@ async def test_a_question_can_be_used_by_everyone_and_keeps_the_focus_inside(
     desk: Screen, runs: dict[str, str], question: str
 ) -> None:
     path, ask = DIALOGS[question]
-    await desk.show(path.format_map(runs))
+    await desk.go(path.format_map(runs))
     await ask(desk.page)
     dialogs = desk.page.locator("[role=dialog], [role=alertdialog]")
     dialog = dialogs.last
@@ -148,20 +166,3 @@ def test_no_page_is_left_out() -> None:
     shown = {re.sub(r"[?].*", "", path).replace("{game}", ":id") for path in PAGES}
 
     assert {route for route in routes if "(" not in route} <= shown
-
-
-async def test_every_page_fits_a_small_phone_a_desk_and_a_wall(desk: Screen, runs: dict[str, str]) -> None:
-    wrong: list[str] = []
-    for path, shown in PAGES.items():
-        if "=logs" in path:
-            continue  # Its lines are as long as they are, and scroll in their box: `test_hostile` looks at them.
-        await desk.show(path.format_map(runs))
-        await expect(desk.page.locator(shown).first).to_be_visible()
-        for size in SIZES:
-            await desk.page.set_viewport_size(size)
-            wider, outside = await desk.page.evaluate(WIDER), await desk.page.evaluate(OUTSIDE)
-            if wider or outside:
-                wrong.append(f"{path} at {size['width']}: {wider} pixels too wide, {outside[:3]}")
-    await desk.page.set_viewport_size(DESK)
-
-    assert wrong == []

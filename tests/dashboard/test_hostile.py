@@ -1,7 +1,6 @@
 """Whatever a run says of itself is text: nothing of it runs, is fetched, or breaks a page."""
 
 import json
-from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
@@ -42,7 +41,13 @@ LONG = "five million " * 385_000
 PAGES = ("timeline", "steps", "graph", "events", "logs", "files", "cost", "history", "data")
 
 
-async def hostile_run(screen: Screen, text: str, folder: Path) -> str:
+@pytest.fixture
+def screen(desk: Screen) -> Screen:
+    """A server and a page for all of them: each looks at a run of its own."""
+    return desk
+
+
+async def hostile_run(screen: Screen, text: str) -> str:
     """A run that says the same everywhere it may say something."""
     served = screen.served
     short, name = text[:900], text[:90].strip() or "blank"
@@ -70,7 +75,7 @@ async def hostile_run(screen: Screen, text: str, folder: Path) -> str:
             await served.report(run_id, event)
     await served.ask("POST", f"/api/runs/{run_id}/notes", json={"text": short})
     await served.ask("POST", f"/api/runs/{run_id}/approvals", json={"kind": name, "summary": short})
-    output = folder / "runs" / run_id
+    output = screen.data / "runs" / run_id
     output.mkdir(parents=True)
     (output / "output.log").write_bytes(text.encode("utf-8", "surrogatepass") + b"\n")
     return run_id
@@ -90,13 +95,13 @@ async def found_wrong(screen: Screen, where: str) -> list[str]:
 
 
 @pytest.mark.timeout(240)
-async def test_sixty_hostile_strings_are_text_on_every_page(screen: Screen, tmp_path: Path) -> None:
+async def test_sixty_hostile_strings_are_text_on_every_page(screen: Screen) -> None:
     assert len(STRINGS) >= 60
     await screen.page.set_viewport_size({"width": 360, "height": 740})
-    runs = [await hostile_run(screen, text, tmp_path) for text in STRINGS]
+    runs = [await hostile_run(screen, text) for text in STRINGS]
     wrong: list[str] = []
     for path in ("/runs", "/audit", "/costs?by=model", "/costs?by=workflow", "/admin", "/approvals"):
-        await screen.show(path)
+        await screen.go(path)
         await expect(screen.page.locator("tbody tr, [data-approval]").first).to_be_visible()
         wrong += await found_wrong(screen, path)
     # Every string stands in one run, which is looked at everywhere; titles and errors in some runs of their own.
@@ -110,27 +115,27 @@ async def test_sixty_hostile_strings_are_text_on_every_page(screen: Screen, tmp_
             {"type": "message", "data": {"text": short}},
         )
     for tab in PAGES:
-        await screen.show(f"/runs/{whole}?tab={tab}" + ("&step=s7" if tab == "steps" else ""))
+        await screen.go(f"/runs/{whole}?tab={tab}" + ("&step=s7" if tab == "steps" else ""))
         await expect(screen.page.locator("header.head h1").first).to_be_attached()
         wrong += await found_wrong(screen, f"{tab} of all strings")
     for number in range(0, len(runs), 5):
-        await screen.show(f"/runs/{runs[number]}?tab={PAGES[number // 5 % len(PAGES)]}")
+        await screen.go(f"/runs/{runs[number]}?tab={PAGES[number // 5 % len(PAGES)]}")
         await expect(screen.page.locator("header.head h1")).to_be_visible()
         wrong += await found_wrong(screen, json.dumps(STRINGS[number][:60]))
-    await screen.show(f"/compare?a={runs[0]}&b={runs[1]}")
+    await screen.go(f"/compare?a={runs[0]}&b={runs[1]}")
     await expect(screen.page.locator("[data-after]")).to_be_visible()
     wrong += await found_wrong(screen, "/compare")
 
     assert wrong == []
 
 
-async def test_five_megabytes_of_one_line_leave_the_page_usable(screen: Screen, tmp_path: Path) -> None:
+async def test_five_megabytes_of_one_line_leave_the_page_usable(screen: Screen) -> None:
     await screen.page.set_viewport_size({"width": 360, "height": 740})
-    run_id = await hostile_run(screen, LONG, tmp_path)
+    run_id = await hostile_run(screen, LONG)
 
     wrong: list[str] = []
     for tab in PAGES:
-        await screen.show(f"/runs/{run_id}?tab={tab}")
+        await screen.go(f"/runs/{run_id}?tab={tab}")
         await expect(screen.page.get_by_role("tabpanel")).to_be_visible()
         wrong += await found_wrong(screen, tab)
     await screen.page.get_by_role("tab", name="Logs").click()

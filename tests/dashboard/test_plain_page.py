@@ -18,7 +18,7 @@ async def test_without_a_built_dashboard_the_runs_are_listed_live_and_the_way_to
 ) -> None:
     source = tmp_path / "source"
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("bundle", "__pycache__"))
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("bundle"))
     async with server(tmp_path / "data", cwd=source) as at:
         await page.goto(at.link)
         await expect(page.get_by_text("python hatch_build.py")).to_be_visible()

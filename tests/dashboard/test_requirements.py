@@ -16,7 +16,7 @@ async def test_req1_list_of_runs(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="req1 nightly", workflow="nightly")
     await desk.served.open_run(title="req1 of somebody else", token=OTHER)
 
-    await desk.show("/runs?q=req1")
+    await desk.go("/runs?q=req1")
 
     await expect(desk.page.get_by_text("1 that fit")).to_be_visible()
 
@@ -30,7 +30,7 @@ async def test_req2_filters(desk: Screen) -> None:
     failed = await desk.served.open_run(title="req2 b", workflow="req2")
     await desk.served.control(failed, "fail")
     rows = desk.page.locator("tr.run")
-    await desk.show("/runs?workflow=req2")
+    await desk.go("/runs?workflow=req2")
     await expect(rows).to_have_count(2)
 
     await expect(desk.page.locator("[data-chip=failed]")).to_have_text(re.compile("Failed 1"))
@@ -57,7 +57,7 @@ async def test_req3_sort(desk: Screen, column: str, first: str) -> None:
             await (await desk.served.ask("GET", f"/api/runs?workflow=sprite-sheet&label=team&q={name(index)}")).json()
         )["total"]:
             await a_sprite_sheet(desk.served.log, index, ago=ago * MINUTE, done={"dear": 6}.get(title, 1))
-    await desk.show("/runs?workflow=sprite-sheet&sort=status")
+    await desk.go("/runs?workflow=sprite-sheet&sort=status")
     rows = desk.page.locator("tr.run")
     await expect(rows).to_have_count(3)
 
@@ -77,7 +77,7 @@ async def test_req4_badges(desk: Screen) -> None:
     for action in icons:
         await desk.served.control(await desk.served.open_run(title=f"req4 {action}"), action)
 
-    await desk.show("/runs?q=req4")
+    await desk.go("/runs?q=req4")
 
     for status, icon in (
         ("queued", "lucide-clock"),
@@ -87,17 +87,18 @@ async def test_req4_badges(desk: Screen) -> None:
     ):
         badge = desk.page.locator(f"tr.run [data-status={status}]")
         await expect(badge.locator(f"svg[class*={icon}]")).to_be_visible()
-    await desk.page.emulate_media(reduced_motion="reduce")
     turning = desk.page.locator("tr.run [data-status=running] svg")
     await expect(turning).to_have_css("animation-name", "none")
     await desk.page.emulate_media(reduced_motion="no-preference")
+    await expect(turning).to_have_css("animation-name", re.compile("turn"))
+    await desk.page.emulate_media(reduced_motion="reduce")
 
 
 async def test_req5_search(desk: Screen) -> None:
     by_title = await desk.served.open_run(title="req5 a needle in the hay")
     by_label = await desk.served.open_run(title="req5 b", labels={"found": "needle-5"})
     await desk.served.open_run(title="req5 c")
-    await desk.show("/runs")
+    await desk.go("/runs")
 
     await desk.page.get_by_label("Search").fill("needle")
     await desk.page.get_by_label("Search").press("Enter")
@@ -116,7 +117,7 @@ async def test_req5_search(desk: Screen) -> None:
 async def test_req6_metadata(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x606, ago=5 * MINUTE, ends="completed")
 
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     head = desk.page.locator("header.head")
     for text in (run_id, "small-game", "Reported by its program", "branch main", "Ember Run, first build"):
@@ -133,7 +134,7 @@ async def test_req6_metadata(desk: Screen) -> None:
 async def test_req7_steps_with_cache_hits(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x607, ago=2 * MINUTE)
 
-    await desk.show(f"/runs/{run_id}?tab=steps")
+    await desk.go(f"/runs/{run_id}?tab=steps")
 
     chain = desk.page.locator("button.step")
     await expect(chain).to_have_count(8)
@@ -143,7 +144,7 @@ async def test_req7_steps_with_cache_hits(desk: Screen) -> None:
 
 async def test_req8_progress(desk: Screen) -> None:
     run_id = await a_sprite_sheet(desk.served.log, 0x608, ago=2 * MINUTE)
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
     facts = desk.page.locator("section.facts")
     await expect(facts).to_contain_text("2 of 8 frames, 1 failed")
     await expect(facts).to_contain_text("left")
@@ -159,7 +160,7 @@ async def test_req9_error_with_stack(desk: Screen) -> None:
     error = {"code": "SYS_WRITE_ERROR", "message": "disk full", "stack_trace": "line 1\nline 2"}
     await desk.served.control(run_id, "fail", reason_code="SYS_WRITE_ERROR", error=error)
 
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     await expect(desk.page.get_by_role("alert")).to_contain_text("disk full")
     await desk.page.get_by_text("Stack trace").click()
@@ -169,7 +170,7 @@ async def test_req9_error_with_stack(desk: Screen) -> None:
 async def test_req10_payload(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="req10", payload={"levels": ["meadow", {"seed": 7}]})
 
-    await desk.show(f"/runs/{run_id}?tab=data")
+    await desk.go(f"/runs/{run_id}?tab=data")
 
     await expect(desk.page.locator(".json").first).to_contain_text("meadow")
     await desk.page.locator(".json").first.get_by_text("{...}").click()
@@ -178,7 +179,7 @@ async def test_req10_payload(desk: Screen) -> None:
 
 async def test_req11_step_id_skill_status_duration(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x611, ago=2 * MINUTE)
-    await desk.show(f"/runs/{run_id}?tab=steps")
+    await desk.go(f"/runs/{run_id}?tab=steps")
 
     await desk.page.locator("[data-step=tileset]").click()
 
@@ -190,7 +191,7 @@ async def test_req11_step_id_skill_status_duration(desk: Screen) -> None:
 async def test_req12_json_of_a_step(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x612, ago=2 * MINUTE)
 
-    await desk.show(f"/runs/{run_id}?tab=steps&step=player_sprite")
+    await desk.go(f"/runs/{run_id}?tab=steps&step=player_sprite")
 
     trees = desk.page.get_by_role("dialog").locator(".json")
     await expect(trees.nth(0)).to_contain_text('style: "ember"')
@@ -203,7 +204,7 @@ async def test_req13_artifact_links_of_a_step(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x613, ago=2 * MINUTE)
     path = f"/api/runs/{run_id}/artifacts/tiles.json?step=tileset"
     await desk.served.ask("PUT", path, data=b"[]", headers={"Content-Type": "application/json"})
-    await desk.show(f"/runs/{run_id}?tab=steps&step=tileset")
+    await desk.go(f"/runs/{run_id}?tab=steps&step=tileset")
 
     async with desk.page.expect_download() as waited:
         await desk.page.get_by_role("dialog").get_by_role("link", name="tiles.json").click()
@@ -214,9 +215,9 @@ async def test_req13_artifact_links_of_a_step(desk: Screen) -> None:
 async def test_req14_cache_of_a_step(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x614, ago=2 * MINUTE)
 
-    await desk.show(f"/runs/{run_id}?tab=steps&step=bgm_track")
+    await desk.go(f"/runs/{run_id}?tab=steps&step=bgm_track")
     await expect(desk.page.get_by_role("dialog")).to_contain_text("Cachehit")
-    await desk.show(f"/runs/{run_id}?tab=steps&step=tileset")
+    await desk.go(f"/runs/{run_id}?tab=steps&step=tileset")
 
     await expect(desk.page.get_by_role("dialog")).to_contain_text("Cachenot used")
 
@@ -224,7 +225,7 @@ async def test_req14_cache_of_a_step(desk: Screen) -> None:
 async def test_req15_attempts_of_a_step(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x615, ago=2 * MINUTE)
 
-    await desk.show(f"/runs/{run_id}?tab=steps&step=enemy_sprite")
+    await desk.go(f"/runs/{run_id}?tab=steps&step=enemy_sprite")
 
     tries = desk.page.get_by_role("dialog").locator("tbody tr")
     await expect(tries.nth(0)).to_contain_text("Failed: frame 4 lost its palette")
@@ -249,7 +250,7 @@ async def test_req16_refresh_while_running(desk: Screen) -> None:
 
 async def test_req17_live_stream(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="req17")
-    await desk.show(f"/runs/{run_id}?tab=events")
+    await desk.go(f"/runs/{run_id}?tab=events")
     await expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
     await expect(desk.page.locator("li[id^=e]")).to_have_count(2)
 
@@ -261,7 +262,7 @@ async def test_req17_live_stream(desk: Screen) -> None:
 
 async def test_req18_toast(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="req18")
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
     await expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
     await expect(desk.page.locator("header.head [data-status]")).to_have_text("Running")
 
@@ -277,7 +278,7 @@ async def test_req18_toast(desk: Screen) -> None:
 async def test_req19_retry(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="req19")
     await desk.served.control(run_id, "fail")
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     await desk.page.get_by_role("button", name="Retry", exact=True).click()
     await desk.page.get_by_role("button", name="Retry the whole run").click()
@@ -289,7 +290,7 @@ async def test_req19_retry(desk: Screen) -> None:
 
 async def test_req20_partial_retry(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x620, ago=30 * MINUTE, ends="failed")
-    await desk.show(f"/runs/{run_id}?tab=graph")
+    await desk.go(f"/runs/{run_id}?tab=graph")
 
     await desk.page.locator("[data-node=enemy_sprite]").hover()
     await expect(desk.page.get_by_text("4 of 8 would run again from enemy_sprite")).to_be_visible()
@@ -312,7 +313,7 @@ async def test_req21_cancel(desk: Screen, status: str) -> None:
         run_id = await write(desk.served.log, name(0x621), 5, [], driver="queue", title="req21", workflow="w")
     else:
         run_id = await desk.served.open_run(title="req21")
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     await desk.page.get_by_role("button", name="Cancel").click()
     await desk.page.get_by_role("alertdialog").get_by_role("button", name="Cancel the run").click()
@@ -325,12 +326,12 @@ async def test_req22_confirmation(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x622, ago=2 * MINUTE)
     before = (await (await desk.served.ask("GET", f"/api/runs/{run_id}")).json())["version"]
     dialog = desk.page.get_by_role("alertdialog")
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
     await desk.page.get_by_role("button", name="Cancel").click()
     await expect(dialog.get_by_role("button", name="Keep it as it is")).to_be_focused()
     await desk.page.keyboard.press("Enter")
     await expect(dialog).to_be_hidden()
-    await desk.show(f"/runs/{run_id}?tab=steps&step=game_config")
+    await desk.go(f"/runs/{run_id}?tab=steps&step=game_config")
 
     await desk.page.get_by_role("button", name="Reset").click()
     await expect(dialog).to_contain_text("7 steps that rest on it are done again too")
@@ -342,7 +343,7 @@ async def test_req22_confirmation(desk: Screen) -> None:
 
 async def test_req23_cross_tenant(desk: Screen) -> None:
     theirs = await desk.served.open_run(title="req23 of another house", token=OTHER)
-    await desk.show("/admin")
+    await desk.go("/admin")
 
     await desk.page.get_by_role("button", name="Look inside other").click()
 
@@ -357,7 +358,7 @@ async def test_req23_cross_tenant(desk: Screen) -> None:
 async def test_req24_statistics(desk: Screen) -> None:
     await desk.served.control(await desk.served.open_run(title="req24"), "fail")
 
-    await desk.show("/admin")
+    await desk.go("/admin")
 
     for figure in ("Failure rate", "Mean duration", "95th percentile", "Runs created"):
         await expect(desk.page.locator("dl.facts").first).to_contain_text(figure)
@@ -366,7 +367,7 @@ async def test_req24_statistics(desk: Screen) -> None:
 
 async def test_req25_queue_depth(desk: Screen) -> None:
     depth = desk.page.locator("[data-queue=depth]")
-    await desk.show("/admin")
+    await desk.go("/admin")
     await expect(depth).to_be_visible()
     before = int(await depth.inner_text())
     await write(desk.served.log, name(0x625), 5 * MINUTE, [], driver="queue", title="req25", workflow="w")

@@ -36,7 +36,7 @@ async def test_the_header_says_how_the_run_stands_and_why(screen: Screen) -> Non
         {"type": "token_usage", "data": {"input_tokens": 1200, "output_tokens": 34, "cost_micros": 420000}},
     )
 
-    await screen.show(f"/runs/{run_id}")
+    await screen.go(f"/runs/{run_id}")
 
     page = screen.page
     await expect(page.get_by_role("heading", name="nightly build")).to_be_visible()
@@ -56,7 +56,7 @@ async def test_an_error_is_shown_first_with_its_trace_folded(screen: Screen) -> 
         error={"code": "SYS_WRITE_ERROR", "message": "disk full", "stack_trace": "line 1\nline 2"},
     )
 
-    await screen.show(f"/runs/{run_id}")
+    await screen.go(f"/runs/{run_id}")
 
     await expect(screen.page.get_by_role("alert")).to_contain_text("disk full")
     await expect(screen.page.locator("section.error pre")).to_be_hidden()
@@ -66,7 +66,7 @@ async def test_an_error_is_shown_first_with_its_trace_folded(screen: Screen) -> 
 
 async def test_events_appear_as_they_happen_and_open_in_place(screen: Screen) -> None:
     run_id = await open_run(screen)
-    await screen.show(f"/runs/{run_id}?tab=events")
+    await screen.go(f"/runs/{run_id}?tab=events")
     await expect(screen.page.locator("li[id^=e]")).to_have_count(4)
 
     await screen.served.report(run_id, note(3))
@@ -84,7 +84,7 @@ async def test_output_is_shown_as_text_with_its_colours(screen: Screen) -> None:
         output.write(b"".join(b"line %d\n" % number for number in range(3_000)))
         output.write(b"\x1b[31mred\x1b[0m <img src=x onerror=alert(1)>\n")
 
-    await screen.show(f"/runs/{run_id}?tab=logs")
+    await screen.go(f"/runs/{run_id}?tab=logs")
 
     last = screen.page.get_by_text("<img src=x onerror=alert(1)>")
     await expect(last).to_be_visible()
@@ -99,7 +99,7 @@ async def test_the_past_is_shown_at_every_event_and_has_an_address(screen: Scree
     await screen.served.control(run_id, "resume")
     await screen.served.control(run_id, "complete")
     last = (await (await screen.served.ask("GET", f"/api/runs/{run_id}")).json())["version"]
-    await screen.show(f"/runs/{run_id}")
+    await screen.go(f"/runs/{run_id}")
     await expect(screen.page.locator("header.head")).to_contain_text("Completed")
 
     await screen.page.get_by_role("button", name="One event back").click()
@@ -116,7 +116,7 @@ async def test_the_past_is_shown_at_every_event_and_has_an_address(screen: Scree
 
 async def test_a_run_is_cancelled_only_after_a_question(screen: Screen) -> None:
     run_id = await open_run(screen)
-    await screen.show(f"/runs/{run_id}")
+    await screen.go(f"/runs/{run_id}")
 
     await screen.page.get_by_role("button", name="Cancel").click()
     dialog = screen.page.get_by_role("alertdialog")
@@ -135,7 +135,7 @@ async def test_a_run_is_cancelled_only_after_a_question(screen: Screen) -> None:
 
 async def test_pause_and_resume_are_one_click(screen: Screen) -> None:
     run_id = await open_run(screen)
-    await screen.show(f"/runs/{run_id}")
+    await screen.go(f"/runs/{run_id}")
 
     await screen.page.get_by_role("button", name="Pause").click()
     await expect(screen.page.locator("header.head")).to_contain_text("Paused")
@@ -145,7 +145,7 @@ async def test_pause_and_resume_are_one_click(screen: Screen) -> None:
 
 
 async def test_a_run_that_is_not_there_is_said_to_be_so(screen: Screen) -> None:
-    await screen.show("/runs/r_" + "a" * 26)
+    await screen.go("/runs/r_" + "a" * 26)
 
     await expect(screen.page.get_by_role("alert")).to_contain_text("is not known")
     # The browser itself tells of a 404.
@@ -160,7 +160,7 @@ async def test_output_is_followed_without_an_error_and_read_back_to_its_beginnin
     (folder / "output.log").write_bytes(content)
 
     async with screen.page.expect_response(lambda it: "/output?after=" in it.url) as looked:
-        await screen.show(f"/runs/{run_id}?tab=logs")
+        await screen.go(f"/runs/{run_id}?tab=logs")
     with (folder / "output.log").open("ab") as output:
         output.write(b"it goes on\n")
 
@@ -187,7 +187,7 @@ async def test_a_stored_file_is_looked_at_in_place_and_nothing_in_it_runs(screen
         await screen.served.ask(
             "PUT", f"/api/runs/{run_id}/artifacts/{name}?media_type={media_type}", data=content
         )  # fmt: skip
-    await screen.show(f"/runs/{run_id}?tab=files")
+    await screen.go(f"/runs/{run_id}?tab=files")
     dialog = screen.page.get_by_role("dialog")
 
     async def look(name: str) -> None:
@@ -224,7 +224,7 @@ async def test_the_page_says_what_the_run_was_expected_to_cost_and_how_much_of_i
     events = [new_event(event, at_us=now_us, tenant="default") for event in happened]
     await screen.served.log.append(run_id, events, expected=0)
 
-    await screen.show(f"/runs/{run_id}?tab=cost")
+    await screen.go(f"/runs/{run_id}?tab=cost")
 
     fact = screen.page.locator("[data-fact=cost]")
     await expect(fact).to_contain_text("$1.50 of $2.00")

@@ -65,7 +65,7 @@ async def open_game(screen: Screen) -> str:
 async def test_a_run_with_steps_opens_at_a_waterfall_of_what_it_did(screen: Screen) -> None:
     run_id = await open_game(screen)
 
-    await screen.show(f"/runs/{run_id}")
+    await screen.go(f"/runs/{run_id}")
 
     bars = screen.page.locator("section.timeline .row")
     await expect(bars).to_have_count(5)
@@ -83,7 +83,7 @@ async def test_the_timeline_of_the_past_ends_at_the_event_that_is_shown(screen: 
     run_id = await open_game(screen)
     first = next(event for event in await screen.served.events(run_id) if event["type"] == "step_started")
 
-    await screen.show(f"/runs/{run_id}?at={first['version']}&tab=timeline")
+    await screen.go(f"/runs/{run_id}?at={first['version']}&tab=timeline")
 
     bars = screen.page.locator("section.timeline .row")
     await expect(bars).to_have_count(1)
@@ -92,7 +92,7 @@ async def test_the_timeline_of_the_past_ends_at_the_event_that_is_shown(screen: 
 
 async def test_a_stored_file_is_listed_and_taken_away_as_it_was(screen: Screen) -> None:
     run_id = await open_game(screen)
-    await screen.show(f"/runs/{run_id}?tab=files")
+    await screen.go(f"/runs/{run_id}?tab=files")
 
     async with screen.page.expect_download() as waited:
         await screen.page.get_by_role("link", name="config.json").click()
@@ -104,7 +104,7 @@ async def test_a_stored_file_is_listed_and_taken_away_as_it_was(screen: Screen) 
 
 async def test_steps_are_a_chain_and_each_opens_with_what_went_in_and_came_out(screen: Screen) -> None:
     run_id = await open_game(screen)
-    await screen.show(f"/runs/{run_id}?tab=steps")
+    await screen.go(f"/runs/{run_id}?tab=steps")
 
     chain = screen.page.locator("button.step")
     await expect(chain).to_have_text([re.compile("Completed"), re.compile("Running"), re.compile("Pending")])
@@ -151,7 +151,7 @@ async def open_workshop(screen: Screen) -> str:
 async def test_what_one_step_writes_is_shown_alone_while_it_is_at_work_and_by_attempt(screen: Screen) -> None:
     run_id = await open_workshop(screen)
     lines = screen.page.locator(".line")
-    await screen.show(f"/runs/{run_id}?tab=steps&step=glue")
+    await screen.go(f"/runs/{run_id}?tab=steps&step=glue")
 
     panel = screen.page.get_by_role("dialog")
     await expect(panel.locator(".line")).to_have_text(["it sticks"])

@@ -1,11 +1,10 @@
 """The list of runs as a person sees it."""
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from tests.dashboard.screen import Screen
 from tests.dashboard.stories import name, write
-from tests.served import Served
 
 pytestmark = pytest.mark.slow
 
@@ -14,40 +13,41 @@ async def test_a_new_user_is_told_what_to_type(screen: Screen) -> None:
     await expect(screen.page.get_by_text("runfold run -- echo hello")).to_be_visible()
 
 
-async def test_a_browser_without_a_session_is_asked_for_a_token(served: Served, page: Page) -> None:
-    await page.goto(str(served.client.make_url("/runs")))
+async def test_a_browser_without_a_session_is_asked_for_a_token(desk: Screen) -> None:
+    async with desk.another(logged_in=False) as stranger:
+        await stranger.show("/runs")
 
-    await page.get_by_label("Token").fill("admin-token")
-    await page.get_by_role("button", name="Log in").click()
+        await stranger.page.get_by_label("Token").fill("admin-token")
+        await stranger.page.get_by_role("button", name="Log in").click()
 
-    await expect(page.get_by_role("heading", name="Runs")).to_be_visible()
+        await expect(stranger.page.get_by_role("heading", name="Runs")).to_be_visible()
 
 
-async def test_runs_are_listed_with_their_status_in_words(screen: Screen) -> None:
-    run_id = await screen.served.open_run(title="nightly build")
-    await screen.served.control(run_id, "fail", reason_code="SYS_WRITE_ERROR")
+async def test_runs_are_listed_with_their_status_in_words(desk: Screen) -> None:
+    run_id = await desk.served.open_run(title="nightly build")
+    await desk.served.control(run_id, "fail", reason_code="SYS_WRITE_ERROR")
 
-    await screen.show("/runs")
+    await desk.show("/runs")
 
-    row = screen.page.locator(f"[data-run={run_id}]")
+    row = desk.page.locator(f"[data-run={run_id}]")
     await expect(row).to_contain_text("nightly build")
     await expect(row).to_contain_text("Failed")
     await expect(row).to_contain_text("sys write error")
 
 
-async def test_a_row_on_screen_changes_by_itself_and_new_runs_wait_to_be_asked_for(screen: Screen) -> None:
-    first = await screen.served.open_run(title="first")
-    await screen.show("/runs")
-    await expect(screen.page.locator(f"[data-run={first}]")).to_contain_text("Running")
-    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+async def test_a_row_on_screen_changes_by_itself_and_new_runs_wait_to_be_asked_for(desk: Screen) -> None:
+    first = await desk.served.open_run(title="first")
+    await desk.show("/runs")
+    await expect(desk.page.locator(f"[data-run={first}]")).to_contain_text("Running")
+    await expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
 
-    second = await screen.served.open_run(title="second")
-    await screen.served.control(first, "complete")
+    second = await desk.served.open_run(title="second")
+    await desk.served.control(first, "complete")
 
-    await expect(screen.page.locator(f"[data-run={first}]")).to_contain_text("Completed")
-    await expect(screen.page.locator(f"[data-run={second}]")).to_have_count(0)
-    await screen.page.get_by_role("button", name="1 new run").click()
-    await expect(screen.page.locator(f"[data-run={second}]")).to_be_visible()
+    await expect(desk.page.locator(f"[data-run={first}]")).to_contain_text("Completed")
+    await expect(desk.page.locator(f"[data-run={second}]")).to_have_count(0)
+    await desk.page.get_by_role("button", name="1 new run").click()
+    await expect(desk.page.locator(f"[data-run={second}]")).to_be_visible()
 
 
 async def given(screen: Screen) -> dict[str, str]:
@@ -110,44 +110,44 @@ async def test_filters_and_sort_are_in_the_address(screen: Screen) -> None:
     assert "?" not in screen.page.url
 
 
-async def test_a_long_list_is_read_on_while_it_is_scrolled_and_draws_only_rows_in_sight(screen: Screen) -> None:
+async def test_a_long_list_is_read_on_while_it_is_scrolled_and_draws_only_rows_in_sight(desk: Screen) -> None:
     for number in range(130):
-        await write(screen.served.log, name(number + 1), 10_000 - number, [], title=f"run {number}")
-    await screen.show("/runs")
-    rows = screen.page.locator("tr.run")
+        await write(desk.served.log, name(number + 1), 10_000 - number, [], title=f"run {number}", workflow="long")
+    await desk.show("/runs?workflow=long")
+    rows = desk.page.locator("tr.run")
     await expect(rows.first).to_contain_text("run 129")
     assert await rows.count() < 50
 
-    last = screen.page.locator(f"[data-run={name(1)}]")
+    last = desk.page.locator(f"[data-run={name(1)}]")
     for _ in range(10):
-        await screen.page.keyboard.press("End")
+        await desk.page.keyboard.press("End")
         if await last.count():
             break
-        await expect(screen.page.get_by_text("Reading more")).to_have_count(0)
+        await expect(desk.page.get_by_text("Reading more")).to_have_count(0)
 
     await expect(last).to_contain_text("run 0")
     assert await rows.count() < 50
     assert await last.get_attribute("aria-rowindex") == "131"
 
 
-async def test_a_page_of_the_list_has_an_address_and_a_way_back_to_the_first(screen: Screen) -> None:
+async def test_a_page_of_the_list_has_an_address_and_a_way_back_to_the_first(desk: Screen) -> None:
     for number in range(60):
-        await write(screen.served.log, name(number + 1), 10_000 - number, [], title=f"run {number}")
+        await write(desk.served.log, name(0x100 + number), 10_000 - number, [], title=f"run {number}", workflow="paged")
 
-    await screen.show("/runs?offset=50")
+    await desk.show("/runs?workflow=paged&offset=50")
 
-    rows = screen.page.locator("tr.run")
+    rows = desk.page.locator("tr.run")
     await expect(rows).to_have_count(10)
     await expect(rows.first).to_contain_text("run 9")
-    await screen.page.get_by_role("button", name="Shown from row 51 on").click()
+    await desk.page.get_by_role("button", name="Shown from row 51 on").click()
     await expect(rows.first).to_contain_text("run 59")
 
 
-async def test_a_list_that_fits_nothing_shows_the_question_to_type_in_a_terminal(screen: Screen) -> None:
-    await screen.served.open_run(title="there")
-    await screen.show("/runs?status=failed&workflow=nightly")
+async def test_a_list_that_fits_nothing_shows_the_question_to_type_in_a_terminal(desk: Screen) -> None:
+    run_id = await desk.served.open_run(title="there")
+    await desk.show("/runs?status=failed&workflow=never")
 
-    await expect(screen.page.get_by_text("No run fits these filters")).to_be_visible()
-    await expect(screen.page.locator(".empty code")).to_have_text("runfold ps --status failed --workflow nightly")
-    await screen.page.get_by_role("button", name="Show all runs").click()
-    await expect(screen.page.locator("tr.run")).to_have_count(1)
+    await expect(desk.page.get_by_text("No run fits these filters")).to_be_visible()
+    await expect(desk.page.locator(".empty code")).to_have_text("runfold ps --status failed --workflow never")
+    await desk.page.get_by_role("button", name="Show all runs").click()
+    await expect(desk.page.locator(f"[data-run={run_id}]")).to_be_visible()

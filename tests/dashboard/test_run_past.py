@@ -3,7 +3,6 @@
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Request, expect
@@ -14,10 +13,16 @@ pytestmark = pytest.mark.slow
 OUTPUT = ("one\n", "two\n")
 
 
-async def open_painting(screen: Screen, tmp_path: Path) -> tuple[str, int]:
+@pytest.fixture
+def screen(desk: Screen) -> Screen:
+    """A server and a page for all of them: each looks at a run of its own."""
+    return desk
+
+
+async def open_painting(screen: Screen) -> tuple[str, int]:
     """A run that did everything twice, and the number of the event at which it had done everything once."""
     run_id = await screen.served.open_run(title="a painting", steps=[{"id": "sky"}, {"id": "sea"}], limits={"cost": 4})
-    folder = tmp_path / "runs" / run_id
+    folder = screen.data / "runs" / run_id
     folder.mkdir(parents=True)
     (folder / "output.log").write_text("".join(OUTPUT), encoding="utf-8")
     halfway, offset = 0, 0
@@ -37,8 +42,8 @@ async def open_painting(screen: Screen, tmp_path: Path) -> tuple[str, int]:
     return run_id, halfway
 
 
-async def test_every_part_of_the_page_is_the_run_as_it_was_at_that_event(screen: Screen, tmp_path: Path) -> None:
-    run_id, halfway = await open_painting(screen, tmp_path)
+async def test_every_part_of_the_page_is_the_run_as_it_was_at_that_event(screen: Screen) -> None:
+    run_id, halfway = await open_painting(screen)
     parts = {
         "timeline": ("section.timeline .row", 1, 2),
         "steps": ("button.step[data-tone=completed]", 1, 2),
@@ -51,7 +56,7 @@ async def test_every_part_of_the_page_is_the_run_as_it_was_at_that_event(screen:
     }
 
     for tab, (what, then, now) in parts.items():
-        await screen.show(f"/runs/{run_id}?tab={tab}&at={halfway}")
+        await screen.go(f"/runs/{run_id}?tab={tab}&at={halfway}")
         await expect(screen.page.locator(what), tab).to_have_count(then)
         await expect(screen.page.locator("[data-fact=cost]")).to_contain_text("$1.50 of $4.00")
         await screen.page.get_by_role("button", name="Back to now").click()
@@ -59,10 +64,10 @@ async def test_every_part_of_the_page_is_the_run_as_it_was_at_that_event(screen:
         await expect(screen.page.locator("[data-fact=cost]")).to_contain_text("$3.00 of $4.00")
 
 
-async def test_the_step_that_is_open_is_that_of_the_moment_with_its_files(screen: Screen, tmp_path: Path) -> None:
-    run_id, halfway = await open_painting(screen, tmp_path)
+async def test_the_step_that_is_open_is_that_of_the_moment_with_its_files(screen: Screen) -> None:
+    run_id, halfway = await open_painting(screen)
 
-    await screen.show(f"/runs/{run_id}?tab=steps&step=sea&at={halfway}")
+    await screen.go(f"/runs/{run_id}?tab=steps&step=sea&at={halfway}")
 
     panel = screen.page.get_by_role("dialog")
     await expect(panel).to_contain_text("It has not begun.")
@@ -90,7 +95,7 @@ async def test_a_run_plays_in_the_time_it_took_at_the_chosen_speed(screen: Scree
             asked.append(int(found[1]))
 
     screen.page.on("request", note_past)
-    await screen.show(f"/runs/{run_id}?at=3")
+    await screen.go(f"/runs/{run_id}?at=3")
     await screen.page.get_by_label("Speed").select_option("64")
     await screen.page.get_by_role("button", name="Play from here").click()
 
@@ -107,7 +112,7 @@ async def test_a_run_plays_in_the_time_it_took_at_the_chosen_speed(screen: Scree
 
 async def test_the_slider_asks_for_where_it_was_drawn_to_and_not_for_all_between(screen: Screen) -> None:
     run_id = await open_walk(screen, 60)
-    await screen.show(f"/runs/{run_id}?tab=events")
+    await screen.go(f"/runs/{run_id}?tab=events")
     slider = screen.page.get_by_label("Event of the run")
     await expect(slider).to_have_attribute("max", "62")
     asked: list[str] = []

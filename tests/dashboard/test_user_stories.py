@@ -17,7 +17,7 @@ async def test_us1_status_at_a_glance(desk: Screen) -> None:
         await desk.served.control(runs[word], action)
     runs["Running"] = await desk.served.open_run(title="us1 goes on")
 
-    await desk.show("/runs?q=us1")
+    await desk.go("/runs?q=us1")
 
     colours: set[str] = set()
     for word, run_id in runs.items():
@@ -31,7 +31,7 @@ async def test_us1_status_at_a_glance(desk: Screen) -> None:
 async def test_us2_which_step_runs(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x201, ago=2 * MINUTE)
 
-    await desk.show(f"/runs/{run_id}?tab=steps")
+    await desk.go(f"/runs/{run_id}?tab=steps")
 
     await expect(desk.page.locator("section.facts")).to_contain_text("Now: bundle_game")
     await expect(desk.page.locator("[data-tone=running]")).to_contain_text("bundle_game")
@@ -41,7 +41,7 @@ async def test_us2_which_step_runs(desk: Screen) -> None:
 async def test_us3_error_details(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x301, ago=30 * MINUTE, ends="failed")
 
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     banner = desk.page.locator("section.error")
     await expect(banner).to_contain_text("ATLAS_FULL")
@@ -55,7 +55,7 @@ async def test_us3_error_details(desk: Screen) -> None:
 
 async def test_us4_retry_of_a_failed_run(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x401, ago=30 * MINUTE, ends="failed")
-    await desk.show(f"/runs/{run_id}")
+    await desk.go(f"/runs/{run_id}")
 
     await desk.page.get_by_role("button", name="Retry", exact=True).click()
     dialog = desk.page.get_by_role("alertdialog")
@@ -70,7 +70,7 @@ async def test_us4_retry_of_a_failed_run(desk: Screen) -> None:
 async def test_us5_step_timing(desk: Screen) -> None:
     run_id = await a_game(desk.served.log, 0x501, ago=30 * MINUTE, ends="completed")
 
-    await desk.show(f"/runs/{run_id}?tab=timeline")
+    await desk.go(f"/runs/{run_id}?tab=timeline")
 
     bars = desk.page.locator("section.timeline .row")
     sprite = bars.filter(has_text="player_sprite").first
@@ -86,11 +86,11 @@ async def test_us6_all_tenants_for_admins(desk: Screen) -> None:
     usage = {"type": "token_usage", "data": {"model": "m", "input_tokens": 10, "cost_micros": 1_000_000}}
     await desk.served.report(theirs, usage, token=OTHER)
 
-    await desk.show("/admin")
+    await desk.go("/admin")
 
     await expect(desk.page.locator("[data-tenant=other]")).to_contain_text("$1.00")
     await expect(desk.page.locator(f"[data-of-all={theirs}]")).to_contain_text("of another tenant")
-    await desk.show("/runs?q=of another")
+    await desk.go("/runs?q=of another")
     await expect(desk.page.get_by_text("No run fits these filters")).to_be_visible()
 
 
@@ -100,7 +100,7 @@ async def test_us7_download_of_artifacts(desk: Screen) -> None:
         "PUT", f"/api/runs/{run_id}/artifacts/notes.md", data=b"# kept", headers={"Content-Type": "text/markdown"}
     )
     assert stored.status in (200, 201)
-    await desk.show(f"/runs/{run_id}?tab=files")
+    await desk.go(f"/runs/{run_id}?tab=files")
 
     async with desk.page.expect_download() as waited:
         await desk.page.get_by_role("link", name="notes.md").click()
@@ -110,26 +110,38 @@ async def test_us7_download_of_artifacts(desk: Screen) -> None:
     assert (await taken.path()).read_bytes() == b"# kept"
 
 
+# What the browser was asked to show, and whether it did; its own class, only listened to.
+LISTEN = """() => {
+  window.told = [];
+  const Real = window.Notification;
+  window.Notification = class extends Real {
+    constructor(title, options) {
+      super(title, options);
+      this.addEventListener("show", () => window.told.push([this.title, this.body, this.tag]));
+    }
+  };
+  // A headless browser has no window that could be behind another.
+  Object.defineProperty(document, "hidden", { get: () => true, configurable: true });
+}"""
+
+
 async def test_us8_notification_at_the_end(desk: Screen) -> None:
     run_id = await desk.served.open_run(title="long work")
     await desk.served.report(run_id, note(1))
-    await desk.page.context.grant_permissions(["notifications"])
     await desk.show(f"/runs/{run_id}")
+    await expect(desk.page.get_by_text("You will be told")).to_have_count(0)
+    await desk.page.context.grant_permissions(["notifications"])
     await expect(desk.page.get_by_text("You will be told")).to_be_visible()
     await expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
-    # A headless browser shows no notification; what it would show is taken down instead, as if the tab were hidden.
-    await desk.page.evaluate("""() => {
-        window.told = [];
-        window.Notification = class { static permission = "granted"; constructor(title) { window.told.push(title); } };
-        Object.defineProperty(document, "hidden", { get: () => true });
-    }""")
+    await desk.page.evaluate(LISTEN)
     await desk.page.get_by_role("link", name="Costs").click()
 
-    await desk.served.control(run_id, "complete")
+    await desk.served.control(run_id, "complete", message="all is drawn")
 
     toast = desk.page.locator(".toast")
     await expect(toast).to_contain_text("long work: completed")
-    assert await desk.page.evaluate("window.told") == ["long work: completed"]
+    await desk.page.wait_for_function("window.told.length > 0")
+    assert await desk.page.evaluate("window.told") == [["long work: completed", "all is drawn", run_id]]
     await toast.get_by_role("link", name="Show the run").click()
     await expect(desk.page.get_by_role("heading", name="long work")).to_be_visible()
     await desk.page.context.clear_permissions()

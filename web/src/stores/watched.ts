@@ -28,8 +28,17 @@ function stored(): [string, string][] {
 export const useWatched = defineStore("watched", () => {
   /** Titles by id, the newest last. */
   const runs = ref(new Map(stored()));
-  const canNotify = ref("Notification" in window && Notification.permission === "granted");
-  const mayAsk = ref("Notification" in window && Notification.permission === "default");
+  const canNotify = ref(false);
+  const mayAsk = ref(false);
+
+  function readPermission(): void {
+    canNotify.value = "Notification" in window && Notification.permission === "granted";
+    mayAsk.value = "Notification" in window && Notification.permission === "default";
+  }
+
+  readPermission();
+  // What is allowed or forbidden in the browser's own settings holds at once.
+  void navigator.permissions?.query({ name: "notifications" }).then((permission) => (permission.onchange = readPermission));
 
   function keep(): void {
     try {
@@ -75,8 +84,8 @@ export const useWatched = defineStore("watched", () => {
   }
 
   async function askToNotify(): Promise<void> {
-    canNotify.value = (await Notification.requestPermission()) === "granted";
-    mayAsk.value = false;
+    await Notification.requestPermission();
+    readPermission();
   }
 
   return { runs, canNotify, mayAsk, watch, leave, heard, seen, askToNotify };
