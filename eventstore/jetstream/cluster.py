@@ -40,6 +40,24 @@ class Cluster(msgspec.Struct, frozen=True):
     log_id: str
 
 
+class StreamBounds(msgspec.Struct, frozen=True):
+    """How many messages a stream has, and the positions of the first and the last."""
+
+    messages: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What every reader asks of a stream's description; the client makes objects of all of it, at twice the cost."""
+
+    state: StreamBounds = StreamBounds()
+    error: dict[str, Any] | None = None
+
+
+_told = msgspec.json.Decoder(_Told).decode
+
+
 class Follower(msgspec.Struct, frozen=True):
     """A copy of the log beside the leader's; `lag` in appends, where it is not `is_current`."""
 
@@ -103,6 +121,18 @@ async def heard(work: Coroutine[Any, Any, _T]) -> _T:
     3.11 (python/cpython issue 86296), and what should have ended would go on for ever.
     """
     return await asyncio.shield(asyncio.ensure_future(work))
+
+
+async def stream_bounds(cluster: Cluster) -> StreamBounds:
+    """Where the stream begins and ends, as its leader knows it now. Raises nats.errors.Error, TimeoutError."""
+    answer = await cluster.client.ask(
+        lambda reply: f"PUB $JS.API.STREAM.INFO.{cluster.name} {reply} 0\r\n\r\n".encode(),
+        timeout_seconds=REQUEST_SECONDS,
+    )
+    told = _told(answer)
+    if told.error is not None:
+        APIError.from_error(told.error)
+    return told.state
 
 
 async def stream_state(cluster: Cluster) -> StreamInfo:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from eventstore.keeping.redacting import Redacted
 
 GROUPS_MAX = 2  # Of appends on their way at once: who comes meanwhile joins the next, which is one batch.
-SHARED_EVENTS_MIN = 128  # What is less leaves as one batch: each costs the servers a write to three disks.
+SHARED_EVENTS_MIN = 48  # What is less leaves as one batch: each costs the servers a write to three disks.
 SETTLE_SECONDS = 0.01  # What a racer appends is refused to others before all replicas have it.
 
 

@@ -37,6 +37,8 @@ from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, LogFailed, RunfoldError
 from runfold.events import REWRITES
 
+CHECKPOINT_PAGES = 8_000  # 32 MB: a checkpoint syncs two files, and those who wait for an answer wait for it.
+
 
 class Arrived(msgspec.Struct, frozen=True):
     """A message of the stream at its place."""
@@ -56,6 +58,7 @@ class Mirror(Writer):
         try:
             # What a power cut takes from a copy comes again from the stream.
             self.connection.execute("PRAGMA synchronous = NORMAL")
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self.connection.execute("PRAGMA secure_delete = ON")
             self.connection.execute(REPLACED)
             with self.locked():

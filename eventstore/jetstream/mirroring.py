@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError
 from eventstore import reading
 from eventstore.contract import Page
 from eventstore.framing import Framed, Framing
-from eventstore.jetstream.cluster import RETRY_SECONDS, Cluster, heard, stream_state
+from eventstore.jetstream.cluster import RETRY_SECONDS, Cluster, heard, stream_bounds
 from eventstore.jetstream.following import HEARTBEAT_SECONDS, Following
 from eventstore.jetstream.granted import Granted
 from eventstore.jetstream.messages import decode
@@ -81,7 +81,7 @@ class MirroredLog(SqliteLog):
     async def _catch_up(self) -> None:
         """Wait until the mirror is where the stream's leader is now. Raises Unavailable, LogFailed."""
         asked_at = time.monotonic()
-        state = (await self._ask(lambda: stream_state(self.cluster))).state
+        state = await self._ask(lambda: stream_bounds(self.cluster))
         if state.first_seq > self._first:
             await self._begin_later(state.first_seq)
         if not state.messages:
