@@ -331,6 +331,7 @@ async def test_a_leader_that_is_cut_from_the_others_grants_nothing_and_its_clien
                     # Who is connected to it goes to another.
                     gaps.append(await writing.until_everybody_wrote())
                     cluster.mend(leader)
+                    await asyncio.to_thread(cluster.wait_until_ready)
                     await writing.until_everybody_wrote()
                 await writing.finish()
         print([f"{gap:.1f} s" for gap in gaps])

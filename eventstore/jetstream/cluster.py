@@ -1,6 +1,7 @@
 """The connection to the servers, what they must be for the log's promises to hold, and the stream that is the log."""
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -88,7 +89,9 @@ async def connect(
     try:
         async with asyncio.timeout(patience_seconds):
             await client.connect(
-                servers=list(address.servers),
+                # In another order each time, but then in turn: who leaves a server does not come back to it next.
+                servers=random.sample(address.servers, len(address.servers)),
+                dont_randomize=True,
                 name="runfold",
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # Declared int, used as seconds.

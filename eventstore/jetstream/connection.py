@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.errors import ConnectionReconnectingError, NoRespondersError, ProtocolError
 from nats.protocol.parser import Parser
 
@@ -62,6 +62,12 @@ class Connection(Client):
         finally:
             patience.cancel()
             self._awaited.pop(reply.encode(), None)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        # What the last try opened: a server that stands still takes connections, and says nothing.
+        if self._transport:  # pyright: ignore[reportGeneralTypeIssues]  # Whether it was ever opened.
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
 
     async def _send(self, commands: bytes) -> None:
         if not self.is_connected:
