@@ -21,6 +21,7 @@ from projections.checkpoints import read_checkpoints
 from projections.exporting import Format
 from projections.run_list import RunList
 from projections.stats import Queue, RunStats, queue, run_stats
+from projections.underway import Underway, read_underway
 from projections.usage import DAY_US, Cost, CostFilter, CostList, Group, costs
 from runfold.envelope import time_us
 from runfold.errors import BadRequest
@@ -60,10 +61,13 @@ class ViewPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ViewList(msgspec.Struct, frozen=True, kw_only=True):
+    """`rebuilding` is null while no views are folded anew."""
+
     items: list[ViewPlace]
     total: int
     next_cursor: str | None
     head: int
+    rebuilding: Underway | None
 
 
 class ProofAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +114,8 @@ async def get_views(request: web.Request) -> web.Response:
         )
         for name, place in sorted(checkpoints.items())
     ]
-    return json_response(ViewList(items=items, total=len(items), next_cursor=None, head=head))
+    rebuilding = await asyncio.to_thread(read_underway, request.app[SERVICE].data)
+    return json_response(ViewList(items=items, total=len(items), next_cursor=None, head=head, rebuilding=rebuilding))
 
 
 async def get_proof(request: web.Request) -> web.Response:

@@ -16,7 +16,8 @@ from api.sessions import CODE_SECONDS, SESSION_SECONDS, Scope
 from eventstore.journal import Journal, journal_of
 from eventstore.proof.verified import Verified, read_verified
 from projections.checkpoints import read_checkpoints
-from projections.health import public_error, troubles_of
+from projections.health import public_error, remedy_of, troubles_of
+from projections.underway import read_underway
 from runfold.envelope import time_text
 from runfold.errors import Unauthorized, Unavailable
 from runfold.tokens import Role
@@ -56,13 +57,20 @@ class JournalTrouble(msgspec.Struct, frozen=True):
     remedy: str
 
 
+class Rebuilding(msgspec.Struct, frozen=True):
+    """How far a rebuild of the views is, in positions of the log."""
+
+    done: int
+    total: int
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """`degraded` serves, and what a listed view shows stays as it was at its position until the remedy.
 
     `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
     answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
     log itself as one, that this server found altered when it read them and does not serve. `journal` is null while the
-    log's journal is within its bound.
+    log's journal is within its bound. `rebuilding` is null while no views are folded anew.
     """
 
     status: str
@@ -71,6 +79,7 @@ class Readiness(msgspec.Struct, frozen=True):
     log_behind_seconds: float = 0.0
     damaged: int = 0
     journal: JournalTrouble | None = None
+    rebuilding: Rebuilding | None = None
 
 
 USED_LINK = "link=used"
@@ -108,8 +117,9 @@ async def get_readyz(request: web.Request) -> web.Response:
         raise Unavailable("the server is closing", hint="try again in a second")
     await service.log.bounds()
     checkpoints, _ = await service.views.query(read_checkpoints)
+    underway = await asyncio.to_thread(read_underway, service.data)
     views = [
-        ViewTrouble(trouble.view, trouble.state, trouble.position, public_error(trouble), trouble.remedy)
+        ViewTrouble(trouble.view, trouble.state, trouble.position, public_error(trouble), remedy_of(trouble, underway))
         for trouble in troubles_of(checkpoints)
     ]
     proof = _last_proof(await asyncio.to_thread(read_verified, service.data))
@@ -117,7 +127,9 @@ async def get_readyz(request: web.Request) -> web.Response:
     journal = _journal_trouble(await asyncio.to_thread(journal_of, service.data))
     is_proved = (proof is None or proof.ok) and not damaged
     is_sound = not views and is_proved and behind_seconds <= BEHIND_SECONDS_MAX and journal is None
-    return json_response(Readiness("ready" if is_sound else "degraded", views, proof, behind_seconds, damaged, journal))
+    status = "ready" if is_sound else "degraded"
+    rebuilding = None if underway is None else Rebuilding(underway.done, underway.total)
+    return json_response(Readiness(status, views, proof, behind_seconds, damaged, journal, rebuilding))
 
 
 def _journal_trouble(journal: Journal) -> JournalTrouble | None:

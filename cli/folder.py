@@ -304,11 +304,12 @@ def _refresh(views: Views) -> None:
 
 
 def _why_stale(views: Views) -> str:
-    from projections.health import troubles_of
+    from projections.health import remedy_of, troubles_of
+    from projections.underway import read_underway
 
     troubles = troubles_of(views.checkpoints())
     if troubles:
-        return f"{troubles[0].sentence}; {troubles[0].remedy}"
+        return f"{troubles[0].sentence}; {remedy_of(troubles[0], read_underway(views.path.parent))}"
     return "another process is still folding the log into the views, or the data folder cannot be written"
 
 

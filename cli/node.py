@@ -14,6 +14,7 @@ from cli.actor import local_actor
 from cli.copying import keep_copy, store_url
 from cli.journal_watch import watch_journal
 from cli.proving import prove_now_and_then
+from cli.refolding import fold_anew_after_upgrade
 from cli.renewing import keep_views_clean
 from cli.settings import Settings
 from cli.snapshotting import keep_snapshots
@@ -114,6 +115,8 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
                 tasks.create_task(keep_copy(settings)),
                 tasks.create_task(keep_snapshots(settings)),
             ]
+            if settings.rebuild_after_upgrade:
+                beside.append(tasks.create_task(fold_anew_after_upgrade(node.views, settings.data)))
             if node.log.presence is not None:
                 beside.append(tasks.create_task(_keep_states(settings.data)))
                 beside.append(tasks.create_task(keep_views_clean(node.views, settings.data)))

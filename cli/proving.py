@@ -1,17 +1,15 @@
 """The proof beside the server: now and then, in a process of its own that gets what is left of the machine.
 
-It is not done here: a busy thread in the process that writes takes most of its appends. It ends with the server,
-however that ends: its input is a pipe that nobody else holds.
+It is not done here: a busy thread in the process that writes takes most of its appends.
 """
 
 import asyncio
-import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from cli.beside import run_beside
 from eventstore.proof.verified import Verified, read_verified
 from runfold.envelope import time_us
 
@@ -26,7 +24,7 @@ async def prove_now_and_then(data: Path, every_seconds: int) -> None:
     while True:
         await asyncio.sleep(_due_in_seconds(read_verified(data), every_seconds))
         before = read_verified(data)
-        await _prove(data)
+        await run_beside(data, "verify", "--gently", "--while-asked", "--json")
         verified = read_verified(data)
         if verified == before or verified is None:
             structlog.get_logger().warning("the data folder could not be proved", hint="`runfold verify` says why")
@@ -45,20 +43,3 @@ def _due_in_seconds(verified: Verified | None, every_seconds: int) -> float:
     age_seconds = datetime.now(UTC).timestamp() - time_us(verified.finished_at) / 1_000_000
     # A clock that was set back must not put it off for ever.
     return min(max(0.0, every_seconds - age_seconds), every_seconds)
-
-
-async def _prove(data: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RUNFOLD_URL"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runfold", "verify", "--gently", "--while-asked", "--json",
-        env={**environment, "RUNFOLD_DATA": str(data)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        await process.wait()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()

@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "port": "RUNFOLD_PORT",
     "public_hosts": "RUNFOLD_PUBLIC_HOSTS",
     "verify_every_seconds": "RUNFOLD_VERIFY_EVERY_SECONDS",
+    "rebuild_after_upgrade": "RUNFOLD_REBUILD_AFTER_UPGRADE",
     "anchor_key": "RUNFOLD_ANCHOR_KEY",
     "anchor_public_key": "RUNFOLD_ANCHOR_PUBLIC_KEY",
 }
@@ -35,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "port": 8321,
     "public_hosts": "",
     "verify_every_seconds": 86_400,
+    "rebuild_after_upgrade": True,
     "anchor_key": "",
     "anchor_public_key": "",
 }
@@ -55,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Names by which browsers reach the server beside its own address, with commas between."""
     verify_every_seconds: int
     """How often `runfold up` proves the folder beside its work; 0 is never."""
+    rebuild_after_upgrade: bool
+    """Whether `runfold up` folds views anew that another version of runfold has made."""
     anchor_key: str
     """The file of the key that signs exported anchors; empty: none."""
     anchor_public_key: str
@@ -103,6 +107,7 @@ def load_settings(
         anchor_key=str(values["anchor_key"]),
         anchor_public_key=str(values["anchor_public_key"]),
         verify_every_seconds=_seconds(values["verify_every_seconds"], sources["verify_every_seconds"]),
+        rebuild_after_upgrade=_yes_or_no(values["rebuild_after_upgrade"], sources["rebuild_after_upgrade"]),
         sources=sources,
     )
 
@@ -163,3 +168,10 @@ def _seconds(value: object, source: str) -> int:
             f"`{value}` from {source} is no number of seconds", hint="for example 86400 for a day; 0 is never"
         )
     return seconds
+
+
+def _yes_or_no(value: object, source: str) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise InvalidSetting(f"`{value}` from {source} is neither true nor false", hint="use true or false")
+    return text == "true"

@@ -7,6 +7,7 @@ import msgspec
 
 from projections.catalogue import VIEWS
 from projections.checkpoints import Checkpoint
+from projections.underway import Underway
 from projections.view import View
 
 REMEDY = (
@@ -42,6 +43,11 @@ def troubles_of(checkpoints: Mapping[str, Checkpoint], views: tuple[View, ...] =
         elif checkpoint.status == "parked":
             found.append(Trouble(view=view.name, state="parked", position=checkpoint.position, error=checkpoint.error))
     return found
+
+
+def remedy_of(trouble: Trouble, underway: Underway | None) -> str:
+    """What helps; where the views are being folded anew already, how far that is."""
+    return trouble.remedy if underway is None else f"wait: {underway.sentence}"
 
 
 def public_error(trouble: Trouble) -> str:

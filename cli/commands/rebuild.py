@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import click
 
+from cli.beside import end_with_input
 from cli.folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import duration, is_talking, next_command, talk
 from eventstore.reading import open_reader
 from projections.catalogue import VIEWS
 from projections.rebuilding import rebuild
+from projections.underway import told
 
 SHOW_SECONDS = 0.1  # Often enough to look alive; drawing costs more than folding a page.
 BAR_CHARACTERS = 24
@@ -29,19 +31,33 @@ NICENESS = 10  # Nobody waits for it; those who append and read come first.
     "--workers", type=click.IntRange(1, 2), default=1, show_default=True, help="Processes that share the views."
 )
 @click.option("--anew", is_flag=True, help="Take nothing of one that was cut: it may hold what was redacted since.")
+@click.option("--while-asked", "while_asked", is_flag=True, hidden=True, help="End when standard input does.")
 @json_option
 @click.pass_context
-def rebuild_views(context: click.Context, *, only: tuple[str, ...], workers: int, anew: bool, as_json: bool) -> None:
+def rebuild_views(
+    context: click.Context, *, only: tuple[str, ...], workers: int, anew: bool, while_asked: bool, as_json: bool
+) -> None:
     """Fold every view anew from the log; one that was cut goes on where it was."""
     settings = settings_of(context)
     need_folder(settings, "rebuild")
     open_reader(settings.data).close()  # Raises where there is no log.
+    if while_asked:
+        end_with_input()
     os.nice(NICENESS)
     started = time.monotonic()
     try:
-        progress = _progress(started) if is_talking() else None
+        draw = _progress(started) if is_talking() else None
         checking = _say_checking if is_talking() else None
-        rebuilt = rebuild(settings.data, only=only, anew=anew, workers=workers, on_progress=progress, on_check=checking)
+        with told(settings.data) as tell:
+
+            def progress(done: int, total: int) -> None:
+                tell(done, total)
+                if draw is not None:
+                    draw(done, total)
+
+            rebuilt = rebuild(
+                settings.data, only=only, anew=anew, workers=workers, on_progress=progress, on_check=checking
+            )
     finally:
         if is_talking():
             click.echo("\r\x1b[K", nl=False, err=True)

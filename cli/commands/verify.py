@@ -2,9 +2,6 @@
 
 import asyncio
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from cli.beside import end_with_input
 from cli.copying import store_url
 from cli.folder import bring_mirror, need_folder
 from cli.reading import json_option, print_json, settings_of
@@ -65,7 +63,7 @@ def verify(
     need_folder(settings, "verify")
     data = settings.data
     if while_asked:
-        threading.Thread(target=_end_with_input, daemon=True).start()
+        end_with_input()
     given = [anchor for path in anchor_files for anchor in _anchors_of(path)]
     if public_key is None and settings.anchor_public_key:
         public_key = Path(settings.anchor_public_key)
@@ -86,13 +84,6 @@ def verify(
         _print(verified, data)
     if not verified.ok:
         context.exit(1)
-
-
-def _end_with_input() -> None:
-    """Whoever asked holds the other side: when he is gone, also by a kill, nobody waits for the proof."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _anchors_of(path: Path) -> list[Anchor]:

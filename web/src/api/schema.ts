@@ -1690,7 +1690,7 @@ export interface components {
          *         `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
          *         answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
          *         log itself as one, that this server found altered when it read them and does not serve. `journal` is null while the
-         *         log's journal is within its bound.
+         *         log's journal is within its bound. `rebuilding` is null while no views are folded anew.
          */
         Readiness: {
             /** @default 0 */
@@ -1699,10 +1699,20 @@ export interface components {
             journal?: components["schemas"]["JournalTrouble"] | null;
             /** @default 0 */
             log_behind_seconds?: number;
+            /** @default null */
+            rebuilding?: components["schemas"]["Rebuilding"] | null;
             status: string;
             /** @default null */
             verified?: components["schemas"]["LastProof"] | null;
             views: components["schemas"]["ViewTrouble"][];
+        };
+        /**
+         * Rebuilding
+         * @description How far a rebuild of the views is, in positions of the log.
+         */
+        Rebuilding: {
+            done: number;
+            total: number;
         };
         /**
          * Receipt
@@ -2245,6 +2255,15 @@ export interface components {
             to: string | null;
         };
         /**
+         * Underway
+         * @description `done` of `total`: positions of the log; the check of what was folded comes after the last.
+         */
+        Underway: {
+            done: number;
+            pid: number;
+            total: number;
+        };
+        /**
          * Verified
          * @description What was looked at, by kind, and everything that did not match; times are RFC 3339 UTC.
          *
@@ -2264,11 +2283,15 @@ export interface components {
             /** @default  */
             started_at?: string;
         };
-        /** ViewList */
+        /**
+         * ViewList
+         * @description `rebuilding` is null while no views are folded anew.
+         */
         ViewList: {
             head: number;
             items: components["schemas"]["ViewPlace"][];
             next_cursor: string | null;
+            rebuilding: components["schemas"]["Underway"] | null;
             total: number;
         };
         /**
