@@ -1,5 +1,6 @@
 """On a terminal: colour where it is wanted, and completion in real shells."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.filling import agents, fill
 from tests.terminal import Screen, environment, read, record, runfold
 
 pytestmark = pytest.mark.slow
@@ -123,3 +125,17 @@ def test_a_long_event_stays_on_one_line_of_the_terminal(tmp_path: Path) -> None:
 
         assert [len(line) for line in lines] == [80], arguments
         assert lines[0].endswith("…")
+
+
+def test_a_rebuild_and_a_proof_show_on_a_terminal_how_far_they_are_and_a_pipe_gets_none_of_it(tmp_path: Path) -> None:
+    fill(tmp_path, agents(4_000))
+
+    rebuilding, proving = terminal(tmp_path, "rebuild"), terminal(tmp_path, "verify")
+    piped = [runfold(tmp_path, command).stderr for command in ("rebuild", "verify")]
+
+    assert re.search(r"\r\x1b\[K\[█*░*\] \d+ %  [\d,]+ of [\d,]+  [\d,]+ events/s", rebuilding)
+    assert re.search(r"up to event [\d,]+ in \S+ \([\d,]+ events/s\)", rebuilding)
+    assert re.search(r"\r\x1b\[Kevents: 1,000 of [\d,]+ \(\d+ %\)", proving)
+    assert re.search(r"\r\x1b\[Kview runs: [\d,]+ of [\d,]+ \(\d+ %\)", proving)
+    assert ["\r" in text for text in piped] == [False, False]
+    assert "events/s" in piped[0]
