@@ -15,6 +15,7 @@ from nats.js.errors import BadRequestError
 
 from bench.scoreboard import Figure, compared, figure, show
 from deploy.loopback import Cluster as Servers
+from eventstore.heap import long_lived
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.cluster import Cluster, connect
 from eventstore.jetstream.log import JetStreamLog
@@ -35,7 +36,9 @@ def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         cluster = Servers(Path(folder) / "cluster")
         try:
-            yield from asyncio.run(_measure(cluster, Path(folder)))
+            # As a server and a worker run.
+            with long_lived():
+                yield from asyncio.run(_measure(cluster, Path(folder)))
         finally:
             cluster.stop()
 
@@ -195,6 +198,7 @@ def _url(log: JetStreamLog) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        asyncio.run(_be_elsewhere(*sys.argv[1:]))
+        with long_lived():
+            asyncio.run(_be_elsewhere(*sys.argv[1:]))
     else:
         sys.exit(show(measure()))
