@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from eventstore.ordered_ids import numbered_id
 from eventstore.reading import RecordedRows
 from runfold.causation import WORK, Causes, cause_of, cause_of_work, follows_from, remember
 from runfold.commands import (
@@ -139,7 +140,8 @@ def new_events(
             digest = _digest(type_name, data)
             following += 1
         if identity is None:
-            identity = derived_id(command_id, str(number))
+            # Who gave the command an id of his own may send it again: then its events are the same again.
+            identity = numbered_id(command_id, number) if wish.is_new else derived_id(command_id, str(number))
         result.append(
             NewEvent(
                 id=identity,

@@ -5,7 +5,7 @@ import sys
 import time
 import uuid
 
-from eventstore.ordered_ids import ordered_id
+from eventstore.ordered_ids import numbered_id, ordered_id
 
 FORKS = """
 import os
@@ -41,3 +41,13 @@ def test_a_process_and_its_fork_make_different_ids() -> None:
 
     first, second = done.stdout.split()
     assert first != second
+
+
+def test_the_ids_of_a_commands_events_are_version_7_uuids_beside_its_own() -> None:
+    command = ordered_id()
+
+    ids = [numbered_id(command, number) for number in range(1_000)]
+
+    assert len({command, *ids}) == len(ids) + 1
+    assert {uuid.UUID(text).int >> 16 for text in ids} == {uuid.UUID(command).int >> 16}
+    assert [str(uuid.UUID(text)) for text in ids] == ids
