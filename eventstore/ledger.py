@@ -226,7 +226,7 @@ class Ledger:
                     raise unknown_run(wish.run_id)
                 run = new_run(wish.run_id, wish.tenant)
             decided = decide(run, wish.command, now_us)
-            news = new_events(wish, decided, now_us=now_us, redact=self._redactor.data)
+            news = new_events(wish, decided, now_us=now_us, redact=self._redactor.all_data)
             sizes = [len(new.data) for new in news]
             if sizes and max(sizes) > EVENT_BYTES_MAX:
                 news = await self._without_long_texts(news)

@@ -25,12 +25,13 @@ def ordered_id() -> str:
             _draw()
 
 
-def numbered_id(identity: str, number: int) -> str:
-    """The id of an event of a command whose own id was made by `ordered_id`; `number`, from 0, is below 65,535.
+def numbered_ids(identity: str, count: int) -> list[str]:
+    """The ids of so many events, below 65,536, of a command whose own id was made by `ordered_id`.
 
-    It is the command's with the number counted into its end, which costs a fifth of a hash.
+    Each is the command's with a number counted into its end, which costs a tenth of a hash.
     """
-    return f"{identity[:-4]}{int(identity[-4:], 16) ^ number + 1:04x}"
+    begin, end = identity[:-4], int(identity[-4:], 16)
+    return [f"{begin}{end ^ number:04x}" for number in range(1, count + 1)]
 
 
 def _draw() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from eventstore.ordered_ids import numbered_id
+from eventstore.ordered_ids import numbered_ids
 from eventstore.reading import RecordedRows
 from runfold.causation import WORK, Causes, cause_of, cause_of_work, follows_from, remember
 from runfold.commands import (
@@ -117,7 +117,11 @@ def own_ids(wish: Wish) -> tuple[str, ...]:
 
 
 def new_events(
-    wish: Wish, events: Sequence[Event | Unknown], *, now_us: int, redact: Callable[[bytes], bytes] = bytes
+    wish: Wish,
+    events: Sequence[Event | Unknown],
+    *,
+    now_us: int,
+    redact: Callable[[list[bytes]], list[bytes]] = list,
 ) -> list[NewEvent]:
     """The envelopes of what was decided, with the data as `redact` leaves it.
 
@@ -127,26 +131,27 @@ def new_events(
     sent = wish.observed
     whole = None if isinstance(wish.command, Observe) else command_digest(wish.command)
     command_id, tenant, actor, ids, ats_us = wish.command_id, wish.tenant, wish.actor, wish.ids, wish.ats_us
+    # Who gave the command an id of his own may send it again: then its events are the same again.
+    made_ids = numbered_ids(command_id, len(events)) if wish.is_new else ()
+    datas = [encode_data(event) for event in events]
     following = 0
-    for number, event in enumerate(events):
+    for number, (event, data, content) in enumerate(zip(events, datas, redact(datas), strict=True)):
         identity: str | None = None
         at_us = wish.at_us
         digest = whole
         type_name = event_type(event)
-        data = encode_data(event)
         if following < len(sent) and (event is sent[following] or event == sent[following]):
             identity = ids[following] if following < len(ids) else None
             at_us = ats_us[following] if following < len(ats_us) else at_us
             digest = _digest(type_name, data)
             following += 1
         if identity is None:
-            # Who gave the command an id of his own may send it again: then its events are the same again.
-            identity = numbered_id(command_id, number) if wish.is_new else derived_id(command_id, str(number))
+            identity = made_ids[number] if made_ids else derived_id(command_id, str(number))
         result.append(
             NewEvent(
                 id=identity,
                 type=type_name,
-                data=redact(data),
+                data=content,
                 at_us=now_us if at_us is None else at_us,
                 tenant=tenant,
                 actor=actor,

@@ -95,3 +95,12 @@ async def test_a_text_too_long_for_an_event_is_on_the_disk_before_the_event_that
     assert again.events == first.events
     (path,) = (tmp_path / "blobs").glob("*/*")
     assert blobs.get(tmp_path, path.name) == (text + REDACTED).encode()
+
+
+def test_many_events_looked_through_at_once_are_redacted_as_each_would_be() -> None:
+    redactor = Redactor(["hunter2-hunter2"])
+    plain = [b'{"text":"hunter2-"}', b'{"text":"hunter2"}', b'{"path":"a.py"}']
+    secret = b'{"text":"it is hunter2-hunter2"}'
+
+    assert redactor.all_data(plain) == plain
+    assert redactor.all_data([*plain, secret]) == [*plain, b'{"text":"it is [redacted]"}']

@@ -5,14 +5,14 @@ import sys
 import time
 import uuid
 
-from eventstore.ordered_ids import numbered_id, ordered_id
+from eventstore.ordered_ids import numbered_ids, ordered_id
 
 FORKS = """
 import os
 from eventstore.ordered_ids import ordered_id
 ordered_id()
 child = os.fork()
-print(ordered_id(), flush=True)
+os.write(1, ordered_id().encode() + b"\\n")
 if child:
     os.waitpid(child, 0)
 """
@@ -46,7 +46,7 @@ def test_a_process_and_its_fork_make_different_ids() -> None:
 def test_the_ids_of_a_commands_events_are_version_7_uuids_beside_its_own() -> None:
     command = ordered_id()
 
-    ids = [numbered_id(command, number) for number in range(1_000)]
+    ids = numbered_ids(command, 1_000)
 
     assert len({command, *ids}) == len(ids) + 1
     assert {uuid.UUID(text).int >> 16 for text in ids} == {uuid.UUID(command).int >> 16}
