@@ -20,6 +20,7 @@ IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
 SEED = int(os.environ.get("RUNFOLD_TORTURE_SEED", "1"))
 EVERY = 1 if IS_LONG else 5
 STATES = 1_500 if IS_LONG else 40
+PATIENCE_SECONDS = 3600 if IS_LONG else 900  # A rebuild has thousands of calls; others may be at work beside it.
 WORKS = ["append", "blob", "project", "rebuild", "archive"]
 
 
@@ -32,7 +33,7 @@ def points(work: str, folder: Path, *, error: int, times: int, reads: bool = Fal
     return found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(PATIENCE_SECONDS)
 @pytest.mark.parametrize("work", WORKS)
 def test_a_kill_at_any_change_of_the_disk_loses_nothing_that_was_acknowledged(tmp_path: Path, work: str) -> None:
     found = points(work, tmp_path, error=0, times=1)
@@ -42,7 +43,7 @@ def test_a_kill_at_any_change_of_the_disk_loses_nothing_that_was_acknowledged(tm
     assert found["ended"] == 1  # The last point lies beyond the work's end.
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(PATIENCE_SECONDS)
 @pytest.mark.parametrize("work", WORKS)
 def test_an_io_error_at_any_call_loses_nothing_and_the_next_process_goes_on(tmp_path: Path, work: str) -> None:
     found = points(work, tmp_path, error=errno.EIO, times=1, reads=True)
@@ -51,7 +52,7 @@ def test_an_io_error_at_any_call_loses_nothing_and_the_next_process_goes_on(tmp_
     assert found["refused"] >= 3
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(PATIENCE_SECONDS)
 @pytest.mark.parametrize("work", WORKS)
 def test_a_disk_that_is_full_from_any_call_on_loses_nothing_and_the_next_process_goes_on(
     tmp_path: Path, work: str
