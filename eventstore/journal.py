@@ -38,10 +38,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
         """What is wrong with it; empty where nothing is."""
         if not self.held_by:
             return ""
-        stopped = [holder for holder in self.held_by if holder.is_stopped]
-        who = ", ".join(f"process {holder.pid}" for holder in stopped or self.held_by)
-        how = "stopped while it read" if stopped else "reads"
-        return f"the log's journal has grown to {self.size_bytes / 1_000_000:.0f} MB, because {who} {how} the log"
+        who = ", ".join(f"process {holder.pid}{' (stopped)' * holder.is_stopped}" for holder in self.held_by)
+        return f"the log's journal has grown to {self.size_bytes / 1_000_000:.0f} MB: it is held by a read of {who}"
 
     @property
     def remedy(self) -> str:

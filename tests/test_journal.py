@@ -82,8 +82,9 @@ async def test_who_is_stopped_in_the_middle_of_a_read_is_named_once_the_journal_
 
     assert small.held_by == ()
     assert at_work.held_by == (Holder(pid=reader.pid, is_stopped=False),)
-    assert f"process {reader.pid} reads the log" in at_work.sentence
+    assert at_work.sentence.endswith(f"a read of process {reader.pid}")
     assert stopped.held_by == (Holder(pid=reader.pid, is_stopped=True),)
+    assert stopped.sentence.endswith(f"a read of process {reader.pid} (stopped)")
     assert f"`kill -CONT {reader.pid}`" in stopped.remedy
     assert ended.held_by == ()
     assert ended.sentence == ended.remedy == ""
