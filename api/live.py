@@ -14,7 +14,7 @@ from eventstore.framing import Framed
 from runfold.errors import RunfoldError
 
 UNTAKEN_BYTES_MAX = 64 * 1024  # A client with more on the way than this is not written to.
-AT_ONCE = 500  # Members written to before others get their turn.
+AT_ONCE = 100  # Members written to before others get their turn, as whoever reads or appends what comes next.
 Pages: TypeAlias = Callable[[int], AsyncGenerator[Framed, None]]
 """The pages after a position, for ever."""
 

@@ -16,7 +16,7 @@ from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done,
 from eventstore.framing import Framed, Framing
 from eventstore.looking import AHEAD_PAGES, AHEAD_ROWS_MAX, POLL_SECONDS, Looks, Seen
 from eventstore.preparing import Request, prepare
-from eventstore.proof.checking import Checks, checks_of, open_checked
+from eventstore.proof.checking import Checks, checks_of, get_ready, open_checked
 from eventstore.ready import ReadyPages
 from eventstore.splicing import PAGE_ROWS
 from eventstore.sqlite3_module import sqlite3
@@ -79,6 +79,7 @@ class SqliteLog(EventLog):
         writes = await connected(connect)
         try:
             reads = await connected(lambda: open_checked(data))
+            await hop(reads, get_ready)
         except BaseException:
             await hop(writes, made[0].abandon)
             await writes.close()

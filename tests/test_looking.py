@@ -1,6 +1,11 @@
 """Who stands where others stand shares their look at the log, and finds the next pages already there."""
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from eventstore.framing import Framed
 from eventstore.looking import AHEAD_PAGES, LOOKS_MAX, Looks
@@ -72,3 +77,20 @@ async def test_pages_of_many_places_are_let_go_again() -> None:
     await looks.page(0, "all", history.look)
 
     assert history.asked.count(0) == 2
+
+
+@pytest.mark.slow
+def test_who_reads_first_after_a_start_does_not_wait_for_what_checks_events(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from eventstore.sqlite import SqliteLog\n"
+        "async def main():\n"
+        "    log = await SqliteLog.open(pathlib.Path(sys.argv[1]))\n"
+        "    print('eventstore.proof.verifying' in sys.modules)\n"
+        "    await log.close()\n"
+        "asyncio.run(main())\n"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "True\n"

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -64,6 +65,11 @@ def checks_of(data: Path) -> "Checks | None":
         if checks is None:
             checks = _begun[identity] = Checks(data)
         return checks
+
+
+def get_ready() -> None:
+    """Load now what the first check needs: whoever is the first to read from a server does not wait for it."""
+    import_module("eventstore.proof.verifying")
 
 
 class Checks:
