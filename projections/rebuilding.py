@@ -28,9 +28,9 @@ from projections.generations import (
     views_file,
 )
 from projections.opening import connect
+from projections.projector import Projector
 from projections.sharing import Helper, shareable
 from projections.view import View
-from projections.views import Views
 from runfold.errors import BadRequest, Contended, Damaged, NotFound, Unavailable
 
 PAGE_EVENTS_BUILDING = 32 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.
@@ -188,13 +188,13 @@ class _Building:
         self._wish = "\n".join(sorted(only))
         self._path = views_file(data, generation)
         self._copied: tuple[str, ...] = ()
-        self.views = Views(data, views, PAGE_EVENTS_BUILDING, is_building=True)
+        self.views = Projector(data, views, PAGE_EVENTS_BUILDING, is_building=True)
         try:
             self._log = self.views.open_log()
             remove_parts(data, generation)
             if not self._can_go_on():
                 remove_files(data, generation)
-            self.views.open_generation(generation)
+            self.views.build(self._path)
             self._begin(only)
             self._folded_from = self._position()
         except BaseException:
@@ -210,10 +210,10 @@ class _Building:
             return
         part = self._path.with_name(f"{self._path.name}-part{os.getpid()}")
         helper = Helper(self._data, part, others, head=head)
-        own = Views(self._data, kept, PAGE_EVENTS_BUILDING, is_building=True)
+        own = Projector(self._data, kept, PAGE_EVENTS_BUILDING, is_building=True)
         try:
             log = own.open_log()
-            own.open_generation(current_generation(self._data) + 1)
+            own.build(self._path)
             own.catch_up(log, head, on_page=on_progress and (lambda done: on_progress(done, head)))
             own.make_indexes()
             if helper.wait():

@@ -11,8 +11,9 @@ import msgspec
 
 from eventstore.sqlite3_module import sqlite3
 from projections.lately import Lately
+from projections.projector import Freshness
 from projections.unchanged import Mark, Unchanged
-from projections.views import Freshness, Views
+from projections.views import Views
 
 P = ParamSpec("P")
 T = TypeVar("T")

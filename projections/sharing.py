@@ -12,8 +12,8 @@ from pathlib import Path
 
 from eventstore.contract import PAGE_EVENTS
 from projections.catalogue import VIEWS
+from projections.projector import Projector
 from projections.view import View
-from projections.views import Views
 
 PAGE_EVENTS_SHARED = 32 * PAGE_EVENTS
 SHARED = frozenset({"runs", "timeline", "usage", "history", "stats"})
@@ -57,9 +57,9 @@ def fold_part(data: Path, path: Path, head: int, asked_by: int, names: Sequence[
             raise SystemExit("the process that asked for this part is gone")
 
     gc.disable()
-    views = Views(data, tuple(view for view in VIEWS if view.name in names), PAGE_EVENTS_SHARED, is_building=True)
+    views = Projector(data, tuple(view for view in VIEWS if view.name in names), PAGE_EVENTS_SHARED, is_building=True)
     try:
-        views.open_part(path)
+        views.build(path)
         views.catch_up(views.open_log(), head, on_page=look)
     finally:
         views.close()

@@ -1,29 +1,15 @@
 """The disposable views of a data folder: caught up to the log before they are read, by one process at a time.
 
-Rows and checkpoint are written in one transaction, so a process that dies leaves views that are old, never wrong.
+Which file that is, and what is done about one that cannot be used; `projections.projector` writes it.
 """
 
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from eventstore.contract import PAGE_EVENTS
-from eventstore.proof.checking import open_checked
-from eventstore.reading import LOG_FILE, hash_at, read_facts, some_facts
 from eventstore.sqlite3_module import sqlite3
-from projections.checkpoints import (
-    CHECKPOINT_COLUMNS,
-    CHECKPOINTS_DDL,
-    Checkpoint,
-    bounds_of,
-    foreign_places,
-    read_checkpoints,
-)
-from projections.folding import Folding, Parked
+from projections.checkpoints import Checkpoint, bounds_of
 from projections.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
@@ -33,64 +19,21 @@ from projections.generations import (
     use,
     views_file,
 )
-from projections.opening import connect, connect_read_only, connect_to_build
-from projections.remains import mark_remains
-from projections.rewritten import pages_before, rewritten_runs
-from projections.skips import Skips
-from projections.view import Fold, View
-from runfold.envelope import Fact
-from runfold.errors import Contended, Damaged, NotFound
-from runfold.events import EVENT_TYPES, REWRITES
+from projections.opening import connect, connect_read_only
+from projections.projector import ForeignViews, Freshness, FullDisk, Projector
+from projections.view import View
+from runfold.errors import Contended, Damaged
 
 OPEN_WAIT_SECONDS = 10.0
-ERROR_CHARS_MAX = 500
-SQLITE_FULL = 13
-
-
-class ForeignViews(sqlite3.DatabaseError):
-    """The file is a database, but not one of ours; it never leaves this module."""
-
-
-class _DiskFull(sqlite3.OperationalError):
-    """What is on the disk stays as it is, and is served as stale; it never leaves this module."""
-
-
-class Freshness(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the views have read the log; `stale` when that is not its head.
-
-    `parked` views stay behind an event that their fold refuses.
-    """
-
-    position: int
-    stale: bool
-    parked: tuple[str, ...] = ()
 
 
 class Views:
     """One connection to the views of one data folder, for one thread."""
 
-    def __init__(
-        self, data: Path, views: tuple[View, ...], page_events: int = PAGE_EVENTS, *, is_building: bool = False
-    ) -> None:
-        """`is_building`: a generation that nobody reads yet, without indexes until `make_indexes`."""
+    def __init__(self, data: Path, views: tuple[View, ...], page_events: int = PAGE_EVENTS) -> None:
         self._data = data
         self._views = views
-        self._page_events = page_events
-        self._is_building = is_building
-        self._lacks_indexes = is_building
-        self._clean_to: int | None = None if is_building else 0
-        """Up to here nothing is folded that is redacted later: what a building begins with is as it is left."""
-        self._unwanted: tuple[str, ...] = ()
-        """Types of events that need not be read, as no view takes them."""
-        if is_building:
-            others = EVENT_TYPES.keys() - REWRITES
-            self._unwanted = tuple(sorted(name for name in others if not any(view.wants(name) for view in views)))
-        self._folds: dict[str, Fold] = {}  # Made by the first event: a process that only reads has none.
-        self._written: dict[str, tuple[str, int, bytes]] = {}
-        self._log: sqlite3.Connection | None = None
-        self._skips: Skips | None = None
-        self._log_identity: tuple[int, int] | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._projector = Projector(data, views, page_events)
         self._generation = 0
         self._use: int | None = None
         self._is_writable = False
@@ -119,13 +62,20 @@ class Views:
     @property
     def connection(self) -> sqlite3.Connection:
         """To query with; valid until the next `refresh`."""
-        assert self._connection is not None  # noqa: S101
-        return self._connection
+        return self._projector.connection
 
     @property
     def path(self) -> Path:
         """The file of this generation."""
-        return self._data / f"views.{self._generation}.db"
+        return views_file(self._data, self._generation)
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Where each view stands; a parked one says why."""
+        return self._projector.checkpoints()
+
+    def open_log(self) -> sqlite3.Connection | None:
+        """The log as the views read it, None before its first event."""
+        return self._projector.open_log()
 
     def refresh(self, *, wait_seconds: float = 2.0) -> Freshness:
         """Fold what the log holds beyond the checkpoints; waits a bounded time for another process that does.
@@ -143,262 +93,23 @@ class Views:
     def _refresh(self, wait_seconds: float) -> Freshness:
         if current_generation(self._data) != self._generation:
             self._open_current()
-        log = self.open_log()
+        log = self._projector.open_log()
         target = bounds_of(log).last
-        freshness = self._freshness(log, target)
+        freshness = self._projector.freshness(log, target)
         if not freshness.stale or not self._is_writable:
             return freshness
         with locked(self._data, FOLD_LOCK_FILE, wait_seconds) as is_held:
             # Whether it was us or the process that we waited for: what counts is where the views stand now.
             if is_held:
-                with suppress(_DiskFull, Damaged):
-                    self.catch_up(log, target)
-            return self._freshness(log, target)
-
-    def checkpoints(self) -> dict[str, Checkpoint]:
-        """Where each view stands; a parked one says why."""
-        return read_checkpoints(self.connection)
+                with suppress(FullDisk, Damaged):
+                    self._projector.catch_up(log, target)
+            return self._projector.freshness(log, target)
 
     def close(self) -> None:
-        self._close_log()
+        self._projector.close_log()
         self._leave()
         if self._generation and self._is_writable and current_generation(self._data) != self._generation:
             remove_unused(self._data)
-
-    def _freshness(self, log: sqlite3.Connection | None, target: int) -> Freshness:
-        checkpoints = self.checkpoints()
-        # After the checkpoints: a head read before them may be older than what another process has folded.
-        head = bounds_of(log)
-        known = [checkpoints.get(view.name, Checkpoint()) for view in self._views]
-        is_current = all(
-            checkpoint.fingerprint == view.fingerprint and checkpoint.status == "live" and checkpoint.position >= target
-            for view, checkpoint in zip(self._views, known, strict=True)
-        ) and not foreign_places(log, head, known)
-        return Freshness(
-            position=min(checkpoint.position for checkpoint in known),
-            stale=not is_current,
-            parked=tuple(name for name, checkpoint in checkpoints.items() if checkpoint.status == "parked"),
-        )
-
-    def catch_up(
-        self, log: sqlite3.Connection | None, target: int, *, on_page: Callable[[int], object] | None = None
-    ) -> None:
-        """Fold up to a position of the log, as the one process that may; `on_page` hears how far it has come."""
-        if self._clean_to is None:
-            self._clean_to = bounds_of(log).last
-        while True:
-            checkpoints = self.checkpoints()
-            head = bounds_of(log)
-            ours = [view for view in self._views if checkpoints[view.name].fingerprint == view.fingerprint]
-            strange = foreign_places(log, head, [checkpoints[view.name] for view in ours])
-            foreign = [view for view in ours if checkpoints[view.name].place in strange]
-            if foreign:
-                self._discard(foreign)
-                continue
-            freed = [view for view in ours if log is not None and self._is_freed(log, view, checkpoints[view.name])]
-            if freed:
-                self._free(freed, checkpoints)
-                continue
-            moving = [
-                view
-                for view in ours
-                if checkpoints[view.name].status == "live" and checkpoints[view.name].position < target
-            ]
-            if log is None or not moving:
-                return
-            # Views at the same place share the page; those further on join when the others have reached them.
-            start = min(checkpoints[view.name].position for view in moving)
-            together = [view for view in moving if checkpoints[view.name].position == start]
-            ahead = [checkpoints[view.name].position for view in moving if checkpoints[view.name].position > start]
-            upto = min([*ahead, target, head.last])
-            reached = self._fold(together, checkpoints, log, (start, upto), head.log_id)
-            if reached == start:
-                return
-            if on_page is not None:
-                on_page(reached)
-
-    def _is_freed(self, log: sqlite3.Connection, view: View, checkpoint: Checkpoint) -> bool:
-        """Whether somebody let a parked view leave out the event that it stands before."""
-        if checkpoint.status != "parked":
-            return False
-        following, _ = read_facts(log, after=checkpoint.position, limit=1, kept=True)
-        return bool(following) and self._is_skipped(view.name, following[0].position)
-
-    def _is_skipped(self, view: str, position: int) -> bool:
-        return self._skips is not None and self._skips.holds(view, position)
-
-    def _free(self, views: list[View], before: dict[str, Checkpoint]) -> None:
-        with self.transaction():
-            now = self.checkpoints()
-            for view in views:
-                if now[view.name] == before[view.name]:
-                    self._write_checkpoint(view, _checkpoint(view, now[view.name].place))
-
-    def _fold(
-        self,
-        views: list[View],
-        before: dict[str, Checkpoint],
-        log: sqlite3.Connection,
-        stretch: tuple[int, int],
-        log_id: str,
-    ) -> int:
-        """Fold the events after one position up to another, or as many as one transaction holds; the last of them."""
-        last, upto = stretch
-        is_trimmed, read = bounds_of(log).first > 1, 0
-        # In a trimmed log the first event of a run counts, whatever it is.
-        pages = some_facts(
-            log,
-            after=last,
-            upto=upto,
-            limit=self._page_events,
-            without=() if is_trimmed else self._unwanted,
-            with_ids=any(view.names for view in views),
-        )
-        # Before the transaction: what cannot be read takes nothing back.
-        nothing: list[Fact] = []
-        first = next(pages, nothing)
-        if not first and not (self._unwanted and hash_at(log, upto)):
-            return last
-        with self.transaction():
-            now = self.checkpoints()
-            folds = self._warm(views, before, now)
-            folding = Folding(self.connection, folds, is_skipped=self._is_skipped)
-            for facts in chain([first] if first else [], pages):
-                self._fold_anew(folding, rewritten_runs(facts, is_trimmed=is_trimmed), last, facts[0].position)
-                if facts[-1].position > (self._clean_to or 0):
-                    mark_remains(self.connection, facts)
-                folding.fold(facts, after=last)
-                last, read = facts[-1].position, read + len(facts)
-            if self._unwanted and read < self._page_events and hash_at(log, upto):
-                # Of what comes until there nobody wants to hear.
-                last = upto
-            for name, (view, fold) in folds.items():
-                fold.write(self.connection)
-                broke = folding.parked.get(name)
-                self._settle(view, now[name], log_id, last if broke is None else broke.last, broke)
-        return last
-
-    def _warm(
-        self, views: list[View], before: dict[str, Checkpoint], now: dict[str, Checkpoint]
-    ) -> dict[str, tuple[View, Fold]]:
-        """The folds that may go on, each with nothing in memory but what belongs to its checkpoint."""
-        folds: dict[str, tuple[View, Fold]] = {}
-        for view in views:
-            # Compare-and-set: whoever moved this view meanwhile has folded these events already.
-            if now[view.name] != before[view.name]:
-                self._forget(view)
-                continue
-            if self._written.get(view.name) != now[view.name].place:
-                self._forget(view)
-            if view.name not in self._folds:
-                self._folds[view.name] = view.make_fold()
-            folds[view.name] = (view, self._folds[view.name])
-        return folds
-
-    def _settle(self, view: View, now: Checkpoint, log_id: str, last: int, broke: Parked | None) -> None:
-        """Write how far a view has come; one that stands where it stood has the same place."""
-        place = now.place if last == now.position else (log_id, last, self._hash_at(last))
-        after = (
-            _checkpoint(view, place)
-            if broke is None
-            else _checkpoint(view, place, status="parked", error=broke.error[:ERROR_CHARS_MAX])
-        )
-        self._write_checkpoint(view, after)
-        self._written[view.name] = after.place
-
-    def _hash_at(self, position: int) -> bytes:
-        return b"" if self._log is None else hash_at(self._log, position) or b""
-
-    def _fold_anew(self, folding: Folding, run_ids: list[str], after: int, upto: int) -> None:
-        """Runs of which earlier events were redacted: their rows are made of what is left of them before `upto`.
-
-        A view that cannot take them stays `after` the position where it stands.
-        """
-        if not run_ids:
-            return
-        self.make_indexes()
-        views = {name: (view, fold) for name, (view, fold) in folding.folds.items() if not view.sums}
-        anew = Folding(self.connection, views, is_skipped=self._is_skipped)
-        for _, fold in views.values():
-            fold.write(self.connection)
-        for run_id in run_ids:
-            for view, fold in views.values():
-                fold.forget()
-                view.drop_run(self.connection, run_id)
-            for earlier in pages_before(self._log, run_id, upto):
-                anew.fold(earlier, after=after)
-                for _, fold in views.values():
-                    fold.write(self.connection)
-        for name, broke in anew.parked.items():
-            folding.park(name, after, broke.error)
-
-    def _discard(self, views: list[View]) -> None:
-        """These rows were folded from a log that is not this one, so the views begin anew."""
-        with self.transaction():
-            for view in views:
-                self._forget(view)
-                for table in view.tables:
-                    self.connection.execute(f"DROP TABLE IF EXISTS {table}")
-                self._create(view)
-
-    def _forget(self, view: View) -> None:
-        if view.name in self._folds:
-            self._folds[view.name].forget()
-        self._written.pop(view.name, None)
-
-    def _create(self, view: View) -> None:
-        for statement in view.ddl:
-            if not self._lacks_indexes or statement not in view.indexes:
-                self.connection.execute(statement)
-        self._write_checkpoint(view, Checkpoint(fingerprint=view.fingerprint))
-
-    def make_indexes(self) -> None:
-        """What `is_building` left out; also earlier, where rows of a run have to be found."""
-        if self._lacks_indexes:
-            for view in self._views:
-                for statement in view.indexes:
-                    self.connection.execute(statement.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1))
-            self._lacks_indexes = False
-
-    def _write_checkpoint(self, view: View, checkpoint: Checkpoint) -> None:
-        self.connection.execute(
-            "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (view.name, *checkpoint.place, checkpoint.fingerprint, checkpoint.status, checkpoint.error),
-        )
-
-    @contextmanager
-    def transaction(self) -> Generator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.connection.execute("COMMIT")
-        except BaseException as error:
-            for view in self._views:
-                self._forget(view)
-            with suppress(sqlite3.Error):
-                self.connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) == SQLITE_FULL:
-                raise _DiskFull(*error.args) from error
-            raise
-
-    def open_log(self) -> sqlite3.Connection | None:
-        """The log, None before its first event; a restored log is another file, so that is looked at each time."""
-        try:
-            found = (self._data / LOG_FILE).stat()
-            identity = (found.st_dev, found.st_ino)
-            if identity != self._log_identity:
-                self._close_log()
-                self._log = open_checked(self._data, has_to_be_quick=self._is_building)
-                self._log_identity = identity
-                self._skips = Skips(self._log)
-        except (FileNotFoundError, NotFound):
-            self._close_log()
-        return self._log
-
-    def _close_log(self) -> None:
-        if self._log is not None:
-            self._log.close()
-        self._log = self._log_identity = self._skips = None
 
     def _open_current(self) -> None:
         before = self._generation
@@ -411,51 +122,32 @@ class Views:
                 break
         if before not in (0, self._generation):
             remove_unused(self._data)
-        self.open_generation(self._generation)
+        self._open_file()
 
     def _leave(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._projector.leave()
         if self._use is not None:
             os.close(self._use)
             self._use = None
 
-    def open_part(self, path: Path) -> None:
-        """Open a file that holds these views for whoever copies them."""
-        self._connection = connect_to_build(path)
-        self._is_writable = True
-        if not self._is_prepared():
-            self._prepare()
-
-    def open_generation(self, generation: int) -> None:
-        """Open the file of a generation, made where it is not there; its builder asks, and who is pointed to it."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        for view in self._views:
-            self._forget(view)
-        self._generation = generation
-        path = views_file(self._data, generation)
+    def _open_file(self) -> None:
+        """Open the file of the generation, made where it is not there."""
+        path = self.path
         self._is_writable = os.access(self._data, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
-        if self._is_building:
-            self._connection = connect_to_build(path)
-        else:
-            self._connection = connect(path) if self._is_writable else connect_read_only(path)
-        if self._is_building and not self._is_prepared():
-            self._prepare()
-        elif self._is_writable and not self._is_prepared():
+        self._projector.use(connect(path) if self._is_writable else connect_read_only(path))
+        if self._is_writable and not self._projector.is_prepared():
             with locked(self._data, FOLD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
                 if not is_held:
                     raise Contended(f"another process has held `{FOLD_LOCK_FILE}` for {OPEN_WAIT_SECONDS:g} s")
                 # SQLite does not wait for a change of the journal's mode, so it is made under our lock; it lasts.
                 self.connection.execute("PRAGMA journal_mode = WAL")
-                self._prepare()
+                self._projector.prepare()
         elif not path.exists():
-            self._prepare()
+            self._projector.prepare()
 
     def _replace(self, generation: int) -> None:
         """Leave a file that cannot be used behind, as whoever is first of those that met it. Raises Contended."""
+        # Most processes never meet such a file.
         from projections.rebuilding import build_next
 
         with locked(self._data, REBUILD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
@@ -465,32 +157,7 @@ class Views:
                 build_next(self._data, self._views, has_to_serve=True)
         self._open_current()
 
-    def _is_prepared(self) -> bool:
-        columns = [row[1] for row in self.connection.execute("PRAGMA table_info(checkpoints)").fetchall()]
-        if columns:
-            if columns != CHECKPOINT_COLUMNS:
-                raise ForeignViews("its checkpoints are not ours")
-            return set(self.checkpoints()) >= {view.name for view in self._views}
-        if self.connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise ForeignViews("it belongs to another program")
-        return False
-
-    def _prepare(self) -> None:
-        with self.transaction():
-            self.connection.execute(CHECKPOINTS_DDL)
-            known = self.checkpoints()
-            for view in self._views:
-                if view.name not in known:
-                    self._create(view)
-
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file itself is at fault: locks, full disks and wrong statements are other classes of error."""
     return isinstance(error, ForeignViews) or type(error) is sqlite3.DatabaseError
-
-
-def _checkpoint(view: View, place: tuple[str, int, bytes], *, status: str = "live", error: str = "") -> Checkpoint:
-    log_id, position, digest = place
-    return Checkpoint(
-        log_id=log_id, position=position, hash=digest, fingerprint=view.fingerprint, status=status, error=error
-    )

@@ -19,12 +19,13 @@ from projections import rebuilding
 from projections.catalogue import VIEWS
 from projections.drift import Drift
 from projections.generations import CURRENT_FILE
+from projections.projector import Freshness
 from projections.rebuilding import rebuild
 from projections.runs import VIEW as RUNS
 from projections.runs import RunsFold
 from projections.skips import record_skip
 from projections.view import Decoded, View
-from projections.views import Freshness, Views
+from projections.views import Views
 from runfold.envelope import Fact
 from runfold.errors import BadRequest, Contended, InvalidSetting
 from runfold.events import Message, ViewEventSkipped
