@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from eventstore.keeping.cleaning import trim
 from eventstore.keeping.copy_keeping import Keeper
 from eventstore.keeping.log_restoring import restore_log
 from eventstore.keeping.redacting import redact
-from eventstore.keeping.second_copy import Comparison, SecondCopy, copied_log
+from eventstore.keeping.second_copy import READ_AHEAD, Comparison, SecondCopy, copied_log
 from eventstore.objects import blobs
-from eventstore.objects.object_store import open_store
+from eventstore.objects.object_store import ObjectStore, open_store
 from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
@@ -34,6 +35,9 @@ KEEP = (
     "keeper = Keeper(Path(sys.argv[1]), sys.argv[2], writer='one', events_max=10)\n"
     "while keeper.step(): pass"
 )
+
+
+WITHIN_SECONDS = 60
 
 
 class Folder:
@@ -263,6 +267,34 @@ async def test_a_trimmed_log_is_made_again_as_it_is(folder: Folder, tmp_path: Pa
     assert rows(again, "heads") == rows(folder.data, "heads")
     assert rows(again, "head")[0][1:] == rows(folder.data, "head")[0][1:]
     assert faults(again) == []
+
+
+class Together(ObjectStore):
+    """A store that answers only when so many have asked it: who asks one after the other waits in vain."""
+
+    def __init__(self, url: str, parties: int) -> None:
+        super().__init__(open_store(url)._backend)
+        self._asked = threading.Barrier(parties, timeout=WITHIN_SECONDS)
+        self._left, self._lock = parties, threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        with self._lock:
+            self._left -= 1
+            is_one_of_them = self._left >= 0
+        if is_one_of_them:
+            self._asked.wait()
+        return super().get(key)
+
+
+async def test_segments_are_asked_for_together_and_read_in_order(folder: Folder) -> None:
+    for number in range(READ_AHEAD + 4):
+        await folder.append(f"r_{number}")
+        folder.keep()
+    copy = SecondCopy(Together(folder.url, READ_AHEAD), folder.copy.log_id)
+
+    read = [segment.number for segment, _ in copy.parts()]
+
+    assert read == list(range(1, READ_AHEAD + 5))
 
 
 def test_a_store_without_a_copy_says_so(folder: Folder) -> None:

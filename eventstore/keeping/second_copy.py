@@ -4,7 +4,9 @@ Segments lie at `log/<log id>/<number>.jsonl.zst`. Whoever makes the next one as
 there, so two writers cannot both go on from one segment.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from runfold.errors import BadRequest, Damaged, NotFound
 from runfold.events import EventRedacted
 
 PREFIX = "log"
+READ_AHEAD = 16  # Segments on their way at once.
 Rows = list[tuple[Any, ...]]
 EVENTS_BETWEEN = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608
 _COMPARED = {n: name for n, name in enumerate(EVENT_COLUMNS.split(", ")) if name != "recorded_at_us"}
@@ -42,8 +45,9 @@ class SecondCopy:
     def read(self, number: int) -> tuple[Segment, Rows] | None:
         """A segment, None where there is none. Raises Damaged."""
         content = self._store.get(self.key(number))
-        if content is None:
-            return None
+        return None if content is None else self._decoded(number, content)
+
+    def _decoded(self, number: int, content: bytes) -> tuple[Segment, Rows]:
         try:
             segment, rows = decode_segment(content)
         except ValueError as error:
@@ -80,12 +84,21 @@ class SecondCopy:
         """Every segment, each following on the one before. Raises Damaged, naming the first that does not."""
         before: Segment | None = None
         number = 1
-        while (found := self.read(number)) is not None:
-            segment, _ = found
-            if (segment.after, segment.previous) != ((0, "") if before is None else (before.upto, before.digest)):
-                raise self._damaged(number, f"it does not follow on segment {number - 1}")
-            yield found
-            before, number = segment, number + 1
+        # Most are small and the store is far: what is asked for one after the other is waited for as often.
+        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="second copy") as threads:
+
+            def ask(number: int) -> "Future[bytes | None]":
+                return threads.submit(self._store.get, self.key(number))
+
+            coming = deque(ask(ahead) for ahead in range(1, READ_AHEAD + 1))
+            while (content := coming.popleft().result()) is not None:
+                coming.append(ask(number + READ_AHEAD))
+                found = self._decoded(number, content)
+                segment, _ = found
+                if (segment.after, segment.previous) != ((0, "") if before is None else (before.upto, before.digest)):
+                    raise self._damaged(number, f"it does not follow on segment {number - 1}")
+                yield found
+                before, number = segment, number + 1
         # A number that is missing hides those behind it.
         if self.has(number + 1):
             raise self._damaged(number, "it is missing, and a later one is there")
