@@ -221,7 +221,7 @@ class JetStreamLog(MirroredLog):
             was_refused = await self._publish(await self._plan(requests), outcomes)
         while len(outcomes) < len(requests):
             try:
-                began = await self._look_elsewhere(began)
+                await self._look_elsewhere(began)
                 if was_refused:
                     await asyncio.sleep(SETTLE_SECONDS)
                 await self._catch_up()

@@ -54,6 +54,7 @@ class MirroredLog(SqliteLog):
         """Is set when the mirror may have something to take."""
         self._rewritten = Rewritten(cluster)
         self._first, self._wanted = 1, head[0]
+        self._moved_at = 0.0
         self._is_current, self._current_at, self._silent_until = False, time.monotonic(), 0.0
         self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
 
@@ -126,7 +127,7 @@ class MirroredLog(SqliteLog):
             try:
                 return await question()
             except (NatsError, TimeoutError, OSError) as error:
-                began = await self._look_elsewhere(began)
+                await self._look_elsewhere(began)
                 if self._closing or time.monotonic() > ends:
                     raise Unavailable(
                         f"the replicated log does not answer: {type(error).__name__}",
@@ -134,16 +135,16 @@ class MirroredLog(SqliteLog):
                     ) from error
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _look_elsewhere(self, since: float) -> float:
-        """Go to another server when nothing was granted or answered since then; since when that is, from now on.
+    async def _look_elsewhere(self, since: float) -> None:
+        """Go to another server when nothing was granted or answered since then.
 
         A server that is cut from the others still answers pings, and so do its clients' connections.
         """
         now = time.monotonic()
-        if now - since < ELSEWHERE_SECONDS:
-            return since
-        await self.cluster.client.force_reconnect()
-        return now
+        # Who waits beside may have moved a moment ago, and all would be moved again from where they are answered.
+        if now - max(since, self._moved_at) >= ELSEWHERE_SECONDS:
+            self._moved_at = now
+            await self.cluster.client.force_reconnect()
 
     async def _keep_mirror(self) -> None:
         """Bring the stream into the mirror until cancelled; where it is silent too long, follow it anew."""
