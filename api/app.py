@@ -98,7 +98,7 @@ def make_app(
     sessions = Sessions({**(scopes or {}), admin.digest: admin}, book, data=data, is_shared=log.presence is not None)
     sessions.on_closed = live.wake
     routes: dict[web.AbstractRoute, Route] = {}
-    door = make_door(Guard(sessions, allowed_hosts), routes)
+    door = make_door(Guard(sessions, allowed_hosts), routes, lost=dashboard.LOST)
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[door])
     app[SERVICE] = Service(
         log=log,

@@ -30,6 +30,14 @@ async def get_dashboard(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(page, headers={"Content-Security-Policy": policy})
 
 
+async def get_lost(_request: web.Request) -> web.StreamResponse:
+    """What a person sees who opens an address at which nothing is; without a bundle, what programs are told."""
+    page = BUNDLE / "index.html"
+    if not page.is_file():
+        raise web.HTTPNotFound
+    return web.FileResponse(page, status=404, headers={"Content-Security-Policy": CSP_PAGE})
+
+
 async def get_asset(request: web.Request) -> web.StreamResponse:
     """A file of the bundle, compressed where its sibling is there. Raises NotFound."""
     name: str = request.match_info["name"]
@@ -40,6 +48,19 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(path, headers={"Cache-Control": _FOR_EVER})
 
 
+LOST = Route(
+    method="GET",
+    path="/{lost}",
+    operation="page_lost",
+    handler=get_lost,
+    summary="The page of an unknown address",
+    needs="open",
+    query=AnyQuery,
+    media_type="text/html",
+    linked=True,
+    described=False,
+)
+"""Not among the routes: it stands behind all of them."""
 ROUTES: tuple[Route, ...] = (
     *(
         Route(

@@ -303,3 +303,16 @@ async def test_a_browser_learns_whose_session_it_is_and_until_when(served: Serve
     assert by_token == {
         "tenant": "default", "role": "viewer", "actor": "user:viewer", "all_tenants": False, "expires_at": None
     }  # fmt: skip
+
+
+async def test_an_unknown_address_opens_for_nobody_what_is_not_the_page(served: Served) -> None:
+    asked = {"Accept": "text/html,*/*"}
+
+    page = await served.client.get("/nowhere", headers=asked)
+    elsewhere = await served.client.get("/nowhere", headers={**asked, "Host": "evil.example"})
+    program = await served.client.get("/nowhere")
+    known = await served.client.get("/api/runs", headers=asked)
+    sent = await served.client.post("/nowhere", headers=asked, json={})
+
+    assert [it.status for it in (elsewhere, program, known, sent)] == [421, 401, 401, 401]
+    assert page.status == 404

@@ -62,6 +62,8 @@ class Screen:
         await self.page.emulate_media(color_scheme="light")
         found = await self._axe({})
         await self.page.emulate_media(color_scheme="dark")
+        # Pages that are told of the dark have heard of it by the next frame.
+        await self.page.evaluate("() => new Promise(requestAnimationFrame)")
         # The dark changes colours and nothing else.
         found += await self._axe({"runOnly": ["color-contrast", "link-in-text-block"]})
         await self.page.emulate_media(color_scheme="null")

@@ -81,3 +81,18 @@ async def test_an_admin_sees_all_tenants_the_failure_rate_and_whether_views_keep
     await expect(screen.page.locator("[data-server=parked]")).to_have_text("none")
     await expect(screen.page.locator("[data-server=streams]")).to_have_text("1")
     await expect(screen.page.locator("[data-proof]")).to_contain_text("Never proved so far")
+
+
+async def test_an_address_that_nobody_knows_is_a_page_for_people_and_json_for_programs(desk: Screen) -> None:
+    answer = await desk.page.goto(f"{desk.address}/rnus/today?x=1")
+    program = await desk.served.ask("GET", "/rnus/today")
+
+    assert answer is not None
+    assert (answer.status, program.status) == (404, 404)
+    await expect(desk.page.get_by_role("heading", name="There is no such page")).to_be_visible()
+    await expect(desk.page.locator("main")).to_contain_text("/rnus/today")
+    assert await desk.faults() == []
+    await desk.page.get_by_role("link", name="Show the runs").click()
+    await expect(desk.page.get_by_role("heading", name="Runs")).to_be_visible()
+    assert (await program.json())["detail"] == "nothing is at `/rnus/today`"
+    desk.problems.clear()  # The browser itself tells of the 404.

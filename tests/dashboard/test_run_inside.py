@@ -170,3 +170,18 @@ async def test_what_one_step_writes_is_shown_alone_while_it_is_at_work_and_by_at
     await screen.page.get_by_label("From", exact=True).select_option("the whole run")
     await expect(lines).to_have_text(["blunt", "sharp"])
     assert "log=" not in screen.page.url
+
+
+async def test_how_a_unit_ended_is_said_in_a_word_and_not_by_a_colour_alone(screen: Screen) -> None:
+    run_id = await screen.served.open_run(title="three frames", unit_name="frame", units_total=3)
+    await screen.served.report(
+        run_id,
+        *({"type": "unit_started", "data": {"unit": f"f{index}", "index": index}} for index in range(3)),
+        {"type": "unit_approved", "data": {"unit": "f0", "index": 0}},
+        {"type": "unit_rejected", "data": {"unit": "f1", "index": 1}},
+    )
+
+    await screen.go(f"/runs/{run_id}?tab=timeline")
+
+    names = screen.page.locator("section.timeline .row .name")
+    await expect(names).to_have_text([re.compile("f0.*✓ approved"), re.compile("f1.*✕ rejected"), re.compile("f2$")])

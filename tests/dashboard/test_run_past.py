@@ -126,3 +126,26 @@ async def test_the_slider_asks_for_where_it_was_drawn_to_and_not_for_all_between
     await expect(screen.page.locator("li[id^=e]").last).to_have_id("e42")
     assert "at=v42" in asked[-1]
     assert len(asked) < 20
+
+
+@pytest.mark.parametrize(("speed", "shown", "after_ms"), [(1, 4, 1_000), (4, 4, 250), (16, 6, 200)])
+async def test_at_every_speed_the_next_moment_comes_when_it_is_due(
+    screen: Screen, speed: int, shown: int, after_ms: int
+) -> None:
+    """Events a second apart, under a clock that only the test moves; what comes within 200 ms is shown together."""
+    run_id = await open_walk(screen, 10)
+    async with screen.another() as other:
+        await other.page.clock.install()
+        await other.show(f"/runs/{run_id}?at=3")
+        past = other.page.get_by_text("Viewing the past: event")
+        await expect(past).to_contain_text("event 3 of 12")
+        await other.page.get_by_label("Speed").select_option(str(speed))
+        await other.page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))
+        async with other.page.expect_response(lambda it: "/events?" in it.url and "after=v2" in it.url) as looked:
+            await other.page.get_by_role("button", name="Play from here").click()
+        await (await looked.value).finished()
+
+        await other.page.clock.run_for(after_ms - 50)
+        await expect(past).to_contain_text("event 3 of 12")
+        await other.page.clock.run_for(100)
+        await expect(past).to_contain_text(f"event {shown} of 12")

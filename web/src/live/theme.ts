@@ -1,4 +1,4 @@
-import { ref } from "vue";
+import { computed, ref } from "vue";
 
 export const THEMES = { system: "System", light: "Light", dark: "Dark" } as const;
 export type Theme = keyof typeof THEMES;
@@ -14,6 +14,13 @@ function stored(): Theme {
 }
 
 export const theme = ref<Theme>(stored());
+
+const system = window.matchMedia("(prefers-color-scheme: dark)");
+const isSystemDark = ref(system.matches);
+system.addEventListener("change", () => (isSystemDark.value = system.matches));
+
+/** What is shown now, for what cannot be said in colours that know both. */
+export const isDark = computed(() => (theme.value === "system" ? isSystemDark.value : theme.value === "dark"));
 
 /** Light, dark, or as the system has it; kept in this browser. */
 export function setTheme(chosen: Theme): void {
