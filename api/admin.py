@@ -17,11 +17,11 @@ from api.routes import QUERY, Route
 from api.run_queries import number_cursor
 from api.service import SERVICE
 from eventstore.proof.verified import Verified, read_verified
-from projections.checkpoints import read_checkpoints
+from projections.engine.checkpoints import read_checkpoints
+from projections.engine.underway import Underway, read_underway
 from projections.exporting import Format
 from projections.run_list import RunList
 from projections.stats import Queue, RunStats, queue, run_stats
-from projections.underway import Underway, read_underway
 from projections.usage import DAY_US, Cost, CostFilter, CostList, Group, costs
 from runfold.envelope import time_us
 from runfold.errors import BadRequest

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from projections.projector import Freshness
+from projections.engine.projector import Freshness
 from runfold.envelope import Recorded, envelope_json
 
 _encode = msgspec.json.Encoder().encode

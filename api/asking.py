@@ -10,7 +10,7 @@ import msgspec
 from api.service import Service
 from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
-from projections.projector import Freshness
+from projections.engine.projector import Freshness
 
 P = ParamSpec("P")
 T = TypeVar("T")

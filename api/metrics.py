@@ -11,7 +11,7 @@ from api.routes import Route
 from api.server_figures import ServerFigures, server_figures
 from api.service import SERVICE
 from eventstore.proof.verified import Verified, read_verified
-from projections.checkpoints import Checkpoint, read_checkpoints
+from projections.engine.checkpoints import Checkpoint, read_checkpoints
 from projections.stats import OUTCOMES, Queue, all_time, queue
 from projections.usage import CostFilter, CostList, costs
 from runfold.envelope import time_us

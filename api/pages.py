@@ -15,9 +15,9 @@ from api.service import SERVICE
 from api.sessions import CODE_SECONDS, SESSION_SECONDS, Scope
 from eventstore.journal import Journal, journal_of
 from eventstore.proof.verified import Verified, read_verified
-from projections.checkpoints import read_checkpoints
-from projections.health import public_error, remedy_of, troubles_of
-from projections.underway import read_underway
+from projections.engine.checkpoints import read_checkpoints
+from projections.engine.health import public_error, remedy_of, troubles_of
+from projections.engine.underway import read_underway
 from runfold.envelope import time_text
 from runfold.errors import Unauthorized, Unavailable
 from runfold.tokens import Role

@@ -18,7 +18,7 @@ from api.service import SERVICE, Service
 from eventstore.journal import journal_of
 from eventstore.leases import Lease, Leases
 from eventstore.reading import LOG_FILE
-from projections.checkpoints import read_checkpoints
+from projections.engine.checkpoints import read_checkpoints
 from projections.runs import active_runs
 from projections.tenants import TenantList, list_tenants
 from runfold.envelope import time_text

@@ -16,9 +16,9 @@ from pathlib import Path
 from bench.filling import fill, run_name
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
-from projections.rebuilding import rebuild
+from projections.engine.rebuilding import rebuild
+from projections.engine.views import Views
 from projections.run_list import RunFilter, list_runs
-from projections.views import Views
 from runfold.events import Event, Message, RunQueued, RunStarted
 
 RUN_EVENTS = 2_000

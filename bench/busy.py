@@ -12,7 +12,7 @@ from bench.append import CALLERS, by_time, new_event, timed
 from bench.filling import agents, fill
 from bench.scoreboard import Figure, compared, show
 from eventstore.sqlite import SqliteLog
-from projections.generations import current_generation, views_file
+from projections.engine.generations import current_generation, views_file
 
 EVENTS = 400_000  # A rebuild of them takes longer than a round of appends.
 APPENDS = 6_400

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.scoreboard import Figure, compared, figure, interleaved, show
 from eventstore.sqlite import SqliteLog
-from projections.views import Views
+from projections.engine.views import Views
 from runfold.envelope import NewEvent, run_id_of
 from runfold.events import Event, RunCompleted, RunQueued, RunStarted, encode_data, event_type
 

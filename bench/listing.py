@@ -19,7 +19,7 @@ from bench.post import TOKEN, load, serve
 from bench.scoreboard import Figure, compared, figure, show
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
-from projections.rebuilding import rebuild
+from projections.engine.rebuilding import rebuild
 from projections.service import ViewService
 from runfold.events import Event, RunCompleted, RunFailed, RunQueued, RunStarted
 

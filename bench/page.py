@@ -23,7 +23,7 @@ from bench.post import TOKEN, serve
 from bench.scoreboard import Figure, figure, show
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
-from projections.rebuilding import rebuild
+from projections.engine.rebuilding import rebuild
 from projections.service import ViewService
 from runfold.events import Event
 

@@ -19,7 +19,7 @@ from bench.scoreboard import Figure, compared, figure, interleaved, show
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
-from projections.rebuilding import rebuild
+from projections.engine.rebuilding import rebuild
 
 EVENTS = 200_000
 ROUNDS = 3

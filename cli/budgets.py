@@ -38,9 +38,9 @@ def budgets_now(data: Path, run: Snapshot) -> tuple[Budget, ...]:
         return ()
     import time
 
+    from projections.engine.views import Views
     from projections.spending import budgets_of
     from projections.usage import VIEW
-    from projections.views import Views
 
     views = Views.open(data, views=(VIEW,))
     try:

@@ -9,9 +9,9 @@ from runfold.estimates import Estimate, Figure, Spread
 
 def estimate_here(data: Path, name: str, figure: Figure | None, *, tenant: str = "default") -> Estimate:
     """From the past runs of this data folder, else from the workflow's own figure."""
+    from projections.engine.views import Views
     from projections.estimates import estimate
     from projections.runs import VIEW
-    from projections.views import Views
 
     views = Views.open(data, views=(VIEW,))
     try:

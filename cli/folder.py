@@ -14,11 +14,11 @@ from eventstore.file_systems import refuse_network
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
 from eventstore.reading import bounds, data_version, open_reader, read_page
+from projections.engine.view import View
+from projections.engine.views import Views
 from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
 from projections.runs import find_run_ids, get_fold, get_run
-from projections.view import View
-from projections.views import Views
 from runfold.envelope import Recorded
 from runfold.errors import InvalidSetting, NotAllowed, NotFound, Unavailable
 from runfold.snapshot import Snapshot, snapshot
@@ -304,8 +304,8 @@ def _refresh(views: Views) -> None:
 
 
 def _why_stale(views: Views) -> str:
-    from projections.health import remedy_of, troubles_of
-    from projections.underway import read_underway
+    from projections.engine.health import remedy_of, troubles_of
+    from projections.engine.underway import read_underway
 
     troubles = troubles_of(views.checkpoints())
     if troubles:

@@ -26,8 +26,8 @@ from eventstore.objects.object_store import open_store
 from eventstore.opening import open_log
 from eventstore.state_file import kept_going, mend_states
 from eventstore.telling import told_behind
+from projections.engine.seeding import bring_views
 from projections.runs import active_runs
-from projections.seeding import bring_views
 from projections.service import ViewService
 from projections.spending import Spending
 from runfold.errors import RunfoldError

@@ -9,8 +9,8 @@ from pathlib import Path
 import structlog
 
 from cli.beside import run_beside
-from projections.checkpoints import read_checkpoints
-from projections.health import Trouble, troubles_of
+from projections.engine.checkpoints import read_checkpoints
+from projections.engine.health import Trouble, troubles_of
 from projections.service import ViewService
 
 AGAIN_SECONDS = 60.0  # Who was refused tries again after this, then after twice as long, and so on.

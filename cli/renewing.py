@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from projections.remains import holds_remains
+from projections.engine.remains import holds_remains
 from projections.service import ViewService
 from runfold.errors import RunfoldError
 

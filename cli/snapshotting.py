@@ -16,8 +16,8 @@ from eventstore.mirrored import mirrored_log
 from eventstore.objects.object_store import open_store
 from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
-from projections.seeding import FILE as VIEWS_FILE
-from projections.seeding import copy_views
+from projections.engine.seeding import FILE as VIEWS_FILE
+from projections.engine.seeding import copy_views
 from runfold.errors import RunfoldError
 from runfold.events import REWRITES
 

@@ -57,8 +57,8 @@ async def open_ledger(settings: Settings) -> AsyncGenerator[tuple["Ledger", "Eve
 async def end_overdue(ledger: "Ledger", log: "EventLog", data: Path) -> None:
     """Whoever writes first takes in what was left for the log, and, with no server, ends what is overdue here."""
     from cli.server_lock import running_server
+    from projections.engine.views import Views
     from projections.runs import VIEW, active_runs
-    from projections.views import Views
     from runner.reactor import Reactor
     from runner.recovering.recover import recover
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, View
+from projections.engine.view import Decoded, View
 from runfold.envelope import Fact, time_text
 from runfold.events import ApprovalDenied, ApprovalExpired, ApprovalGranted, ApprovalRequested
 from runfold.report import usd

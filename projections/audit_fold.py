@@ -5,9 +5,9 @@ from operator import attrgetter
 from typing import Any, TypeAlias, cast
 
 from eventstore.sqlite3_module import sqlite3
-from projections.inserting import Rows
-from projections.names import Names
-from projections.view import Decoded, View
+from projections.engine.inserting import Rows
+from projections.engine.names import Names
+from projections.engine.view import Decoded, View
 from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.events import EVENT_TYPES, Failure
 

@@ -1,7 +1,7 @@
 """Every view there is."""
 
 from projections import approvals, artifacts, audit_fold, history, runs, sessions, stats, step_cache, timeline, usage
-from projections.view import View
+from projections.engine.view import View
 
 VIEWS: tuple[View, ...] = (
     runs.VIEW,

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, RunCache, View, encode_run
+from projections.engine.view import Decoded, RunCache, View, encode_run
 from runfold.envelope import SYSTEM_STREAM, Fact, time_text
 from runfold.events import EVENT_CLASSES, RunArchived
 

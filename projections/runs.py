@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, RunCache, View, decode_run, encode_run
+from projections.engine.view import Decoded, RunCache, View, decode_run, encode_run
 from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.events import RunArchived
 from runfold.report import duration_us

@@ -10,10 +10,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
+from projections.engine.projector import Freshness
+from projections.engine.unchanged import Mark, Unchanged
+from projections.engine.views import Views
 from projections.lately import Lately
-from projections.projector import Freshness
-from projections.unchanged import Mark, Unchanged
-from projections.views import Views
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Which runs an agent's session stands in, by the agent's own id of it."""
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, View
+from projections.engine.view import Decoded, View
 from runfold.envelope import Fact
 from runfold.events import TokenUsage, TurnEnded
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
-from projections.views import Views
+from projections.engine.views import Views
 from runfold.errors import BadRequest
 
 SECONDS_MAX = 10.0

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, View
+from projections.engine.view import Decoded, View
 from runfold.envelope import SYSTEM_STREAM, Fact, time_text
 from runfold.events import (
     RunArchived,

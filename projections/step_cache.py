@@ -6,7 +6,7 @@ Each run keeps a row of its own, so that what is taken out of one brings back th
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, View
+from projections.engine.view import Decoded, View
 from runfold.envelope import Fact
 from runfold.events import StepCompleted
 

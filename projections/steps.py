@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import decode_run
+from projections.engine.view import decode_run
 from runfold.envelope import time_text
 from runfold.events import Failure, Json
 from runfold.report import usd

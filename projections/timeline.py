@@ -3,7 +3,7 @@
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, View
+from projections.engine.view import Decoded, View
 from runfold.envelope import Fact
 from runfold.events import (
     ApprovalDenied,

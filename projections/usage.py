@@ -9,7 +9,7 @@ import msgspec
 from msgspec import convert
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, View
+from projections.engine.view import Decoded, View
 from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.events import RunArchived, TokenUsage
 from runfold.spent import OPENING, Spender, numbers_of

@@ -14,8 +14,8 @@ from eventstore.proof.verifying import Proof, anchors_beside
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from projections.drift import Drift
-from projections.views import Views
+from projections.engine.drift import Drift
+from projections.engine.views import Views
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.envelope import run_id_of
 from runfold.events import ArtifactStored, FileWritten, Message, RunQueued

@@ -17,8 +17,8 @@ from eventstore.keeping.redacting import redact
 from eventstore.keeping.restoring import opened_archive, restore
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
+from projections.engine.views import Views
 from projections.runs import get_run
-from projections.views import Views
 from runfold.errors import BadRequest, NotAllowed, NotFound, Refused
 from runfold.snapshot import Snapshot
 from tests.ledgers import RUN, act, opened, say, stored

@@ -19,8 +19,8 @@ from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.audit import GROUPS, AuditFilter, AuditItem, count_audit, find_audit
-from projections.drift import Drift
-from projections.views import Views
+from projections.engine.drift import Drift
+from projections.engine.views import Views
 from runfold.commands import Annotate, Cancel, Complete
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
 from runfold.errors import BadRequest, RunfoldError

@@ -18,11 +18,11 @@ from eventstore.keeping.restoring import restore
 from eventstore.keeping.summing import Summing
 from eventstore.reading import bounds, open_reader, read_page
 from eventstore.sqlite import SqliteLog
+from projections.engine.rebuilding import rebuild
+from projections.engine.views import Views
 from projections.history import run_history
-from projections.rebuilding import rebuild
 from projections.run_list import RunFilter, RunList, list_runs
 from projections.usage import GROUPS, CostFilter, costs
-from projections.views import Views
 from runfold.commands import Complete, Observe, OpenReported, StartStep
 from runfold.envelope import SYSTEM_STREAM, Recorded
 from runfold.errors import BadRequest, NotFound, Refused, Trimmed

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from projections.engine.views import Views
 from projections.usage import CostFilter, costs
-from projections.views import Views
 from runfold.amounts import AMOUNT_MAX, TOTAL_MAX
 from runfold.events import TelemetryRejected
 from tests.working import working

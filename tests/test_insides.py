@@ -11,12 +11,12 @@ import pytest
 from eventstore.sqlite import SqliteLog
 from projections.artifacts import list_artifacts
 from projections.catalogue import VIEWS
+from projections.engine.views import Views
 from projections.history import run_history
 from projections.spans import BUCKETS, overview, timeline
 from projections.stats import ALL_HOURS, bucket_of, percentile, queue, run_stats
 from projections.steps import get_step, list_steps
 from projections.usage import DAY_US, GROUPS, CostFilter, costs
-from projections.views import Views
 from runfold.envelope import SYSTEM_STREAM, Recorded, moment_us
 from runfold.events import (
     ArtifactStored,

@@ -13,8 +13,8 @@ from eventstore.jetstream.log import JetStreamLog
 from eventstore.keeping.snapshots import snapshots
 from eventstore.objects.object_store import open_store
 from projections.catalogue import VIEWS
-from projections.seeding import bring_views
-from projections.views import Views
+from projections.engine.seeding import bring_views
+from projections.engine.views import Views
 from runfold.events import EventRedacted, encode_data
 from tests.contract.events import all_events, new_event
 from tests.contract.jetstream import shared_cluster

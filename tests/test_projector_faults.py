@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 KILLED_AT_EACH = """
 import os, shutil, signal, sys
 from pathlib import Path
-from projections.views import Views
+from projections.engine.views import Views
 folder = Path(sys.argv[1])
 at = 0
 while True:
@@ -55,7 +55,7 @@ print(at)
 DUMP = """
 import sys
 from pathlib import Path
-from projections.views import Views
+from projections.engine.views import Views
 views = Views.open(Path(sys.argv[1]))
 views.refresh()
 for (name,) in views.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall():

@@ -8,8 +8,9 @@ import pytest
 
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
-from projections import service, unchanged
-from projections.rebuilding import rebuild
+from projections import service
+from projections.engine import unchanged
+from projections.engine.rebuilding import rebuild
 from projections.run_list import RunFilter, RunList, list_shown
 from projections.service import ViewService
 from runfold.commands import OpenReported

@@ -10,8 +10,8 @@ import pytest
 
 from eventstore.sqlite import SqliteLog
 from projections.catalogue import VIEWS
-from projections.rebuilding import rebuild
-from projections.views import Views
+from projections.engine.rebuilding import rebuild
+from projections.engine.views import Views
 from runfold.envelope import NewEvent
 from runfold.events import Event, Message, RunQueued, RunStarted, encode_data, event_type
 from tests.histories import write_histories

@@ -10,9 +10,9 @@ import pytest
 
 from eventstore.proof import checking_beside
 from eventstore.sqlite import SqliteLog
-from projections.generations import current_generation
-from projections.rebuilding import rebuild
-from projections.views import Views
+from projections.engine.generations import current_generation
+from projections.engine.rebuilding import rebuild
+from projections.engine.views import Views
 from runfold.errors import Damaged
 from runfold.events import Message, RunQueued
 from tests.tampering import edit, leave

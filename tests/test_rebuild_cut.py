@@ -15,17 +15,17 @@ import pytest
 
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
-from projections import rebuilding
 from projections.catalogue import VIEWS
-from projections.drift import Drift
-from projections.generations import CURRENT_FILE
-from projections.projector import Freshness
-from projections.rebuilding import rebuild
+from projections.engine import rebuilding
+from projections.engine.drift import Drift
+from projections.engine.generations import CURRENT_FILE
+from projections.engine.projector import Freshness
+from projections.engine.rebuilding import rebuild
+from projections.engine.skips import record_skip
+from projections.engine.view import Decoded, View
+from projections.engine.views import Views
 from projections.runs import VIEW as RUNS
 from projections.runs import RunsFold
-from projections.skips import record_skip
-from projections.view import Decoded, View
-from projections.views import Views
 from runfold.envelope import Fact
 from runfold.errors import BadRequest, Contended, InvalidSetting
 from runfold.events import Message, ViewEventSkipped
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 CUT = """
 import os, signal, sys
 from pathlib import Path
-from projections import rebuilding
+from projections.engine import rebuilding
 rebuilding.PAGE_EVENTS_BUILDING = 7
 left = int(sys.argv[2])
 def progress(done, total):

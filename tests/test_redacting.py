@@ -15,8 +15,8 @@ from eventstore.keeping.redacting import redact
 from eventstore.ledger import Ledger
 from eventstore.objects import blobs
 from eventstore.sqlite import SqliteLog
+from projections.engine.views import Views
 from projections.runs import get_run
-from projections.views import Views
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.errors import BadRequest, NotAllowed
 from runfold.events import (

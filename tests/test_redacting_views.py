@@ -10,10 +10,10 @@ from eventstore.keeping.redacting import redact
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from projections.catalogue import VIEWS
-from projections.drift import Drift
-from projections.rebuilding import rebuild
+from projections.engine.drift import Drift
+from projections.engine.rebuilding import rebuild
+from projections.engine.views import Views
 from projections.usage import CostFilter, costs
-from projections.views import Views
 from runfold.errors import BadRequest, NotAllowed
 from runfold.events import Event, FileWritten, Message, RunQueued, RunStarted, TokenUsage, Unknown, event_class
 from tests.histories import CREATED_US, all_events, new_event, write_histories

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli.settings import load_settings
-from projections.generations import current_generation
-from projections.underway import UNDERWAY_FILE, read_underway, told
+from projections.engine.generations import current_generation
+from projections.engine.underway import UNDERWAY_FILE, read_underway, told
 from runfold.errors import InvalidSetting
 from tests.served import VIEWER, serving
 from tests.terminal import first_line, read, record, runfold, started

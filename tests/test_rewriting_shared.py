@@ -31,9 +31,9 @@ from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from projections.remains import holds_remains
+from projections.engine.remains import holds_remains
+from projections.engine.views import Views
 from projections.service import ViewService
-from projections.views import Views
 from runfold.envelope import NewEvent
 from runfold.errors import Conflict
 from runfold.events import ArtifactStored, RunQueued, encode_data

@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from eventstore.sqlite import SqliteLog
+from projections.engine.views import Views
 from projections.run_list import RunFilter, list_runs
 from projections.runs import VIEW as RUNS
 from projections.runs import get_run
-from projections.views import Views
 from runfold.envelope import moment_us, time_text
 from runfold.errors import BadRequest
 from runfold.events import (

@@ -19,8 +19,8 @@ from eventstore.proof.faults import Fault
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.state_file import States, mend_states, read_state, write_state
+from projections.engine.views import Views
 from projections.history import run_history
-from projections.views import Views
 from runfold.commands import Complete, Fail, OpenReported, Pause, Resume
 from runfold.events import Failure, FileWritten, RunQueued, UnitApproved, UnitRejected, UnitStarted
 from runfold.report import report

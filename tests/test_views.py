@@ -19,14 +19,14 @@ from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
+from projections.engine.rebuilding import rebuild
+from projections.engine.view import Decoded, View, decode_run
+from projections.engine.views import Views
 from projections.history import run_history
 from projections.lately import FRESH_SECONDS, OLD_SECONDS
-from projections.rebuilding import rebuild
 from projections.run_list import RunFilter, list_runs
 from projections.runs import active_runs, find_run_ids, get_run, newest_run_id
 from projections.service import ViewService
-from projections.view import Decoded, View, decode_run
-from projections.views import Views
 from runfold.envelope import SYSTEM_STREAM, Fact, NewEvent, Recorded, time_text
 from runfold.errors import BadRequest
 from runfold.events import (

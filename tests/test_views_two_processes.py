@@ -9,19 +9,19 @@ import pytest
 
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
-from projections.view import decode_run
-from projections.views import Views
+from projections.engine.view import decode_run
+from projections.engine.views import Views
 from runfold.envelope import NewEvent, Recorded
 from runfold.events import Event, Message, RunPaused, RunQueued, RunResumed, RunStarted, TokenUsage, encode_data
 from runfold.events import event_type as type_of
 from runfold.evolve import fold
-from runfold.state import new_run
+from runfold.state import Run, new_run
 
 # Reads `refresh` lines until its input ends, so each process keeps its memory warm between turns.
 FOLDER = """
 import sys
 from pathlib import Path
-from projections.views import Views
+from projections.engine.views import Views
 views = Views.open(Path(sys.argv[1]), page_events=int(sys.argv[2]))
 for line in sys.stdin:
     freshness = views.refresh(wait_seconds=20)
@@ -98,7 +98,7 @@ async def test_two_processes_with_warm_memory_leave_rows_equal_to_a_refold(tmp_p
     found = {row[0]: decode_run(row[1]) for row in views.connection.execute("SELECT run_id, body FROM runs")}
     transitions = views.connection.execute("SELECT position FROM history ORDER BY position").fetchall()
     views.close()
-    connection, runs, changes, after = open_reader(tmp_path), {}, list[tuple[int]](), 0
+    connection, runs, changes, after = open_reader(tmp_path), dict[str, Run](), list[tuple[int]](), 0
     while page := read_page(connection, after=after).events:
         after = page[-1].position
         for recorded in page:
@@ -116,7 +116,7 @@ async def test_two_processes_with_warm_memory_leave_rows_equal_to_a_refold(tmp_p
 OPENER = """
 import sys
 from pathlib import Path
-from projections.views import Views
+from projections.engine.views import Views
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(20):

@@ -66,7 +66,7 @@ def clean(context: click.Context, *, age_us: int, whole: bool, dry_run: bool, as
     from cli.actor import local_actor
     from eventstore.keeping import cleaning
     from eventstore.state_file import kept_going, mend_states
-    from projections.rebuilding import rebuild
+    from projections.engine.rebuilding import rebuild
 
     settings = settings_of(context)
     need_folder(settings, "clean")

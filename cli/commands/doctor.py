@@ -22,9 +22,9 @@ from eventstore.leases import wall_us
 from eventstore.proof.verified import read_verified
 from eventstore.reading import LOG_FILE
 from eventstore.sqlite3_module import SQLITE_VERSION, is_affected, sqlite3
-from projections.health import troubles_of
+from projections.engine.health import troubles_of
+from projections.engine.views import Views
 from projections.stats import Queue, queue
-from projections.views import Views
 from runfold.envelope import time_us
 from runfold.errors import RunfoldError
 

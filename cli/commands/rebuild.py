@@ -12,8 +12,8 @@ from cli.reading import json_option, print_json, settings_of
 from cli.screen import duration, is_talking, next_command, talk
 from eventstore.reading import open_reader
 from projections.catalogue import VIEWS
-from projections.rebuilding import rebuild
-from projections.underway import told
+from projections.engine.rebuilding import rebuild
+from projections.engine.underway import told
 
 SHOW_SECONDS = 0.1  # Often enough to look alive; drawing costs more than folding a page.
 BAR_CHARACTERS = 24

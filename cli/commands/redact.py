@@ -39,7 +39,7 @@ def redact(
     """Take a secret out of a run's events, output and blobs; the proofs still hold."""
     from cli.actor import local_actor
     from eventstore.keeping.redacting import redact as redact_run
-    from projections.rebuilding import rebuild
+    from projections.engine.rebuilding import rebuild
 
     if not (texts or positions or by_form):
         raise BadRequest("nothing was named to redact", hint="give --text, --position or --pattern")

@@ -12,9 +12,9 @@ from cli.screen import next_command, talk
 from eventstore.opening import open_log
 from eventstore.reading import open_reader, read_page
 from projections.catalogue import VIEWS
-from projections.checkpoints import Checkpoint
-from projections.skips import record_skip
-from projections.views import Views
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.skips import record_skip
+from projections.engine.views import Views
 from runfold.errors import NotAllowed
 from runfold.events import ViewEventSkipped
 

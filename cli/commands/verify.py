@@ -26,7 +26,7 @@ from eventstore.proof.verifying import Proof, anchors_beside, check_signatures, 
 from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.state_file import States
-from projections.drift import Drift
+from projections.engine.drift import Drift
 from runfold.envelope import time_text
 from runfold.errors import BadRequest, Unavailable
 

@@ -2,10 +2,12 @@
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from runfold.client.failing import is_interruption
 from runfold.events import (
+    Event,
+    Failure,
     StepCompleted,
     StepFailed,
     StepStarted,
@@ -16,10 +18,18 @@ from runfold.events import (
     UnitStarted,
 )
 
-if TYPE_CHECKING:
-    from runfold.client.running import Run
-
 Kind = type[BaseException] | None
+
+
+class Reported(Protocol):
+    """What a part asks of its run."""
+
+    def check(self) -> None: ...
+    def report(self, event: Event) -> None: ...
+    def ask_report(self, event: Event) -> None: ...
+    def failure(self, error: BaseException) -> Failure: ...
+    def next_attempt(self, what: str) -> int: ...
+    def remember_failure(self, step: str, error: BaseException) -> None: ...
 
 
 class _Part:
@@ -45,7 +55,7 @@ class _Part:
 class Step(_Part):
     """`output` and `metadata` may be set while it runs; they are kept with its end."""
 
-    def __init__(self, run: "Run", name: str, *, skill: str | None, input: Any, metadata: dict[str, Any]) -> None:
+    def __init__(self, run: Reported, name: str, *, skill: str | None, input: Any, metadata: dict[str, Any]) -> None:
         self._run = run
         self.name = name
         self._skill = skill
@@ -94,7 +104,9 @@ class Step(_Part):
 
 
 class Unit(_Part):
-    def __init__(self, run: "Run", name: str, *, index: int | None, action: str | None, strategy: str | None) -> None:
+    def __init__(
+        self, run: Reported, name: str, *, index: int | None, action: str | None, strategy: str | None
+    ) -> None:
         self._run = run
         self.name = name
         self._index = index

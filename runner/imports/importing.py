@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from eventstore.ledger import Ledger
+from projections.engine.views import Views
 from projections.sessions import runs_of_session
-from projections.views import Views
 from runfold.commands import Command, Observe, OpenReported
 from runfold.envelope import derived_id, run_id_of
 from runfold.errors import BadRequest, EventIdConflict, KeyReused, NotFound

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from eventstore.objects import blobs
+from projections.engine.views import Views
 from projections.step_cache import CachedStep, find_cached
-from projections.views import Views
 from runfold.errors import BadRequest, NotFound, Unavailable
 from runner.steps.step_files import MissingFile, digests_of
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from bench.filling import fill, run_name
-from projections.rebuilding import rebuild
+from projections.engine.rebuilding import rebuild
 from runfold.events import Event, RunCompleted, RunFailed, RunQueued, RunStarted, TokenUsage
 from tests.dashboard.screen import Screen
 from tests.served import serving

@@ -22,8 +22,8 @@ from eventstore.objects import blobs
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from projections.rebuilding import rebuild
-from projections.views import Views
+from projections.engine.rebuilding import rebuild
+from projections.engine.views import Views
 from runfold.errors import RunfoldError, Unavailable
 from tests.test_redacting import record
 from tests.torture.shim import arm, calls

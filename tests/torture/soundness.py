@@ -8,8 +8,8 @@ from eventstore.objects import blobs
 from eventstore.proof.verifying import Proof, anchors_beside
 from eventstore.reading import LOG_FILE, open_reader, read_page
 from eventstore.sqlite import SqliteLog
-from projections.drift import Drift
-from projections.views import Views
+from projections.engine.drift import Drift
+from projections.engine.views import Views
 from runfold.envelope import NewEvent
 from runfold.errors import NotFound
 

@@ -31,7 +31,7 @@ STALLED = """
 import sys
 from pathlib import Path
 from eventstore.reading import open_reader, read_page
-from projections.views import Views
+from projections.engine.views import Views
 from projections.run_list import RunFilter, list_runs
 data = Path(sys.argv[1])
 log = open_reader(data)

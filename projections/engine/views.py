@@ -1,6 +1,6 @@
 """The disposable views of a data folder: caught up to the log before they are read, by one process at a time.
 
-Which file that is, and what is done about one that cannot be used; `projections.projector` writes it.
+Which file that is, and what is done about one that cannot be used; `projections.engine.projector` writes it.
 """
 
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from eventstore.contract import PAGE_EVENTS
 from eventstore.sqlite3_module import sqlite3
-from projections.checkpoints import Checkpoint, bounds_of
-from projections.generations import (
+from projections.engine.checkpoints import Checkpoint, bounds_of
+from projections.engine.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
     current_generation,
@@ -19,9 +19,9 @@ from projections.generations import (
     use,
     views_file,
 )
-from projections.opening import connect, connect_read_only
-from projections.projector import ForeignViews, Freshness, FullDisk, Projector
-from projections.view import View
+from projections.engine.opening import connect, connect_read_only
+from projections.engine.projector import ForeignViews, Freshness, FullDisk, Projector
+from projections.engine.view import View
 from runfold.errors import Contended, Damaged
 
 OPEN_WAIT_SECONDS = 10.0
@@ -148,7 +148,7 @@ class Views:
     def _replace(self, generation: int) -> None:
         """Leave a file that cannot be used behind, as whoever is first of those that met it. Raises Contended."""
         # Most processes never meet such a file.
-        from projections.rebuilding import build_next
+        from projections.engine.rebuilding import build_next
 
         with locked(self._data, REBUILD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
             if not is_held:

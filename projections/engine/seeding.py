@@ -8,10 +8,10 @@ from eventstore.keeping.snapshots import bring_file, snapshots
 from eventstore.objects.object_store import ObjectStore
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
-from projections.checkpoints import read_checkpoints
-from projections.generations import current_generation, views_file
-from projections.remains import clear_remains
-from projections.view import View
+from projections.engine.checkpoints import read_checkpoints
+from projections.engine.generations import current_generation, views_file
+from projections.engine.remains import clear_remains
+from projections.engine.view import View
 from runfold.errors import Unavailable
 
 FILE = "views.db"

@@ -13,8 +13,8 @@ from eventstore.contract import PAGE_EVENTS
 from eventstore.proof.checking_beside import CheckBeside, Found
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
-from projections.checkpoints import Checkpoint, bounds_of, is_held, read_checkpoints
-from projections.generations import (
+from projections.engine.checkpoints import Checkpoint, bounds_of, is_held, read_checkpoints
+from projections.engine.generations import (
     FOLD_LOCK_FILE,
     REBUILD_LOCK_FILE,
     current_generation,
@@ -27,10 +27,10 @@ from projections.generations import (
     use,
     views_file,
 )
-from projections.opening import connect
-from projections.projector import Projector
-from projections.sharing import Helper, shareable
-from projections.view import View
+from projections.engine.opening import connect
+from projections.engine.projector import Projector
+from projections.engine.sharing import Helper, shareable
+from projections.engine.view import View
 from runfold.errors import BadRequest, Contended, Damaged, NotFound, Unavailable
 
 PAGE_EVENTS_BUILDING = 32 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.

@@ -9,11 +9,11 @@ from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
 from eventstore.reading import bounds, read_facts
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
-from projections.checkpoints import Checkpoint, read_checkpoints
-from projections.folding import Folding
-from projections.skips import Skips
-from projections.view import View
-from projections.views import Views
+from projections.engine.checkpoints import Checkpoint, read_checkpoints
+from projections.engine.folding import Folding
+from projections.engine.skips import Skips
+from projections.engine.view import View
+from projections.engine.views import Views
 from runfold.errors import Damaged, InvalidEvent, RunfoldError
 
 FAULTS_MAX = 20  # Of one table: whoever sees as many rebuilds.

@@ -6,9 +6,9 @@ from typing import Literal
 import msgspec
 
 from projections.catalogue import VIEWS
-from projections.checkpoints import Checkpoint
-from projections.underway import Underway
-from projections.view import View
+from projections.engine.checkpoints import Checkpoint
+from projections.engine.underway import Underway
+from projections.engine.view import View
 
 REMEDY = (
     "`runfold rebuild` folds the views anew; where that parks too, this runfold cannot read the event: upgrade it,"

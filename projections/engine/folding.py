@@ -6,7 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from eventstore.sqlite3_module import sqlite3
-from projections.view import Decoded, Fold, View
+from projections.engine.view import Decoded, Fold, View
 from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.errors import InvalidEvent
 from runfold.events import DATA_ERRORS, Event, Unknown, decoder_of

@@ -1,6 +1,6 @@
 """A rebuild shared by two processes: a second one folds some views into a file of its own, whose rows are then copied.
 
-`python -m projections.sharing DATA FILE HEAD PID VIEW…` is that second process, asked by PID.
+`python -m projections.engine.sharing DATA FILE HEAD PID VIEW…` is that second process, asked by PID.
 """
 
 import gc
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from eventstore.contract import PAGE_EVENTS
 from projections.catalogue import VIEWS
-from projections.projector import Projector
-from projections.view import View
+from projections.engine.projector import Projector
+from projections.engine.view import View
 
 PAGE_EVENTS_SHARED = 32 * PAGE_EVENTS
 SHARED = frozenset({"runs", "timeline", "usage", "history", "stats"})
@@ -30,7 +30,7 @@ class Helper:
         self.views = views
         self.path = path
         names = [view.name for view in views]
-        command = [sys.executable, "-m", "projections.sharing", str(data), str(path), str(head)]
+        command = [sys.executable, "-m", "projections.engine.sharing", str(data), str(path), str(head)]
         command += [str(os.getpid()), *names]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 

@@ -14,7 +14,7 @@ from eventstore.contract import PAGE_EVENTS
 from eventstore.proof.checking import open_checked
 from eventstore.reading import LOG_FILE, hash_at, read_facts, some_facts
 from eventstore.sqlite3_module import sqlite3
-from projections.checkpoints import (
+from projections.engine.checkpoints import (
     CHECKPOINT_COLUMNS,
     CHECKPOINTS_DDL,
     Checkpoint,
@@ -22,12 +22,12 @@ from projections.checkpoints import (
     foreign_places,
     read_checkpoints,
 )
-from projections.folding import Folding, Parked
-from projections.opening import connect_to_build
-from projections.remains import mark_remains
-from projections.rewritten import pages_before, rewritten_runs
-from projections.skips import Skips
-from projections.view import Fold, View
+from projections.engine.folding import Folding, Parked
+from projections.engine.opening import connect_to_build
+from projections.engine.remains import mark_remains
+from projections.engine.rewritten import pages_before, rewritten_runs
+from projections.engine.skips import Skips
+from projections.engine.view import Fold, View
 from runfold.envelope import Fact
 from runfold.errors import NotFound
 from runfold.events import EVENT_TYPES, REWRITES
