@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from eventstore.keeping.restoring import restore
 from eventstore.keeping.summing import Summing
 from eventstore.reading import bounds, open_reader, read_page
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from projections.engine.rebuilding import rebuild
 from projections.engine.views import Views
 from projections.history import run_history
@@ -118,10 +120,14 @@ async def test_what_was_cleaned_can_be_read_in_no_page_and_no_journal(data: Path
     chance = random.Random(7)
     async with opened(data, "r_open") as ledger:
         await act(ledger, OpenReported(queued=RunQueued(driver="reported")), run_id="r_long")
-        for _ in range(60):
+        for number in range(60):
             said = [f"TAKEN {'x' * chance.randrange(3_000)} TAKEN" for _ in range(3)]
             await act(ledger, say(*said), run_id="r_long")
             await act(ledger, say("x" * chance.randrange(3_000)), run_id="r_open")
+            if number == 30:
+                # So that some of it stands in the file, and the rest in its journal alone.
+                with closing(sqlite3.connect(data / "log.db")) as other:
+                    other.execute("PRAGMA wal_checkpoint(PASSIVE)")
         await act(ledger, Complete(), run_id="r_long")
         assert len(holding(data, b"TAKEN")) == 2
 
