@@ -2,15 +2,18 @@
 
 import base64
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
+from runfold.budgets import parse_budgets
 from runfold.events import CostEstimated, Event, RunQueued, RunStarted, StepSpec, StepStarted, TokenUsage
-from tests.dashboard.screen import Screen
+from runfold.workflows import Registry
+from tests.dashboard.screen import PERSON, Screen
 from tests.histories import new_event
-from tests.served import note
+from tests.served import note, serving
 
 pytestmark = pytest.mark.slow
 
@@ -233,3 +236,34 @@ async def test_the_page_says_what_the_run_was_expected_to_cost_and_how_much_of_i
     await expect(screen.page.locator("[data-limit=cost]").last).to_contain_text("$1.50 of $2.00 75 %")
     await expect(screen.page.locator("[data-cost=azure]")).to_contain_text("$1.50")
     await expect(screen.page.locator("[data-cost=draw]")).to_contain_text("$1.50")
+
+
+async def test_the_budgets_that_a_run_shares_are_shown_as_they_stand_and_not_of_its_past(
+    browser: Browser, tmp_path: Path
+) -> None:
+    rules = parse_budgets("[budgets.day]\ncost_usd = 10\n[budgets.tenant.other]\ncost_usd = 3\n")
+    async with serving(tmp_path, registry=lambda: Registry(budgets=rules)) as served:
+        context = await browser.new_context(**PERSON)
+        screen = Screen(await context.new_page(), served)
+        await screen.log_in()
+        run_id = await screen.served.open_run(title="one of many")
+        await screen.served.report(run_id, spending(4_000_000))
+        await screen.show(f"/runs/{run_id}?tab=cost")
+        budgets = screen.page.locator("[data-budgets] [data-limit]")
+        await expect(budgets).to_have_count(1)
+        await expect(budgets).to_contain_text("$4.00 of $10.00 40 % used")
+
+        other_id = await screen.served.open_run(title="another")
+        await screen.served.report(other_id, spending(5_000_000))
+        await screen.served.report(run_id, note(1))
+
+        await expect(budgets).to_contain_text("$9.00 of $10.00 90 % nearly used up")
+        await screen.go(f"/runs/{run_id}?tab=cost&at=2")
+        await expect(screen.page.get_by_label("Costs of the run")).to_be_visible()
+        await expect(budgets).to_have_count(0)
+        assert screen.problems == []
+        await context.close()
+
+
+def spending(cost_micros: int) -> dict[str, Any]:
+    return {"type": "token_usage", "data": {"model": "m", "input_tokens": 1, "cost_micros": cost_micros}}
