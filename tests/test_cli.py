@@ -151,7 +151,7 @@ def test_output_that_the_disk_refuses_is_an_error_and_not_a_success_cut_short(tm
 @pytest.mark.parametrize("command", ["act", "annotate", "approvals", "ending", "retry", "step"])
 def test_the_help_of_a_wish_imports_neither_a_log_nor_a_way_to_a_server(tmp_path: Path, command: str) -> None:
     program = (
-        f"import sys, cli.{command}\n"
+        f"import sys, cli.commands.{command}\n"
         "print(sorted({'asyncio', 'ssl', 'http.client', 'cli.remote', 'eventstore.sqlite'} & set(sys.modules)))"
     )
 

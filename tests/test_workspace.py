@@ -158,7 +158,7 @@ def test_turns_in_one_workspace_share_its_watcher_and_each_is_told(
     before = threads()
 
     looked = first.look(), second.look()
-    watching = threads() - before
+    watching = len(threads() - before)
     (tmp_path / "a").touch()
     live = [looked_until(workspace, lambda events: len(events) == 1) for workspace in (first, second)]
     first.close()
@@ -179,9 +179,9 @@ def test_without_a_watcher_everything_is_told_at_the_end(tmp_path: Path, monkeyp
     assert (workspace.look(), told(workspace.finish())) == ([], [("a", "add")])
 
 
-def threads() -> int:
+def threads() -> set[str]:
     """All of this process, also those that Python does not know."""
-    return len(os.listdir("/proc/self/task"))
+    return set(os.listdir("/proc/self/task"))
 
 
 def looked_until(workspace: Workspace, is_enough: Callable[[list[Event]], bool]) -> list[Event]:

@@ -123,7 +123,7 @@ def _runfold(settings: Settings, *arguments: str) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """Ours, and where our packages are, whatever the folder that a child starts in."""
-    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     # What the demo shows is on this machine, whatever server is used otherwise.
     ours = {name: value for name, value in os.environ.items() if name != "RUNFOLD_URL"}
     return {**ours, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
