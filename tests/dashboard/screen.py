@@ -78,7 +78,7 @@ class Screen:
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.problems.append(f"{message.type}: {message.text}")
+            self.problems.append(f"{message.type}: {message.text} at {message.location['url']}")
 
     def _on_request(self, request: Request) -> None:
         if urlsplit(request.url).netloc != urlsplit(self.address).netloc:
