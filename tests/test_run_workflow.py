@@ -18,11 +18,11 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
-def runfold(folder: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
+def runfold(folder: Path, *words: str, **more: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
         [sys.executable, "-m", "runfold", *words],
         cwd=folder,
-        env=environment(folder),
+        env={**environment(folder), **more},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=60,
@@ -108,6 +108,20 @@ def test_init_writes_a_file_that_check_finds_right(tmp_path: Path) -> None:
 
     assert (written.returncode, again.returncode, checked.returncode) == (0, 1, 0)
     assert b"hello: ok" in checked.stdout
+
+
+def test_init_writes_a_workflow_for_each_agent_that_it_finds(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("codex", "opencode"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+
+    written = runfold(tmp_path, "init", PATH=f"{programs}:/usr/bin:/bin")
+    checked = runfold(tmp_path, "check", PATH=f"{programs}:/usr/bin:/bin")
+
+    assert (written.returncode, checked.returncode) == (0, 0)
+    assert checked.stdout.decode().splitlines() == ["codex: ok", "hello: ok", "opencode: ok"]
 
 
 def test_check_names_what_is_not_there(tmp_path: Path) -> None:

@@ -173,6 +173,9 @@ async def test_output_is_followed_without_an_error_and_read_back_to_its_beginnin
     await screen.page.get_by_label("Search").fill("line 0")
     await expect(screen.page.locator(".line")).to_have_text(["line 0"])
     await expect(screen.page.locator(".log").get_by_role("status")).to_have_text("1 of 3,001 lines")
+    # Left before the page goes to a run that has no output, for which it would still ask.
+    await screen.go(f"/runs/{run_id}?tab=events")
+    await expect(screen.page.locator(".log")).to_have_count(0)
 
 
 async def test_a_stored_file_is_looked_at_in_place_and_nothing_in_it_runs(screen: Screen) -> None:
