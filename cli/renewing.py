@@ -1,12 +1,11 @@
 """Views from which something was taken on another machine are made anew, so that their file holds nothing of it."""
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 
 import structlog
 
+from cli.beside import run_beside
 from projections.engine.remains import holds_remains
 from projections.service import ViewService
 from runfold.errors import RunfoldError
@@ -29,22 +28,9 @@ async def keep_views_clean(views: ViewService, data: Path, *, look_seconds: floa
 
 
 async def _rebuild(data: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RUNFOLD_URL"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runfold", "rebuild", "--anew",
-        env={**environment, "RUNFOLD_DATA": str(data)},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        said = (await process.communicate())[1].decode(errors="replace").strip()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
     log = structlog.get_logger()
-    if process.returncode:
-        log.warning("what was redacted elsewhere may be in free pages of the views", error=said[-500:])
+    if await run_beside(data, "rebuild", "--anew", "--while-asked", "--json"):
+        hint = "`runfold rebuild --anew` says why"
+        log.warning("what was redacted elsewhere may be in free pages of the views", hint=hint)
     else:
         log.info("the views were made anew, as something was redacted elsewhere")
