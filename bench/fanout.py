@@ -16,14 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from api.app import make_app
 from bench.load import HOST
-from bench.post import TOKEN, serve
 from bench.scoreboard import Figure, compared, figure, interleaved, show
+from bench.serving import TOKEN, open_ours, serve
 from eventstore.framing import Framing, event_frame
-from eventstore.ledger import Ledger
-from eventstore.sqlite import SqliteLog
-from projections.service import ViewService
 from runfold.envelope import NewEvent, Recorded, envelope_json
 
 ROUNDS = 3
@@ -101,12 +97,7 @@ async def _measured(watchers: Watchers, clients: int, one: Publish, many: Publis
 async def ours(clients: int) -> dict[str, float]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
-        log = await SqliteLog.open(folder)
-        stack.push_async_callback(log.close)
-        views = await ViewService.open(folder)
-        stack.push_async_callback(views.close)
-        hosts = frozenset({HOST})
-        app = make_app(log=log, ledger=Ledger(log), views=views, data=folder, token=TOKEN, allowed_hosts=hosts)
+        app, log = await open_ours(stack, folder)
         port = await serve(stack, app)
         watchers = await Watchers.started(stack, port, "/api/stream", clients)
         last = dict.fromkeys((f"r_{number}" for number in range(TOGETHER)), 0)

@@ -13,14 +13,11 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from api.app import make_app
 from bench.filling import TENANT, fill, run_name
-from bench.post import TOKEN, load, serve
+from bench.post import load
 from bench.scoreboard import Figure, compared, figure, show
-from eventstore.ledger import Ledger
-from eventstore.sqlite import SqliteLog
+from bench.serving import TOKEN, open_ours, serve
 from projections.engine.rebuilding import rebuild
-from projections.service import ViewService
 from runfold.events import Event, RunCompleted, RunFailed, RunQueued, RunStarted
 
 RUNS = 100_000
@@ -65,12 +62,7 @@ async def cursor_of(port: int, page: int) -> str:
 
 async def ask(folder: Path) -> dict[str, list[dict[str, float]]]:
     async with AsyncExitStack() as stack:
-        log = await SqliteLog.open(folder)
-        stack.push_async_callback(log.close)
-        views = await ViewService.open(folder)
-        stack.push_async_callback(views.close)
-        hosts = frozenset({"127.0.0.1"})
-        app = make_app(log=log, ledger=Ledger(log), views=views, data=folder, token=TOKEN, allowed_hosts=hosts)
+        app, _ = await open_ours(stack, folder)
         bare = web.Application()
         bare.router.add_get("/", nothing)
         port = await serve(stack, app)

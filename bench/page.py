@@ -16,15 +16,12 @@ import aiohttp
 import msgspec
 from playwright.async_api import Browser, Page, async_playwright
 
-from api.app import make_app, make_login_code
+from api.app import make_login_code
 from bench.filling import fill, run_name, story
 from bench.listing import LIST_MS_MAX, RUNS, runs
-from bench.post import TOKEN, serve
 from bench.scoreboard import Figure, figure, show
-from eventstore.ledger import Ledger
-from eventstore.sqlite import SqliteLog
+from bench.serving import TOKEN, open_ours, serve
 from projections.engine.rebuilding import rebuild
-from projections.service import ViewService
 from runfold.events import Event
 
 EVENTS = 50_000
@@ -62,12 +59,7 @@ def events() -> Iterator[tuple[str, Event]]:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncGenerator[tuple[Browser, str, Any]]:
     async with AsyncExitStack() as stack:
-        log = await SqliteLog.open(folder)
-        stack.push_async_callback(log.close)
-        views = await ViewService.open(folder)
-        stack.push_async_callback(views.close)
-        hosts = frozenset({"127.0.0.1"})
-        app = make_app(log=log, ledger=Ledger(log), views=views, data=folder, token=TOKEN, allowed_hosts=hosts)
+        app, _ = await open_ours(stack, folder)
         port = await serve(stack, app)
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(

@@ -12,31 +12,19 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from api.app import make_app
+from api.service import SERVICE
 from bench.append import Bare, by_time
 from bench.scoreboard import Figure, compared, figure, interleaved, show
-from eventstore.ledger import Ledger
-from eventstore.sqlite import SqliteLog
-from projections.service import ViewService
+from bench.serving import TOKEN, open_ours, serve
 from runfold.commands import OpenReported
 from runfold.events import RunQueued
 
 ROUNDS = 3
-TOKEN = "bench-token"
 CONNECTIONS = 64
 REQUESTS = {1: 4_000, 100: 300}  # By events a POST.
 FLOORS = {1: 0.6, 100: 0.5}
 P99_MS_MAX = 15.0
 DATA = {"path": "src/" + "a" * 170 + ".py", "bytes": 1234, "kind": "update"}
-
-
-async def serve(stack: AsyncExitStack, app: web.Application) -> int:
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port: int = runner.addresses[0][1]
-    return port
 
 
 async def load(mode: str, port: int, path: str, number: int, count: int, body: bytes = b"") -> dict[str, float]:
@@ -75,16 +63,10 @@ async def bare(folder: Path, size: int) -> dict[str, float]:
 
 async def ours(folder: Path, size: int) -> dict[str, float]:
     async with AsyncExitStack() as stack:
-        log = await SqliteLog.open(folder)
-        stack.push_async_callback(log.close)
-        views = await ViewService.open(folder)
-        stack.push_async_callback(views.close)
-        ledger = Ledger(log)
+        app, _ = await open_ours(stack, folder)
         opened = OpenReported(queued=RunQueued(driver="reported"))
         for number in range(CONNECTIONS):
-            await ledger.execute(f"r_{number}", opened, actor="user:bench", tenant="default")
-        hosts = frozenset({"127.0.0.1"})
-        app = make_app(log=log, ledger=ledger, views=views, data=folder, token=TOKEN, allowed_hosts=hosts)
+            await app[SERVICE].ledger.execute(f"r_{number}", opened, actor="user:bench", tenant="default")
         port = await serve(stack, app)
         return await load("post", port, "/api/runs/r_{n}/events", CONNECTIONS, REQUESTS[size], _body(size))
 

@@ -19,12 +19,11 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from api.app import make_app
-from bench.post import TOKEN, load, serve
+from bench.post import load
 from bench.scoreboard import Figure, compared, figure, show
+from bench.serving import TOKEN, open_ours, serve
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
-from projections.service import ViewService
 from runfold.commands import Command, Complete, Observe, OpenReported
 from runfold.events import FileWritten, RunQueued
 
@@ -117,12 +116,7 @@ def _controls(table: sqlite3.Connection, ready: bytes) -> web.Application:
 async def _server(folder: Path) -> AsyncGenerator[tuple[int, SqliteLog]]:
     """A server of its own on the folder, as one that was just started: nothing is ready in it."""
     async with AsyncExitStack() as stack:
-        log = await SqliteLog.open(folder)
-        stack.push_async_callback(log.close)
-        views = await ViewService.open(folder)
-        stack.push_async_callback(views.close)
-        hosts = frozenset({"127.0.0.1"})
-        app = make_app(log=log, ledger=Ledger(log), views=views, data=folder, token=TOKEN, allowed_hosts=hosts)
+        app, log = await open_ours(stack, folder)
         yield await serve(stack, app), log
 
 
