@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 BUNDLE := api/bundle/.digest
 
-.PHONY: help demo test check agents torture s3 bench lock browser client
+.PHONY: help demo test check agents torture stores bench lock browser client
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,9 +30,10 @@ agents: $(VENV)/installed  ## install the real agents from npm, a gigabyte, and 
 torture: $(VENV)/installed  ## kill, fail, fill and cut the power at every point; minutes
 	RUNFOLD_TORTURE=1 RUNFOLD_TORTURE_SEED=$${SEED:-$$(date +%s)} $(BIN)/python -m pytest -n 2 -rP tests/torture tests/test_failpoints.py tests/test_lost_drivers.py tests/test_state_file.py
 
-s3: $(VENV)/installed  ## the shared store on a server that speaks S3, in an environment of its own
-	test -x .venv-s3/bin/moto_server || { $(PYTHON) -m venv .venv-s3 && .venv-s3/bin/pip install --quiet 'moto[s3]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'; }
-	RUNFOLD_TEST_S3=$(CURDIR)/.venv-s3/bin/moto_server $(BIN)/python -m pytest tests/test_object_store.py
+stores: $(VENV)/installed  ## the shared store on servers that speak S3 and Azure, in an environment of their own; needs node
+	test -x .stores/bin/moto_server || { $(PYTHON) -m venv .stores && .stores/bin/pip install --quiet 'moto[s3]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'; }
+	npm install --no-save --no-audit --no-fund --prefix .stores azurite@3.37.0
+	RUNFOLD_TEST_S3=$(CURDIR)/.stores/bin/moto_server RUNFOLD_TEST_AZURE=$(CURDIR)/.stores/node_modules/.bin/azurite-blob $(BIN)/python -m pytest tests/test_object_store.py
 
 bench: $(VENV)/installed  ## measure beside what limits us, judge, and write bench/RESULTS.md; ten minutes
 	$(BIN)/python -m bench

@@ -1,14 +1,8 @@
-"""A shared store keeps its promises in a folder, and on S3 where RUNFOLD_TEST_S3 names a `moto_server`: `make s3`."""
+"""A shared store keeps its promises in a folder, and where such servers are on S3 and Azure: `make stores`."""
 
 import hashlib
-import os
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Generator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,57 +17,24 @@ from eventstore.objects import blobs
 from eventstore.objects.object_store import ObjectStore, open_store
 from eventstore.objects.shared_blobs import blob_key
 from runfold.errors import RunfoldError
+from tests import stores
 from tests.terminal import record, runfold
 
-SERVER = os.environ.get("RUNFOLD_TEST_S3", "")
-STORES = ["file", *(["s3"] if SERVER else [])]
-BUCKET = "runfold"
-START_SECONDS = 60
 LONG_BYTES = 12 * 1024 * 1024  # More than one part.
 
 
-@pytest.fixture(scope="session")
-def bucket() -> Generator[str]:
-    """The url of a bucket on a server of our own, whose address and login are in the environment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [SERVER, "-H", "127.0.0.1", "-p", address.rpartition(":")[2]]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server,
-    ):
-        for name, value in {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-        }.items():
-            patch.setenv(name, value)
-        try:
-            _make_bucket(f"{address}/{BUCKET}")
-            yield f"s3://{BUCKET}"
-        finally:
-            server.terminate()
-
-
-def _make_bucket(url: str) -> None:
-    ends = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=START_SECONDS).close()
-            return
-        except urllib.error.URLError:
-            if time.monotonic() > ends:
-                raise
-
-
-@pytest.fixture(params=STORES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(scope="module", params=["file", *stores.HERE])
+def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if request.param == "file":
-        return f"file://{tmp_path / 'store'}"
-    return f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}"
+        yield f"file://{tmp_path_factory.mktemp('store')}"
+    else:
+        with stores.serving(request.param) as url:
+            yield url
+
+
+@pytest.fixture
+def url(bucket: str) -> str:
+    return f"{bucket}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
