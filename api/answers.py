@@ -17,10 +17,13 @@ def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] |
 
 
 def view_response(value: Any, freshness: Freshness, *, headers: Mapping[str, str] | None = None) -> web.Response:
-    """An answer from the views says how far they have read, and in its body too where that is not far enough."""
+    """An answer from the views says how far they have read, and in its body too where that is not far enough.
+
+    `Runfold-Stale: folding` is soon over: the views are being folded.
+    """
     headers = {**(headers or {}), "Runfold-Position": str(freshness.position)}
     if freshness.stale:
-        headers["Runfold-Stale"] = "true"
+        headers["Runfold-Stale"] = "folding" if freshness.behind else "true"
         value = {**msgspec.json.decode(_encode(value)), "stale": True, "views_position": freshness.position}
     return json_response(value, headers=headers)
 

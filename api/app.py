@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -30,23 +32,29 @@ from api import (
     steps,
     tokens,
 )
-from api.door import make_door
+from api.door import behind_door
 from api.following import Streaming
 from api.guard import Guard
 from api.live import Live
+from api.nowhere import Nowhere
 from api.problems import add_headers
 from api.routes import Route, register
 from api.service import SERVICE, ByHand, CheckOrder, Renew, Service, no_check
 from api.sessions import Scope, Sessions
 from eventstore.contract import EventLog
+from eventstore.framing import Framing
 from eventstore.heap import long_lived
 from eventstore.ledger import Ledger
+from eventstore.sqlite3_module import sqlite3
+from projections.runs import get_fold
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from projections.tokens import TokenBook, digest_of
+from runfold.errors import RunfoldError
 from runfold.workflows import Registry
 
 BODY_BYTES_MAX = 1024 * 1024
+READ_ONCE_SECONDS_MAX = 0.5  # Before the server listens.
 ADMIN: web.AppKey[Scope] = web.AppKey("admin", Scope)
 ROUTES: tuple[Route, ...] = (
     *reading.ROUTES,
@@ -97,9 +105,8 @@ def make_app(
     admin = Scope(tenant="*", role="admin", actor="user:admin", digest=digest_of(token))
     sessions = Sessions({**(scopes or {}), admin.digest: admin}, book, data=data, is_shared=log.presence is not None)
     sessions.on_closed = live.wake
-    routes: dict[web.AbstractRoute, Route] = {}
-    door = make_door(Guard(sessions, allowed_hosts), routes, lost=dashboard.LOST)
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[door])
+    guard = Guard(sessions, allowed_hosts)
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = Service(
         log=log,
         ledger=ledger,
@@ -115,11 +122,13 @@ def make_app(
         check_order=check_order,
         by_hand=by_hand,
     )
-    routes.update(register(app, ROUTES))
+    register(app, ROUTES, partial(behind_door, guard))
+    app.router.register_resource(Nowhere(guard, dashboard.LOST))
     app.on_response_prepare.append(add_headers)
     app[ADMIN] = admin
     app.on_shutdown.append(_close_streams)
     app.cleanup_ctx.append(_follow_tokens)
+    app.on_startup.append(_read_once)
     app.cleanup_ctx.append(_live_long)
     return app
 
@@ -137,6 +146,16 @@ async def _follow_tokens(app: web.Application) -> AsyncGenerator[None, None]:
     yield
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+
+
+async def _read_once(app: web.Application) -> None:
+    """What the first reading of a process makes ready (modules, statements, memory) keeps no client waiting."""
+    log = app[SERVICE].log
+    # What is wrong is told to whoever asks; and who has much to fold does that while the server answers already.
+    with suppress(RunfoldError, sqlite3.Error, TimeoutError):
+        async with asyncio.timeout(READ_ONCE_SECONDS_MAX):
+            await log.framed(after=max(0, (await log.bounds()).last - 1), framing=Framing(), begins=True)
+            await app[SERVICE].views.query(get_fold, "")
 
 
 async def _live_long(_: web.Application) -> AsyncGenerator[None, None]:

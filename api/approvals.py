@@ -70,7 +70,9 @@ async def pending_frames(service: Service, *, tenant: str, run_id: str | None, u
     wanted = ApprovalFilter(tenant=tenant, run_id=run_id, status=("pending",), limit=LIMIT_MAX, before=upto + 1)
     # A stream is the log's, and does not end because a view is late.
     with suppress(RunfoldError):
-        found, _ = await service.views.query(list_approvals, wanted)
+        found, freshness = await service.views.query(list_approvals, wanted)
+        if freshness.position < upto:
+            found, _ = await service.views.query_whole(list_approvals, wanted)
         return b"".join(pending_frame(item) for item in reversed(found.items))
     return b""
 

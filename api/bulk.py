@@ -11,6 +11,7 @@ from aiohttp import web
 
 from api.acting import key_for, run_after
 from api.answers import json_response
+from api.asking import refuse_behind
 from api.guard import SCOPE
 from api.retrying import RetryBody, check_retry, retry
 from api.routes import BODY, Route
@@ -109,7 +110,8 @@ async def _wanted(service: Service, scope: Scope, body: BulkBody) -> tuple[list[
             "a `filter` is for a `dry_run` without `ids`", hint="send the ids that the preview lists back as `ids`"
         )
     wanted = RunFilter(tenant=scope.tenant, limit=RUNS_MAX, **msgspec.structs.asdict(body.filter))
-    found, _ = await service.views.query(list_runs, wanted)
+    found, freshness = await service.views.query(list_runs, wanted)
+    refuse_behind(freshness)
     return [item.id for item in found.items], found.total
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from api.acting import command_id_of
 from api.answers import json_response
+from api.asking import query_views
 from api.guard import SCOPE
 from api.routes import QUERY, Route
 from api.service import SERVICE, known_run, last_of
@@ -90,7 +91,9 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
     service, run_id = request.app[SERVICE], request.match_info["run_id"]
     tenant = request[SCOPE].tenant
     await last_of(service, run_id, tenant)
-    found, _ = await service.views.query(artifacts.get_artifact, run_id, request.match_info["artifact"], tenant=tenant)
+    found, _ = await query_views(
+        service, 0, artifacts.get_artifact, run_id, request.match_info["artifact"], tenant=tenant
+    )
     if found is None:
         raise NotFound(
             f"run `{run_id}` has no such artifact", hint=f"`GET /api/runs/{run_id}/artifacts` lists them", run_id=run_id

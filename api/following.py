@@ -39,6 +39,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """What a client wants: one page after a position, or pages as they come; equal `what` is the same wish."""
 
     what: Any
+    first: Callable[[int], Awaitable[Framed]]
+    """As `page`, for who has had nothing yet."""
     page: Callable[[int], Awaitable[Framed]]
     pages: Pages
 
@@ -75,11 +77,11 @@ class Follower:
         or the stream is old. Raises RunfoldError where there is no first page: then the answer can still say why.
         """
         self.position = position
-        found = [await source.page(position)]
+        found = [await source.first(position)]
         live.clients += 1
         try:
             await self._open(opening)
-            while not self._closing.is_set() and time.monotonic() < self._ends_at and is_granted(self._request):
+            while self._may_go_on():
                 page = found.pop() if found else await source.page(self.position)
                 last_word = await ending(page) if ending is not None else b""
                 is_further, self.position = page.scanned_to > self.position, max(self.position, page.scanned_to)
@@ -90,7 +92,8 @@ class Follower:
                 await self._drain()
                 if last_word:
                     break
-                if not is_further:
+                # Whoever is to end it meanwhile found nobody waiting to be woken.
+                if not is_further and self._may_go_on():
                     await live.group(source.what, self.position, source.pages).stay(self)
                 # Pages of which the client wants nothing keep no connection alive.
                 if self._is_silent(time.monotonic()):
@@ -117,6 +120,9 @@ class Follower:
     def is_due(self, now: float) -> bool:
         transport = self._request.transport
         return transport is None or transport.is_closing() or now >= self._ends_at or self._is_silent(now)
+
+    def _may_go_on(self) -> bool:
+        return not self._closing.is_set() and time.monotonic() < self._ends_at and is_granted(self._request)
 
     def _is_silent(self, now: float) -> bool:
         return now - self.written_at >= self._streaming.keepalive_seconds

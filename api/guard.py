@@ -34,7 +34,14 @@ class Guard:
         needs = None if route is None else route.needs
         scope: Scope | None = None
         if needs != "open":
-            scope = request[SCOPE] = await _scope_now(request, self._sessions)
+            try:
+                scope = scope_of(request, self._sessions)
+            except Unauthorized:
+                # Another server may have let it in a moment ago.
+                if not _has_secret(request) or not await self._sessions.look_again():
+                    raise
+                scope = scope_of(request, self._sessions)
+            request[SCOPE] = scope
             request[SESSIONS] = self._sessions
         is_streamed = route is not None and route.streamed
         if request.body_exists and not is_streamed and not _is_json(request):
@@ -102,16 +109,6 @@ def scope_of(request: web.Request, sessions: Sessions) -> Scope:
     if scope is None:
         raise Unauthorized("a valid token is needed", hint="send `Authorization: Bearer <token>`; see `data/token`")
     return acting_in(scope, request.headers.get(TENANT_HEADER))
-
-
-async def _scope_now(request: web.Request, sessions: Sessions) -> Scope:
-    try:
-        return scope_of(request, sessions)
-    except Unauthorized:
-        # Another server may have let it in a moment ago.
-        if not _has_secret(request) or not await sessions.look_again():
-            raise
-    return scope_of(request, sessions)
 
 
 def _has_secret(request: web.Request) -> bool:

@@ -12,16 +12,8 @@ from api.guard import SCOPE
 from api.routes import QUERY, Route
 from api.service import SERVICE, last_of
 from eventstore.sqlite3_module import sqlite3
-from projections.audit import (
-    AuditCount,
-    AuditFilter,
-    AuditItem,
-    AuditList,
-    AuditQuestion,
-    Group,
-    count_audit,
-    find_audit,
-)
+from projections.audit.answers import AuditCount, AuditItem, AuditList, Group, count_audit, find_audit
+from projections.audit.question import AuditFilter, AuditQuestion
 from projections.causes import Causation, causation, chain_of
 from projections.exporting import Format
 

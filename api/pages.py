@@ -18,6 +18,7 @@ from eventstore.proof.verified import Verified, read_verified
 from projections.engine.checkpoints import read_checkpoints
 from projections.engine.health import public_error, remedy_of, troubles_of
 from projections.engine.underway import read_underway
+from projections.engine.views import BEHIND_MAX
 from runfold.envelope import time_text
 from runfold.errors import Unauthorized, Unavailable
 from runfold.tokens import Role
@@ -58,7 +59,7 @@ class JournalTrouble(msgspec.Struct, frozen=True):
 
 
 class Rebuilding(msgspec.Struct, frozen=True):
-    """How far a rebuild of the views is, in positions of the log."""
+    """How far a fold of the views is, in positions of the log."""
 
     done: int
     total: int
@@ -70,7 +71,8 @@ class Readiness(msgspec.Struct, frozen=True):
     `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
     answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
     log itself as one, that this server found altered when it read them and does not serve. `journal` is null while the
-    log's journal is within its bound. `rebuilding` is null while no views are folded anew.
+    log's journal is within its bound. `rebuilding` is null while no views are folded anew, `folding` while they are not
+    far behind the log: lists and sums are old meanwhile, and say so; commands and single runs are as ever.
     """
 
     status: str
@@ -80,6 +82,7 @@ class Readiness(msgspec.Struct, frozen=True):
     damaged: int = 0
     journal: JournalTrouble | None = None
     rebuilding: Rebuilding | None = None
+    folding: Rebuilding | None = None
 
 
 USED_LINK = "link=used"
@@ -115,8 +118,8 @@ async def get_readyz(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     if service.closing.is_set():
         raise Unavailable("the server is closing", hint="try again in a second")
-    await service.log.bounds()
-    checkpoints, _ = await service.views.query(read_checkpoints)
+    head = (await service.log.bounds()).last
+    checkpoints, freshness = await service.views.query(read_checkpoints)
     underway = await asyncio.to_thread(read_underway, service.data)
     views = [
         ViewTrouble(trouble.view, trouble.state, trouble.position, public_error(trouble), remedy_of(trouble, underway))
@@ -126,10 +129,13 @@ async def get_readyz(request: web.Request) -> web.Response:
     behind_seconds, damaged = round(service.log.behind_seconds, 1), service.log.damaged
     journal = _journal_trouble(await asyncio.to_thread(journal_of, service.data))
     is_proved = (proof is None or proof.ok) and not damaged
-    is_sound = not views and is_proved and behind_seconds <= BEHIND_SECONDS_MAX and journal is None
+    is_followed = not views and freshness.behind <= BEHIND_MAX
+    is_sound = is_followed and is_proved and behind_seconds <= BEHIND_SECONDS_MAX and journal is None
     status = "ready" if is_sound else "degraded"
     rebuilding = None if underway is None else Rebuilding(underway.done, underway.total)
-    return json_response(Readiness(status, views, proof, behind_seconds, damaged, journal, rebuilding))
+    # The head was read before, and the views may be further by now.
+    folding = None if freshness.behind <= BEHIND_MAX else Rebuilding(max(0, head - freshness.behind), head)
+    return json_response(Readiness(status, views, proof, behind_seconds, damaged, journal, rebuilding, folding))
 
 
 def _journal_trouble(journal: Journal) -> JournalTrouble | None:

@@ -116,8 +116,12 @@ def problem_of(request: web.Request, error: Exception) -> web.Response:
             return problem_response(RunfoldError("an error that nobody foresaw", hint="the server's log says more"))
 
 
-async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Runs for every response just before its head is sent, streams included."""
+    if isinstance(response, web.HTTPNotFound):
+        # Of an address that has no path at all, not even `/`: the router asks nobody for that.
+        problem = problem_of(request, response)
+        response.body, response.content_type, response.charset = problem.body, problem.content_type, None
     headers: Any = response.headers
     for name, value in UNLESS_SAID.items():
         headers.setdefault(name, value)

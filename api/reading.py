@@ -8,21 +8,23 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from api.answers import events_response, is_held_by_caller, json_response, ready_response, view_response
-from api.asking import Limit, ViewQuery, query_views
+from api.asking import Limit, ViewQuery, ask_views, query_views, refuse_behind
 from api.cursors import Cursor, check_cursor, parse_cursor
 from api.exporting import list_response, wanted_format
 from api.guard import SCOPE
 from api.routes import QUERY, Route
-from api.service import SERVICE, last_of, unknown_run
+from api.service import SERVICE, Service, last_of, unknown_run
 from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
+from projections.engine.projector import Freshness
 from projections.exporting import Format
 from projections.history import Transition, run_history
-from projections.past import not_there_yet, parse_at, state_at
+from projections.past import At, not_there_yet, parse_at, state_at
 from projections.run_list import RunFilter, RunList, list_runs, list_shown
 from projections.runs import get_run
 from runfold.envelope import Recorded, envelope_json
 from runfold.envelope import _Envelope as Envelope
+from runfold.errors import Damaged, NotFound
 from runfold.events import EventClass, event_class
 from runfold.items import item_json
 from runfold.snapshot import Snapshot, snapshot, without_trace
@@ -120,8 +122,12 @@ async def get_one(request: web.Request) -> web.Response:
         return await _get_past(request, query.at)
     run_id = request.match_info["run_id"]
     tenant = request[SCOPE].tenant
-    found, freshness = await query_views(request.app[SERVICE], query.min_position, get_run, run_id, tenant=tenant)
+    service = request.app[SERVICE]
+    found, freshness = await ask_views(service, query.min_position, get_run, run_id, tenant=tenant)
+    if freshness.behind:
+        found, freshness = await _as_logged(service, run_id, tenant, found, freshness)
     if found is None:
+        refuse_behind(freshness)
         raise unknown_run(run_id)
     # A retry of the run is told with it, though the run itself did not change.
     retries = len(found.lineage.retries)
@@ -131,6 +137,21 @@ async def get_one(request: web.Request) -> web.Response:
     if is_held_by_caller(request, tag) and not freshness.stale:
         return web.Response(status=304, headers={"ETag": tag, "Runfold-Position": str(freshness.position)})
     return view_response(shown, freshness, headers={"ETag": tag})
+
+
+async def _as_logged(
+    service: Service, run_id: str, tenant: str, found: Snapshot | None, freshness: Freshness
+) -> tuple[Snapshot | None, Freshness]:
+    """One run is folded from the log at once, where the views will not be there for a while."""
+    try:
+        head = (await service.log.bounds()).last
+        run, position = await state_at(service.log, run_id, At(), tenant=tenant)
+    except (NotFound, Damaged):
+        return found, freshness
+    now = snapshot(run, position=position)
+    if found is not None:
+        now = replace(now, lineage=found.lineage)
+    return now, Freshness(position=head, stale=False)
 
 
 def shown_to(request: web.Request, found: Snapshot) -> Snapshot:

@@ -46,11 +46,9 @@ class Route:
     frequent: bool = False
 
 
-def register(app: web.Application, routes: tuple[Route, ...]) -> dict[web.AbstractRoute, Route]:
+def register(app: web.Application, routes: tuple[Route, ...], behind_door: Callable[[Route], RequestHandler]) -> None:
     """Each route under its method; what can be asked for with GET can be asked for with HEAD."""
     app[TABLE] = routes
-    registered: dict[web.AbstractRoute, Route] = {}
     for route in sorted(routes, key=lambda route: not route.frequent):
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
-            registered[app.router.add_route(method, route.path, route.handler)] = route
-    return registered
+            app.router.add_route(method, route.path, behind_door(route))

@@ -147,10 +147,11 @@ class Sessions:
         )
 
     def _scope_of(self, digest: str) -> Scope | None:
-        token = _lookup(((token.digest, token) for token in self._book.live()), digest)
+        token = _lookup(self._book.by_digest(), digest)
         if token is None:
-            fixed = _lookup(self._fixed.items(), digest)
-            return None if self._book.is_over(digest) else fixed
+            return _lookup(self._fixed.items(), digest)
+        if token.status(now_us()) != "active":
+            return None
         return Scope(
             tenant=token.tenant,
             role=token.role,

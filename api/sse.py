@@ -24,6 +24,7 @@ from runfold.errors import Gone
 from runfold.events import EventClass
 from runfold.items import item_json
 from runfold.snapshot import snapshot
+from runfold.state import Run
 
 WORKFLOWS_KNOWN_MAX = 10_000
 _RESTING_TYPES = ("run_completed", "run_failed", "run_cancelled", "run_stopped")
@@ -68,8 +69,7 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
         opening = _reset(error, position, shown_to(request, snapshot(run, position=position))) + (
             DONE if run.is_resting else b""
         )
-    last = await service.log.last(run_id)
-    is_over = run.is_resting and last is not None and cursor.position >= last.position and run.version == last.version
+    is_over = cursor.position > 0 and run.is_resting and await _is_at_end(service.log, run, cursor)
     if is_over and not opening:
         return web.Response(status=204)
     if request.method == "HEAD":
@@ -92,6 +92,11 @@ async def get_run_stream(request: web.Request) -> web.StreamResponse:
     source = _source(service, query, framing, stream=run_id)
     opening += await _questions(service, framing, cursor, tenant=tenant, run_id=run_id)
     return await follower.follow(source, cursor.position, service.live, opening=opening, ending=ending)
+
+
+async def _is_at_end(log: EventLog, run: Run, cursor: Cursor) -> bool:
+    last = await log.last(run.run_id)
+    return last is not None and cursor.position >= last.position and run.version == last.version
 
 
 async def get_all_stream(request: web.Request) -> web.StreamResponse:
@@ -139,6 +144,7 @@ def _source(
     if query.format == "events" and not workflows:
         return Source(
             what=what,
+            first=lambda after: log.framed(after=after, framing=framing, stream=stream, begins=True),
             page=lambda after: log.framed(after=after, framing=framing, stream=stream),
             pages=lambda after: log.frames(after=after, framing=framing, stream=stream),
         )
@@ -164,7 +170,7 @@ def _source(
             async for one in found:
                 yield await made(one)
 
-    return Source(what=what, page=page, pages=pages)
+    return Source(what=what, first=page, page=page, pages=pages)
 
 
 async def _cursor(request: web.Request, service: Service, query: StreamQuery, run_id: str | None) -> Cursor:

@@ -3,19 +3,24 @@
 import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from msgspec.structs import replace
+
 from cli.runs import EventPage
 from cli.screen import talk
+from cli.server_lock import running_server
 from cli.settings import Settings
 from eventstore.file_systems import refuse_network
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
 from eventstore.reading import bounds, data_version, open_reader, read_page
+from eventstore.reading import ids_beginning as logged_ids_beginning
+from projections.engine.projector import Freshness
 from projections.engine.view import View
-from projections.engine.views import Views
+from projections.engine.views import BEHIND_MAX, Views
 from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
 from projections.runs import find_run_ids, get_fold, get_run
@@ -27,9 +32,11 @@ from runfold.state import RESTING, Run
 if TYPE_CHECKING:
     from eventstore.sqlite3_module import sqlite3
     from projections.approvals import ApprovalFilter, ApprovalList
-    from projections.audit import AuditCount, AuditFilter, AuditList
+    from projections.audit.answers import AuditCount, AuditList
+    from projections.audit.question import AuditFilter
     from projections.causes import Causation
     from projections.history import Transition
+    from projections.past import At
     from projections.spending import BudgetList
     from projections.steps import StepList
     from projections.usage import CostList
@@ -48,25 +55,42 @@ class FolderRuns:
     def __init__(self, settings: Settings, views: Views) -> None:
         self._settings = settings
         self.views = views
+        self.is_behind = False
         self._others: dict[str, Views] = {}
 
     def list_runs(self, wanted: RunFilter) -> RunList:
         return list_runs(self.views.connection, wanted)
 
     def get_run(self, run_id: str) -> Snapshot | None:
-        return get_run(self.views.connection, run_id, tenant=None)
+        found = get_run(self.views.connection, run_id, tenant=None)
+        if self.is_behind:
+            from projections.past import At
+
+            # One run is folded from the log at once.
+            with suppress(NotFound):
+                now = self._logged(run_id, At())
+                return now if found is None else replace(now, lineage=found.lineage)
+        return found
 
     def get_run_at(self, run_id: str, at: str) -> Snapshot:
-        from projections.past import parse_at, run_at
+        from projections.past import parse_at
 
-        connection = open_checked(self._settings.data)
-        try:
-            run, position = run_at(connection, run_id, parse_at(at))
-        finally:
-            connection.close()
+        return self._logged(run_id, parse_at(at))
+
+    def _logged(self, run_id: str, at: "At") -> Snapshot:
+        run, position = self._run_at(run_id, at)
         return snapshot(run, position=position)
 
+    def _run_at(self, run_id: str, at: "At") -> tuple[Run, int]:
+        from projections.past import run_at
+
+        with closing(open_checked(self._settings.data)) as connection:
+            return run_at(connection, run_id, at)
+
     def ids_beginning(self, prefix: str, *, limit: int) -> list[str]:
+        if self.is_behind:
+            with closing(open_checked(self._settings.data)) as connection:
+                return logged_ids_beginning(connection, prefix, limit=limit)
         return find_run_ids(self.views.connection, prefix, tenant=None, limit=limit)
 
     def history(self, run_id: str) -> "list[Transition]":
@@ -94,19 +118,19 @@ class FolderRuns:
         return list_budgets(self._connection(VIEW), rules, tenant=None, now_us=time.time_ns() // 1_000)
 
     def audit(self, wanted: "AuditFilter") -> "AuditList":
-        from projections.audit import find_audit
-        from projections.audit_fold import VIEW
+        from projections.audit.answers import find_audit
+        from projections.audit.fold import VIEW
 
         return find_audit(self._connection(VIEW), wanted)
 
     def audit_counts(self, wanted: "AuditFilter", *, by: str) -> "list[AuditCount]":
-        from projections.audit import count_audit
-        from projections.audit_fold import VIEW
+        from projections.audit.answers import count_audit
+        from projections.audit.fold import VIEW
 
         return count_audit(self._connection(VIEW), wanted, by=by)
 
     def causes(self, run_id: str, event: str, *, limit: int) -> "Causation":
-        from projections.audit_fold import VIEW
+        from projections.audit.fold import VIEW
         from projections.causes import causation, read_chain
 
         connection = open_checked(self._settings.data)
@@ -179,7 +203,9 @@ class FolderRuns:
             views.close()
 
     def _fold(self, run_id: str) -> Run:
-        run = get_fold(self.views.connection, run_id)
+        from projections.past import At
+
+        run = self._run_at(run_id, At())[0] if self.is_behind else get_fold(self.views.connection, run_id)
         if run is None:
             raise NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
         return run
@@ -229,7 +255,7 @@ class FolderRuns:
 
     def rests(self, run_id: str, *, at_most: int | None = None) -> bool:
         """Whether the run rests, at an event that is not beyond a position."""
-        self.views.refresh()
+        self.is_behind = self.views.refresh(behind_max=BEHIND_MAX).behind > 0
         run = self.get_run(run_id)
         if run is None:
             return True
@@ -249,7 +275,7 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
     check_log(settings.data)
     runs = FolderRuns(settings, Views.open(settings.data, views=(RUNS,)))
     try:
-        _refresh(runs.views)
+        runs.is_behind = _refresh(runs.views).behind > 0
         yield runs
     finally:
         runs.close()
@@ -298,19 +324,31 @@ def check_log(data: Path) -> None:
         open_reader(data).close()
 
 
-def _refresh(views: Views) -> None:
-    if views.refresh().stale:
-        talk(f"note: what follows may be old: {_why_stale(views)}")
+def _refresh(views: Views) -> Freshness:
+    """Catch up with the log, and say so where that is not done."""
+    freshness = views.refresh(behind_max=BEHIND_MAX)
+    # What is much a server of the folder folds: two who do it in turn would both be slow.
+    if freshness.behind > BEHIND_MAX and running_server(views.path.parent) is None:
+        freshness = views.refresh()
+    if freshness.stale:
+        talk(f"note: what follows may be old: {_why_stale(views, freshness)}")
+    return freshness
 
 
-def _why_stale(views: Views) -> str:
+def _why_stale(views: Views, freshness: Freshness) -> str:
     from projections.engine.health import remedy_of, troubles_of
     from projections.engine.underway import read_underway
+
+    if freshness.behind > BEHIND_MAX:
+        return f"{freshness.behind:,} positions of the log are still to be folded, which the server of the folder does"
 
     troubles = troubles_of(views.checkpoints())
     if troubles:
         return f"{troubles[0].sentence}; {remedy_of(troubles[0], read_underway(views.path.parent))}"
-    return "another process is still folding the log into the views, or the data folder cannot be written"
+    return (
+        "another process is still folding the log into the views, the data folder cannot be written, or the log is"
+        " damaged, which `runfold verify` tells"
+    )
 
 
 def need_folder(settings: Settings, command: str) -> None:

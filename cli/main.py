@@ -147,6 +147,14 @@ def main() -> NoReturn:
         named = f": `{error.filename}`" if error.filename else ""
         _say(f"{_lower(error.strerror or str(error))}{named}", "`runfold doctor` says what is wrong here")
         code = 1
+    except Exception as error:
+        # Here and not at the top: a command that asks a server needs no SQLite.
+        from eventstore.sqlite3_module import sqlite3
+
+        if not isinstance(error, sqlite3.DatabaseError):
+            raise
+        _say(f"a file of the data folder cannot be read: {error}", "keep a copy of the folder; then `runfold verify`")
+        code = 1
     _leave(code if isinstance(code, int) else 0)
 
 

@@ -24,7 +24,7 @@ from eventstore.ledger import Ledger
 from eventstore.mirrored import mirrored_log
 from eventstore.objects.object_store import open_store
 from eventstore.opening import open_log
-from eventstore.state_file import kept_going, mend_states
+from eventstore.state_file import kept_going, mend_some
 from eventstore.telling import told_behind
 from projections.engine.seeding import bring_views
 from projections.runs import active_runs
@@ -43,6 +43,7 @@ from runner.recovering.reported import Reporters
 from runner.worker import Worker
 
 SWEEP_SECONDS = 1.0
+TURN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +113,13 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
                 tasks.create_task(_keep_limits(Reactor(node.ledger, left=node.spending.left), node.views)),
                 tasks.create_task(prove_now_and_then(settings.data, settings.verify_every_seconds)),
                 tasks.create_task(watch_journal(settings.data)),
+                tasks.create_task(_keep_states(settings.data, is_shared=node.log.presence is not None)),
                 tasks.create_task(keep_copy(settings)),
                 tasks.create_task(keep_snapshots(settings)),
             ]
             if settings.rebuild_after_upgrade:
                 beside.append(tasks.create_task(fold_anew_after_upgrade(node.views, settings.data)))
             if node.log.presence is not None:
-                beside.append(tasks.create_task(_keep_states(settings.data)))
                 beside.append(tasks.create_task(keep_views_clean(node.views, settings.data)))
                 beside.append(tasks.create_task(_lose_silent(node.ledger, node.log.presence, node.views)))
             await worker.work(stop)
@@ -126,7 +127,7 @@ async def work(node: Node, *, slots: int, stop: asyncio.Event) -> None:
             for task in beside:
                 task.cancel()
     finally:
-        claims.close()
+        await claims.close()
 
 
 async def _sweep(node: Node) -> None:
@@ -140,12 +141,17 @@ async def _sweep(node: Node) -> None:
             structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
 
 
-async def _keep_states(data: Path) -> None:
-    """Keep `state.json` of the runs that other machines drive, until cancelled."""
-    while True:
+async def _keep_states(data: Path, *, is_shared: bool) -> None:
+    """Write the `state.json` that killed processes left behind; where the log is shared, of runs that others go on
+    with too, until cancelled.
+    """
+    is_last = False
+    while is_shared or not is_last:
+        is_last = True  # Where it fails now the next process may do it.
         with kept_going():
-            await asyncio.to_thread(mend_states, data)
-        await asyncio.sleep(SWEEP_SECONDS)
+            mended = await asyncio.to_thread(mend_some, data)
+            is_last = mended is None or mended.is_last
+        await asyncio.sleep(SWEEP_SECONDS if is_last else TURN_SECONDS)
 
 
 async def _lose_silent(ledger: Ledger, presence: Presence, views: ViewService) -> None:

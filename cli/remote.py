@@ -14,7 +14,8 @@ from cli.runs import EventPage
 from cli.screen import talk
 from cli.settings import Settings
 from projections.approvals import ApprovalFilter, ApprovalItem, ApprovalList
-from projections.audit import AuditCount, AuditFilter, AuditList
+from projections.audit.answers import AuditCount, AuditList
+from projections.audit.question import AuditFilter
 from projections.causes import Causation
 from projections.history import Transition
 from projections.run_list import LIMIT_MAX, RunFilter, RunList
@@ -71,9 +72,13 @@ class RemoteRuns:
         self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._token = _token(settings, parts.hostname)
         self._connection: http.client.HTTPConnection | None = None
+        self.is_behind = False
 
     def list_runs(self, wanted: RunFilter) -> RunList:
-        return msgspec.json.decode(self._get("/api/runs", _query(wanted)), type=RunList)
+        content, headers = self._answer("GET", f"/api/runs?{urlencode(_query(wanted), doseq=True)}")
+        # `true` is a list that is old for good, until somebody rebuilds the views.
+        self.is_behind = headers.get("Runfold-Stale") == "folding"
+        return msgspec.json.decode(content, type=RunList)
 
     def get_run(self, run_id: str) -> Snapshot | None:
         try:

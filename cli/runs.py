@@ -7,12 +7,13 @@ import msgspec
 
 from projections.run_list import RunFilter, RunList
 from runfold.envelope import Recorded
-from runfold.errors import BadRequest, NotFound
+from runfold.errors import BadRequest, NotFound, Unavailable
 from runfold.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from projections.approvals import ApprovalFilter, ApprovalList
-    from projections.audit import AuditCount, AuditFilter, AuditList
+    from projections.audit.answers import AuditCount, AuditList
+    from projections.audit.question import AuditFilter
     from projections.causes import Causation
     from projections.history import Transition
     from projections.spending import BudgetList
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from runfold.difference import Difference
     from runfold.markdown import Why
 
+ID_CHARACTERS = 28  # Of a whole id.
 SUGGESTED_RUNS = 200  # Among so many of the newest a mistyped id is looked for.
 CANDIDATES_SHOWN = 3
 
@@ -37,6 +39,11 @@ class Runs(Protocol):
     @property
     def poll_seconds(self) -> float:
         """How long to wait before asking again."""
+        ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether lists lack what the log has: they are still being folded from it. One run is as it is now."""
         ...
 
     def list_runs(self, wanted: RunFilter) -> RunList: ...
@@ -123,12 +130,19 @@ def list_all(runs: Runs, wanted: RunFilter) -> RunList:
 
 def _newest(runs: Runs) -> str | None:
     items = runs.list_runs(RunFilter(tenant=None, limit=1)).items
+    if runs.is_behind:
+        raise Unavailable(
+            "which run is the newest is not known yet: the log is still being folded into the views",
+            hint="name the run by its id, or try again in some seconds",
+        )
     return items[0].id if items else None
 
 
 def _complete(runs: Runs, text: str) -> str | None:
     if not text:
         return None
+    if len(text) == ID_CHARACTERS and text.startswith("r_"):
+        return text
     for prefix in (text, f"r_{text}"):
         found = runs.ids_beginning(prefix, limit=CANDIDATES_SHOWN + 1)
         if prefix in found:

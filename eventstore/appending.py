@@ -7,7 +7,7 @@ from eventstore.chain import anchored, data_digest, link, sent_digest
 from eventstore.contract import Appended
 from eventstore.grouping import NO_HEAD, Group, Head, Memory, in_parts, look_up_ids
 from eventstore.preparing import Request
-from eventstore.reading import COLUMNS, RecordedRows, Row, recorded_of, uuid_text
+from eventstore.rows import COLUMNS, RecordedRows, Row, recorded_of, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import NewEvent, Recorded
 from runfold.errors import Conflict, EventIdConflict, RunfoldError, Unavailable

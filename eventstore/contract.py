@@ -102,6 +102,10 @@ class EventLog(Protocol):
         """
         ...
 
+    def offer(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> bool:
+        """As `submit`, at once; False where the log has no room for more now, which `submit` waits for."""
+        return False
+
     async def bounds(self) -> Bounds: ...
 
     @property
@@ -133,8 +137,11 @@ class EventLog(Protocol):
             async for page in pages:
                 yield framed(page.events, framing, scanned_to=page.scanned_to)
 
-    async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
-        """One page of the frames; at the head it is empty and went no further. Raises Trimmed, Diverged."""
+    async def framed(self, *, after: int, framing: Framing, stream: str | None = None, begins: bool = False) -> Framed:
+        """One page of the frames; at the head it is empty and went no further. Raises Trimmed, Diverged.
+
+        `begins`: for who has had nothing yet, and is given a short page soon.
+        """
         page = await self.page(after=after, stream=stream)
         return framed(page.events, framing, scanned_to=page.scanned_to)
 

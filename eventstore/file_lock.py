@@ -39,6 +39,16 @@ class FileLock:
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
+    @contextmanager
+    def held_if_free(self) -> Generator[bool]:
+        """Whether it was free; nobody is waited for. Raises OSError where the file system knows no lock."""
+        is_held = self._is_taken()
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
     def _is_taken(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

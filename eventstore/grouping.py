@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from eventstore.preparing import Request
-from eventstore.reading import Row
+from eventstore.rows import Row
 from eventstore.sqlite3_module import sqlite3
 
 SALT_BYTES = 16
@@ -73,6 +73,11 @@ class Memory:
         self._position = self._recorded_at_us = self._sealed = 0
         self._unsealed: bytearray | None = None
         self._heads: dict[str, Head] = {}
+
+    @property
+    def unsealed_positions(self) -> int:
+        """How many there were since the last anchor."""
+        return self._position - self._sealed
 
     def group(self, connection: sqlite3.Connection, requests: Sequence[Request], now_us: int) -> Group:
         """The state to begin a transaction with, that has the heads of all the requests' runs."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore.failpoints import reach
-from eventstore.reading import uuid_bytes
+from eventstore.rows import uuid_bytes
 from eventstore.sqlite3_module import sqlite3
 
 FOLDER = "pending"

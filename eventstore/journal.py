@@ -3,9 +3,11 @@
 While a statement of a reader goes on, it holds a shared lock on one of five bytes of the journal's index (SQLite's
 `walformat`, section 2.3.1), and `/proc/locks` says whose that is (proc_locks(5)). Every reader of ours is short; one
 that was stopped (Ctrl-Z, SIGSTOP) in the middle of a statement holds it until it goes on, and the journal grows with
-each append. Nobody can take that lock from it, so it is named.
+each append. Nobody can take that lock from it, so it is named. Whoever asks is not, nor is who runs beside one that
+was stopped: their reads end by themselves.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -28,7 +30,10 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
-    """`held_by` is empty while the journal is within its bound, and where the system does not tell."""
+    """`held_by`: who was stopped in a read, or else who reads.
+
+    It is empty while the journal is within its bound, and where the system does not tell.
+    """
 
     size_bytes: int
     held_by: tuple[Holder, ...] = ()
@@ -63,6 +68,6 @@ def journal_of(data: Path) -> Journal:
     except OSError:  # Nobody has it open, or the system does not tell.
         return Journal(size_bytes=size_bytes)
     pids = {int(pid) for pid, inode, start in found if int(inode) == index and int(start) in _READ_LOCKS and int(pid)}
-    held_by = [Holder(pid=pid, is_stopped=is_stopped(pid)) for pid in sorted(pids)]
-    held_by.sort(key=lambda holder: not holder.is_stopped)
+    readers = [Holder(pid=pid, is_stopped=is_stopped(pid)) for pid in sorted(pids - {os.getpid()})]
+    held_by = [reader for reader in readers if reader.is_stopped] or readers
     return Journal(size_bytes=size_bytes, held_by=tuple(held_by[:HOLDERS_NAMED_MAX]))

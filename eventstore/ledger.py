@@ -1,53 +1,39 @@
 """Commands in, events out: every wish is decided on the run's current state, and stored once however often it is sent.
 
-Callers of one run wait in one line. Whoever comes first serves all who wait: what may be a retry is looked up, the
-others are decided in order on the speculative state, and leave as one append. What the log does not take from all
-together is looked up again, and then tried one by one, so that each is answered for what he himself sent.
+Callers of one run wait in one line. All of them who are ready in one turn of the loop are decided in order on the
+speculative state, leave as one append, and are answered when it is stored. Where that takes more than deciding, because
+something is to be read, looked up or written beside, one of them leads: he serves all who wait until he has his answer.
+What the log does not take from all together is looked up again, and then tried one by one, so that each is answered for
+what he himself sent.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-import msgspec
-
-from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX, Appended, EventLog
+from eventstore.contract import Appended, EventLog
+from eventstore.deciding import OPENING, Apart, Decided, TextsTooLong, decide_in_order
 from eventstore.line import Caller, Line
 from eventstore.objects.overflow import overflow
 from eventstore.ordered_ids import ordered_id
-from eventstore.preparing import check_sizes
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
-from eventstore.state_file import TOLD_TYPES, kept_going, mend_states
+from eventstore.state_file import TOLD_TYPES, kept_going, mend_some
 from eventstore.telling import Tell, tell_at_once
 from eventstore.wishes import Executed as Executed
-from eventstore.wishes import Wish, new_events, own_ids, unknown_run, with_causes
-from runfold.causation import Causes
-from runfold.commands import Command, OpenReported, Queue, StartHere
-from runfold.decide import decide
+from eventstore.wishes import Wish, unknown_run
+from runfold.commands import Command
 from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Unavailable
-from runfold.events import decode_stored
-from runfold.evolve import advance_all
 from runfold.redact import Redactor
-from runfold.state import Run, new_run
+from runfold.state import Run
 
 RUNS_CACHED_MAX = 1024
 CONTENTION_SECONDS = 2.0
-
-
-class _Decided(msgspec.Struct, frozen=True):
-    """A caller's wish, the state before it, and what it adds; or the error that refuses it."""
-
-    caller: Caller
-    before: Run
-    after: Run
-    causes: Causes
-    events: Sequence[NewEvent]
-    size_bytes: int = 0
-    refused: RunfoldError | None = None
+CONFLICTS_MIN = 5  # A machine that stood still for those seconds has been overtaken by nobody.
 
 
 class Ledger:
@@ -65,7 +51,8 @@ class Ledger:
     ) -> None:
         """`data`: the folder whose blobs take texts too long for an event; `secrets`: values that are never stored.
 
-        `tell` has the state files written; where none is given, who appends waits for the file.
+        `tell` has the state files written, by somebody who also sees to what others left; where none is given, who
+        appends waits for the file.
         """
         self._log = log
         self._data = data
@@ -75,7 +62,8 @@ class Ledger:
         self._monotonic = monotonic
         self._lines: OrderedDict[str, Line] = OrderedDict()
         self._refusals = Refusals(log, now_us)
-        self._is_mended = data is None
+        self._is_mended = data is None or tell is not None
+        self._due: list[Line] = []
 
     async def execute(
         self,
@@ -115,16 +103,15 @@ class Ledger:
         )
         caller, line = Caller(wish), self._line(run_id)
         line.enter(caller)
+        self._see_to(line)
         try:
-            if not caller.leads:
-                await caller.wait_for_outcome_or_lead()
+            await caller.called
             while caller.outcome is None:
                 # Whoever is ready to call now joins this append and need not wait for the next.
                 await asyncio.sleep(0)
                 await self._serve(line)
         finally:
-            line.leave(caller)
-            self._forget_unknown(line)
+            self._leave(line, caller)
         if isinstance(caller.outcome, RunfoldError):
             raise caller.outcome
         return caller.outcome
@@ -158,26 +145,112 @@ class Ledger:
                 del self._lines[oldest]
         return line
 
+    def _leave(self, line: Line, caller: Caller) -> None:
+        # Who was answered by others has left already.
+        if caller.outcome is None or line.leader is caller:
+            line.leave(caller)
+            self._see_to(line)
+            self._forget_unknown(line)
+
     def _forget_unknown(self, line: Line) -> None:
         # Who asks for runs that do not exist must not push those out that do.
         if line.position == 0 and line.is_idle and self._lines.get(line.run_id) is line:
             del self._lines[line.run_id]
 
+    def _see_to(self, line: Line) -> None:
+        """Have whoever waits in the line served, with all who come until then."""
+        if not line.is_free:
+            return
+        if not line.is_ready:
+            line.appoint()
+            return
+        line.is_due = True
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._serve_due)
+        self._due.append(line)
+
+    def _serve_due(self) -> None:
+        due, self._due = self._due, []
+        for line in due:
+            line.is_due = False
+            if not line.is_free:
+                continue
+            try:
+                is_served = self._serve_at_once(line)
+            except Exception:
+                # Whoever leads meets it again, and hears of it.
+                is_served = False
+            if not is_served:
+                line.appoint()
+
+    def _serve_at_once(self, line: Line) -> bool:
+        """Send off what the callers' wishes become; False where it takes more than that to answer one of them."""
+        if not line.is_ready:
+            return False
+        callers = line.next_callers()
+        for caller in callers:
+            if caller.is_unsure:
+                return False
+        apart: Apart | None = None if self._data is None else {}
+        batch = decide_in_order(line, callers, now_us=self._now_us(), redact=self._redactor.all_data, apart=apart)
+        for decided in batch:
+            if decided.refused is not None:
+                return False
+        events = _events_of(batch)
+        if not events or self._is_told(events):
+            return False
+        done = partial(self._land, line, batch)
+        line.is_away = self._log.offer(line.run_id, events, expected=line.position, done=done)
+        return line.is_away
+
+    def _land(self, line: Line, batch: Sequence[Decided], outcome: Appended | RunfoldError) -> None:
+        """Answer those whose events were stored; whoever cannot be answered by that is seen to again."""
+        line.is_away = False
+        match outcome:
+            case Appended(duplicate=False):
+                self._answer(line, batch, outcome)
+            case Conflict():
+                line.is_behind = True
+                self._contend(line, [decided.caller for decided in batch])
+            case Unavailable() | LogFailed():
+                for decided in batch:
+                    _settle(line, decided.caller, _copy(outcome))
+            case _:
+                line.is_behind = True
+                for decided in batch:
+                    decided.caller.is_unsure = True
+        self._see_to(line)
+
     async def _serve(self, line: Line) -> None:
         """Answer some of those who wait; returns without an answer where they have to be decided again."""
         if line.is_flying:
-            await line.land(self._log)
+            await line.land()
         callers = line.next_callers()
         # A run that is about to be opened is most likely new: then there is nothing to read.
-        if line.position == 0 and not isinstance(callers[0].wish.command, Queue | StartHere | OpenReported):
+        if line.is_behind or (line.position == 0 and not isinstance(callers[0].wish.command, OPENING)):
             await line.catch_up(self._log)
         unsure = [caller for caller in callers if caller.is_unsure]
         if line.position and unsure:
             await self._recall(line, unsure)
-        base = line.position
-        batch = await self._decide_in_order(line, [caller for caller in callers if caller.outcome is None])
+        batch = await self._decide(line, [caller for caller in callers if caller.outcome is None])
         if batch:
-            await self._store(line, base, batch)
+            await self._store(line, batch)
+
+    async def _decide(self, line: Line, callers: Sequence[Caller]) -> list[Decided]:
+        """What the callers' wishes become, once the texts that are too long for their events are stored apart."""
+        decide = partial(decide_in_order, line, callers, now_us=self._now_us(), redact=self._redactor.all_data)
+        if self._data is None:
+            return decide(apart=None)
+        apart: Apart = {}
+        while True:
+            try:
+                return decide(apart=apart)
+            except TextsTooLong as found:
+                for event in found.events:
+                    try:
+                        apart[event.data] = await asyncio.to_thread(overflow, self._data, event.type, event.data)
+                    except RunfoldError as error:
+                        apart[event.data] = error
 
     async def _recall(self, line: Line, callers: Sequence[Caller]) -> None:
         """Answer those whose wish the log knows already."""
@@ -197,72 +270,23 @@ class Ledger:
             elif known is not None:
                 _settle(line, caller, known)
 
-    async def _decide_in_order(self, line: Line, callers: Sequence[Caller]) -> list[_Decided]:
-        """What the callers' wishes become, each after the one before, as far as one append takes it."""
-        batch: list[_Decided] = []
-        run, causes, is_new, size, count = line.run, line.causes, line.position == 0, 0, 0
-        for index, caller in enumerate(callers):
-            decided = await self._decide(run, causes, caller)
-            if not decided.events and not is_new and not caller.is_looked_up and own_ids(caller.wish):
-                # Refused now, it may still have been granted before: the answer is then the first one.
-                for doubtful in callers[index:]:
-                    doubtful.is_unsure = doubtful.is_unsure or bool(own_ids(doubtful.wish))
-                break
-            size += decided.size_bytes
-            count += len(decided.events)
-            if batch and (count > APPEND_EVENTS_MAX or size > APPEND_BYTES_MAX):
-                break
-            batch.append(decided)
-            run, causes = decided.after, decided.causes
-        return batch
-
-    async def _decide(self, run: Run, causes: Causes, caller: Caller) -> _Decided:
-        now_us, wish = self._now_us(), caller.wish
-        try:
-            if run.version and run.tenant != wish.tenant:
-                raise unknown_run(wish.run_id)
-            if run.version == 0:
-                if not isinstance(wish.command, Queue | StartHere | OpenReported):
-                    raise unknown_run(wish.run_id)
-                run = new_run(wish.run_id, wish.tenant)
-            decided = decide(run, wish.command, now_us)
-            news = new_events(wish, decided, now_us=now_us, redact=self._redactor.all_data)
-            sizes = [len(new.data) for new in news]
-            if sizes and max(sizes) > EVENT_BYTES_MAX:
-                news = await self._without_long_texts(news)
-                sizes = [len(new.data) for new in news]
-            check_sizes(wish.run_id, sizes)
-            events = [decode_stored(new.type, new.data) for new in news]
-            made, after_causes = with_causes(wish, news, events, causes)
-            after = advance_all(run, events, [new.at_us for new in news]) if news else run
-        except RunfoldError as error:
-            return _Decided(caller, run, run, causes, (), 0, error)
-        return _Decided(caller, run, after, after_causes, made, sum(sizes))
-
-    async def _without_long_texts(self, events: Sequence[NewEvent]) -> list[NewEvent]:
-        """The events with what is too long for them in blobs; `sent` stays what the caller sent."""
-        result: list[NewEvent] = []
-        for event in events:
-            content = event.data
-            if len(content) > EVENT_BYTES_MAX and self._data is not None:
-                content = await asyncio.to_thread(overflow, self._data, event.type, content)
-            result.append(event if content is event.data else msgspec.structs.replace(event, data=content))
-        return result
-
-    async def _store(self, line: Line, base: int, batch: Sequence[_Decided]) -> None:
+    async def _store(self, line: Line, batch: Sequence[Decided]) -> None:
         """Store what was decided, then answer; refusals too are answered only from a state the log confirms."""
-        events = batch[0].events if len(batch) == 1 else [event for decided in batch for event in decided.events]
+        base, events = line.position, _events_of(batch)
         if not events:
             await line.catch_up(self._log)
             if line.position == base:
-                await self._answer(line, batch, None)
+                self._answer(line, batch, None)
+                await self._note_refusals(line, batch)
             return
         outcome = await line.append(self._log, events, expected=base)
         callers = [decided.caller for decided in batch]
         match outcome:
             case Appended(duplicate=False):
-                line.run, line.causes, line.position = batch[-1].after, batch[-1].causes, outcome.last
-                await self._answer(line, batch, outcome)
+                self._answer(line, batch, outcome)
+                if self._is_told(events):
+                    await self._tell(batch[0].before, outcome)
+                await self._note_refusals(line, batch)
             case Conflict():
                 await line.catch_up(self._log)
                 self._contend(line, callers)
@@ -278,9 +302,10 @@ class Ledger:
         now = self._monotonic()
         for caller in callers:
             caller.is_unsure = True
+            caller.conflicts += 1
             if caller.contended_since is None:
                 caller.contended_since = now
-            elif now - caller.contended_since >= CONTENTION_SECONDS:
+            elif now - caller.contended_since >= CONTENTION_SECONDS and caller.conflicts >= CONFLICTS_MIN:
                 busy = f"other processes keep writing to run `{line.run_id}`"
                 _settle(line, caller, Contended(busy, hint="try again", run_id=line.run_id))
 
@@ -296,7 +321,9 @@ class Ledger:
         else:
             _settle(line, callers[0], Executed(run=line.run, events=outcome.events, duplicate=True))
 
-    async def _answer(self, line: Line, batch: Sequence[_Decided], appended: Appended | None) -> None:
+    def _answer(self, line: Line, batch: Sequence[Decided], appended: Appended | None) -> None:
+        if appended is not None:
+            line.run, line.causes, line.position = batch[-1].after, batch[-1].causes, appended.last
         start = 0
         for decided in batch:
             end = start + len(decided.events)
@@ -304,8 +331,8 @@ class Ledger:
             start = end
             granted = Executed(run=decided.after, events=mine, duplicate=False)
             _settle(line, decided.caller, decided.refused or granted)
-        if appended is not None and self._data is not None:
-            await self._tell(self._data, batch, appended)
+
+    async def _note_refusals(self, line: Line, batch: Sequence[Decided]) -> None:
         for decided in batch:
             if isinstance(decided.refused, Refused) and decided.refused.recorded and decided.before.version:
                 await self._refusals.record(line.run, line.position, decided.caller.wish, decided.refused)
@@ -316,12 +343,22 @@ class Ledger:
             return
         self._is_mended = True
         with kept_going():
-            await asyncio.to_thread(mend_states, self._data)
+            await asyncio.to_thread(mend_some, self._data)
 
-    async def _tell(self, data: Path, batch: Sequence[_Decided], appended: Appended) -> None:
-        if not TOLD_TYPES.isdisjoint([event.type for decided in batch for event in decided.events]):
-            moved = batch[0].before, appended.events
-            await (self._told(moved) if self._told is not None else tell_at_once(data, moved))
+    def _is_told(self, events: Sequence[NewEvent]) -> bool:
+        """Whether the run's state file has to say something of it."""
+        return self._data is not None and not TOLD_TYPES.isdisjoint([event.type for event in events])
+
+    async def _tell(self, before: Run, appended: Appended) -> None:
+        moved = before, appended.events
+        if self._told is not None:
+            await self._told(moved)
+        elif self._data is not None:
+            await tell_at_once(self._data, moved)
+
+
+def _events_of(batch: Sequence[Decided]) -> Sequence[NewEvent]:
+    return batch[0].events if len(batch) == 1 else [event for decided in batch for event in decided.events]
 
 
 def _settle(line: Line, caller: Caller, outcome: Executed | RunfoldError) -> None:

@@ -16,36 +16,30 @@ from runfold.state import Run, new_run
 class Caller:
     """One caller of the ledger, from his call to his answer."""
 
+    __slots__ = ("called", "conflicts", "contended_since", "is_looked_up", "is_unsure", "outcome", "wish")
+
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
         self.outcome: Executed | RunfoldError | None = None
-        self.leads = False
         self.is_unsure = not wish.is_new
         """Whether the log may know the wish already: then it is looked up before it is decided."""
         self.is_looked_up = False
         self.contended_since: float | None = None
-        self._woken: asyncio.Future[None] | None = None
-
-    async def wait_for_outcome_or_lead(self) -> None:
-        if not self.leads and self.outcome is None:
-            self._woken = asyncio.get_running_loop().create_future()
-            await self._woken
+        self.conflicts = 0
+        self.called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Is done when there is an outcome, or he is called to lead."""
 
     @property
     def is_gone(self) -> bool:
-        return self._woken is not None and self._woken.cancelled()
-
-    def lead(self) -> None:
-        self.leads = True
-        self._wake()
+        return self.called.cancelled()
 
     def settle(self, outcome: Executed | RunfoldError) -> None:
         self.outcome = outcome
-        self._wake()
+        self.call()
 
-    def _wake(self) -> None:
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
+    def call(self) -> None:
+        if not self.called.done():
+            self.called.set_result(None)
 
 
 class _Flight:
@@ -68,7 +62,7 @@ class _Flight:
 
 
 class Line:
-    """One run's callers: the first leads, and serves those behind him until he has his own answer."""
+    """One run's callers: all who wait are served together, or by one of them where that takes more than deciding."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -78,30 +72,47 @@ class Line:
         """Of the last event in `run`; 0 also where nothing was read yet."""
         self.one_by_one = 0
         """How many callers are next served alone, because together they could not be."""
+        self.leader: Caller | None = None
+        self.is_due = False
+        """Whether its callers are served in a moment."""
+        self.is_away = False
+        """Whether an append is on its way that answers its callers itself."""
+        self.is_behind = False
+        """Whether the log is known to have more of the run."""
         self._waiting: dict[Caller, None] = {}
-        self._is_led = False
         self._flight: _Flight | None = None
 
     @property
     def is_idle(self) -> bool:
-        return not self._waiting and not self._is_led and (self._flight is None or self._flight.outcome is not None)
+        is_still = self._flight is None or self._flight.outcome is not None
+        return is_still and not self._waiting and not (self.is_due or self.is_away or self.leader)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether somebody waits, and nobody sees to it."""
+        return bool(self._waiting) and not (self.is_due or self.is_away or self.leader)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether whoever comes next can be decided upon what is known here."""
+        if not self.position or self.is_behind or self.one_by_one or self._flight is not None:
+            return False
+        return not next(iter(self._waiting)).is_unsure
 
     def enter(self, caller: Caller) -> None:
         self._waiting[caller] = None
-        if not self._is_led:
-            self._is_led = True
-            caller.lead()
+
+    def appoint(self) -> None:
+        """Call the first who is still there to lead: to serve all, until he has his own answer."""
+        self.leader = next((caller for caller in self._waiting if not caller.is_gone), None)
+        if self.leader is not None:
+            self.leader.call()
 
     def leave(self, caller: Caller) -> None:
-        """A caller that is gone leaves no wish behind for others to carry out; a leader hands on."""
+        """A caller that is gone leaves no wish behind for others to carry out."""
         self._waiting.pop(caller, None)
-        if not caller.leads:
-            return
-        for following in self._waiting:
-            if following.outcome is None and not following.is_gone:
-                following.lead()
-                return
-        self._is_led = False
+        if self.leader is caller:
+            self.leader = None
 
     def settle(self, caller: Caller, outcome: Executed | RunfoldError) -> None:
         self._waiting.pop(caller, None)
@@ -141,7 +152,7 @@ class Line:
     def is_flying(self) -> bool:
         return self._flight is not None
 
-    async def land(self, log: EventLog) -> None:
+    async def land(self) -> None:
         """Wait for what a leader that is gone had sent; whose events it was is then looked up."""
         if self._flight is None:
             return
@@ -149,10 +160,11 @@ class Line:
         self._flight = None
         for caller in self._waiting:
             caller.is_unsure = True
-        await self.catch_up(log)
+        self.is_behind = True
 
     async def catch_up(self, log: EventLog) -> None:
         """Fold what the log has beyond the line's position, and nothing before."""
+        self.is_behind = False
         run, causes, position = self.run, self.causes, self.position
         while True:
             is_rewritten = False

@@ -35,19 +35,23 @@ class Looks(Generic[Seen]):
         coming = self._begin(after, what, look)
         return coming.result() if coming.done() else await asyncio.shield(coming)
 
-    def ahead(self, page: Seen, what: Hashable, look: Callable[[int], Coroutine[Any, Any, Sequence[Seen]]]) -> None:
-        """Look for what comes after a page, unless there is enough of it: for who is quick, and all who come later."""
+    def ahead(self, page: Seen, what: Hashable, look: Callable[[int], Coroutine[Any, Any, Sequence[Seen]]]) -> bool:
+        """Look for what comes after a page, unless there is enough of it: for who is quick, and all who come later.
+
+        The answer is whether a look begins, as soon as its caller waits.
+        """
         for _ in range(AHEAD_PAGES):
             if not page.is_full:
-                return
+                return False
             begun = self._begun.get((page.scanned_to, what))
             if begun is None:
                 self._begin(page.scanned_to, what, look)
-                return
+                return True
             coming = begun[1]
             if not coming.done() or coming.cancelled() or coming.exception() is not None:
-                return
+                return False
             page = coming.result()
+        return False
 
     def show(self, after: int, what: Hashable, page: Seen) -> None:
         """What comes after a place, without a look."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from eventstore.contract import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, EVENT_BYTES_MAX
-from eventstore.reading import uuid_bytes
+from eventstore.rows import uuid_bytes
 from runfold.envelope import NewEvent
 from runfold.errors import BadRequest, TooLarge
 

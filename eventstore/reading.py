@@ -1,36 +1,36 @@
 """Reading the log with plain functions over a read-only connection: pages, bounds, the last event, events by id."""
 
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast, overload
+from typing import Protocol
 
+from eventstore.columns import Columns
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
-from eventstore.sqlite3_module import sqlite3
-from runfold.envelope import Fact, Recorded
-from runfold.errors import BadRequest, Diverged, NotFound, Trimmed, Unavailable
+from eventstore.damage import UNOPENED_HINT, damage_of, is_damage, is_no_database, is_undecoded, told_as_damage
+from eventstore.rows import COLUMNS, Row, recorded_of, uuid_bytes
+from eventstore.sqlite3_module import UNSHARED, sqlite3
+from runfold.envelope import SYSTEM_STREAM, Recorded
+from runfold.errors import BadRequest, Damaged, Diverged, NotFound, Trimmed, Unavailable
 
 APPLICATION_ID = 0x52554E46
 USER_VERSION = 1
 BUSY_TIMEOUT_MS = 5000
 LOG_FILE = "log.db"
-FACTS_TOGETHER = 64  # So few that the processor still has them at hand when they are folded: a fifth of the time.
+UNSHARED_CACHE_KIB = 256  # Who reads the whole log meets a page once: a new one takes memory that is still at hand.
 ROW_BYTES = 1024  # About what a row costs in memory beside its data.
 
-COLUMNS = (
-    "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor,"
-    " cause, command, sent, correlation, hash, data, salt"
-)
 _DATA = COLUMNS.split(", ").index("data")
-FACT_COLUMNS = ", ".join(Fact.__struct_fields__)
-_FACT_COLUMNS_WITHOUT_IDS = FACT_COLUMNS.replace("id, cause, command", "x'' AS id, NULL AS cause, NULL AS command")
-Row: TypeAlias = tuple[Any, ...]
 
 
 class Checking(Protocol):
     """What looks at events before they are given to a reader, see `eventstore.proof.checking`. Raises Damaged."""
 
-    def check(self, connection: sqlite3.Connection, positions: Sequence[int]) -> None: ...
+    def knows(self, position: int) -> bool: ...
+
+    def check(
+        self, connection: sqlite3.Connection, positions: Sequence[int], columns: Columns | None = None
+    ) -> None: ...
 
     def check_whole(self, connection: sqlite3.Connection, positions: Sequence[int], after: int, end: int) -> None: ...
 
@@ -43,16 +43,27 @@ class Reader(sqlite3.Connection):
     checks: Checking | None = None
 
 
-def open_reader(data: Path, checks: Checking | None = None) -> sqlite3.Connection:
-    """A connection that can only read the log of a data folder. Raises NotFound, BadRequest, Unavailable."""
+def open_reader(data: Path, checks: Checking | None = None, *, is_unshared: bool = False) -> sqlite3.Connection:
+    """A connection that can only read the log of a data folder; `is_unshared`: all of it, see UNSHARED.
+
+    Raises NotFound, BadRequest, Unavailable, Damaged.
+    """
     path = data / LOG_FILE
     if not path.exists():
         raise NotFound(
             f"no log in `{data}`", hint="`runfold run -- COMMAND` starts one; or name its folder with --data"
         )
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, factory=Reader)
+    connection: Reader = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        factory=Reader,
+        **(UNSHARED if is_unshared else {}),
+    )
     connection.checks = checks
     try:
+        if is_unshared:
+            connection.execute(f"PRAGMA cache_size = -{UNSHARED_CACHE_KIB}")
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
@@ -64,6 +75,9 @@ def open_reader(data: Path, checks: Checking | None = None) -> sqlite3.Connectio
             f"the log in `{data}` cannot be read: {error}",
             hint="free or repair the disk; nothing was changed, and what was acknowledged is kept",
         ) from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        connection.close()
+        raise damage_of(error, hint=UNOPENED_HINT) from error
     except BaseException:
         connection.close()
         raise
@@ -71,15 +85,20 @@ def open_reader(data: Path, checks: Checking | None = None) -> sqlite3.Connectio
 
 
 def check_file(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is a log of ours (True) or still empty (False). Raises BadRequest for any other file."""
+    """Whether the file is a log of ours (True) or still empty (False). Raises BadRequest for another file, Damaged."""
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         user_version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    except sqlite3.OperationalError:
-        raise
     except sqlite3.DatabaseError as error:
-        raise BadRequest(f"`{path}` is not a SQLite file", hint="choose another data folder") from error
+        if is_no_database(error):
+            raise BadRequest(f"`{path}` is not a SQLite file", hint="choose another data folder") from error
+        if is_damage(error):
+            raise damage_of(error, hint=UNOPENED_HINT) from error
+        raise
+    except UnicodeDecodeError as error:
+        # What SQLite says of it holds a piece of it.
+        raise damage_of(error, hint=UNOPENED_HINT) from error
     if application_id == 0 and tables == 0:
         return False
     if application_id != APPLICATION_ID:
@@ -97,6 +116,7 @@ def check_file(connection: sqlite3.Connection, path: Path) -> bool:
     return True
 
 
+@told_as_damage
 def read_page(
     connection: sqlite3.Connection,
     *,
@@ -110,20 +130,41 @@ def read_page(
     """The next events after a position, up to the head or `upto`, and no more once `size_bytes` are reached.
 
     What is trimmed of other streams takes nothing from a stream that is whole; `kept`: whoever knows what to make of
-    summaries reads what is left below the trimmed start. Raises Trimmed, Diverged.
+    summaries reads what is left below the trimmed start. Raises Trimmed, Diverged, Damaged.
     """
     end = end_of(connection, after=after, stream=stream, upto=upto, kept=kept)
-    found = rows_after(connection, after=after, stream=stream, end=end, limit=limit)
-    rows = found.fetchall() if size_bytes is None else _rows_upto(found, size_bytes)
-    is_cut = len(rows) == limit or found.fetchone() is not None
-    found.close()
+    try:
+        found = rows_after(connection, after=after, stream=stream, end=end, limit=limit)
+        rows = found.fetchall() if size_bytes is None else _rows_upto(found, size_bytes)
+        is_cut = len(rows) == limit or found.fetchone() is not None
+        found.close()
+    except sqlite3.DatabaseError as error:
+        name_undecoded(connection, error, after=after, stream=stream, end=end, limit=limit)
+        raise
     scanned_to = rows[-1][0] if rows and is_cut else end
     positions = [row[0] for row in rows]
     check_page(connection, positions, rows[-1][2] if rows else None, after=after, stream=stream, upto=scanned_to)
     return Page(events=tuple(recorded_of(row) for row in rows), scanned_to=scanned_to, is_full=bool(rows) and is_cut)
 
 
-def _checks_of(connection: sqlite3.Connection) -> Checking | None:
+def name_undecoded(
+    connection: sqlite3.Connection,
+    error: sqlite3.DatabaseError,
+    *,
+    after: int,
+    stream: str | None,
+    end: int,
+    limit: int,
+) -> None:
+    """Where rows hold a text that is none, their check says which: only an altered file has such. Raises Damaged."""
+    checks = checking_of(connection)
+    if checks is not None and is_undecoded(error):
+        rows = rows_after(connection, after=after, stream=stream, end=end, limit=limit, columns="position")
+        checks.check(connection, [position for (position,) in rows.fetchall()])
+
+
+def checking_of(connection: sqlite3.Connection) -> Checking | None:
+    """What looks at the events that this connection reads."""
     return connection.checks if isinstance(connection, Reader) else None
 
 
@@ -137,7 +178,7 @@ def check_page(
     upto: int,
 ) -> None:
     """See that a page, read up to a position, has what was appended, all of it, and nothing else. Raises Damaged."""
-    checks = _checks_of(connection)
+    checks = checking_of(connection)
     if checks is None:
         return
     checks.check(connection, positions)
@@ -148,6 +189,21 @@ def check_page(
         checks.check_end(connection, stream, version, upto)
 
 
+def is_checked(connection: sqlite3.Connection, position: int) -> bool:
+    """Whether nobody would look at the event at a position any more."""
+    checks = checking_of(connection)
+    return checks is None or checks.knows(position)
+
+
+def check_columns(connection: sqlite3.Connection, columns: Columns) -> None:
+    """Check many events at once, as they were read. Where they are not sound, the page that holds them tells."""
+    checks = checking_of(connection)
+    if checks is not None:
+        with suppress(Damaged):
+            checks.check(connection, columns.positions, columns)
+
+
+@told_as_damage
 def check_next(connection: sqlite3.Connection, *, after: int, upto: int, limit: int = PAGE_EVENTS) -> int:
     """As reading the next page of all runs that are kept, for who only wants it checked: how far it was.
 
@@ -161,58 +217,7 @@ def check_next(connection: sqlite3.Connection, *, after: int, upto: int, limit: 
     return scanned_to
 
 
-def read_facts(
-    connection: sqlite3.Connection,
-    *,
-    after: int = 0,
-    stream: str | None = None,
-    upto: int | None = None,
-    limit: int = PAGE_EVENTS,
-    kept: bool = False,
-) -> tuple[list[Fact], int]:
-    """As `read_page`, for folds: the next facts, and how far was looked. Raises Trimmed, Diverged."""
-    end = end_of(connection, after=after, stream=stream, upto=upto, kept=kept)
-    rows = rows_after(connection, after=after, stream=stream, end=end, limit=limit, columns=FACT_COLUMNS).fetchall()
-    facts = [Fact(*row) for row in rows]
-    scanned_to = facts[-1].position if len(facts) == limit else end
-    if _checks_of(connection) is not None:
-        positions = [fact.position for fact in facts]
-        last_version = facts[-1].version if facts else None
-        check_page(connection, positions, last_version, after=after, stream=stream, upto=scanned_to)
-    return facts, scanned_to
-
-
-def some_facts(
-    connection: sqlite3.Connection,
-    *,
-    after: int,
-    upto: int,
-    limit: int,
-    without: Sequence[str] = (),
-    with_ids: bool = True,
-) -> Iterator[list[Fact]]:
-    """The next facts of all runs that are kept, a few at a time: no other reading waits until this one is closed.
-
-    Where they are checked they come as one page, and whole; else `without` some types, and with empty ids where nobody
-    asks for them. Raises Diverged, Damaged.
-    """
-    if _checks_of(connection) is not None:
-        yield read_facts(connection, after=after, upto=upto, limit=limit, kept=True)[0]
-        return
-    end = end_of(connection, after=after, stream=None, upto=upto, kept=True)
-    columns = FACT_COLUMNS if with_ids else _FACT_COLUMNS_WITHOUT_IDS
-    rows = connection.execute(
-        f"SELECT {columns} FROM events WHERE position > ? AND position <= ?"  # noqa: S608
-        f" AND type NOT IN ({', '.join('?' * len(without))}) ORDER BY position LIMIT ?",
-        (after, end, *without, limit),
-    )
-    try:
-        while some := rows.fetchmany(FACTS_TOGETHER):
-            yield [Fact(*row) for row in some]
-    finally:
-        rows.close()
-
-
+@told_as_damage
 def hash_at(connection: sqlite3.Connection, position: int) -> bytes | None:
     """The hash of the event at a position; None where there is none."""
     row = connection.execute("SELECT hash FROM events WHERE position = ?", (position,)).fetchone()
@@ -224,7 +229,9 @@ def end_of(
 ) -> int:
     """How far a page after a position may look now. Raises Trimmed, Diverged."""
     head = bounds(connection)
-    if after < head.first - 1 and not kept and (stream is None or not _is_whole(connection, stream)):
+    # The system stream is never trimmed: what is missing was taken by hand, and who reads it goes on with the rest.
+    is_kept = kept or stream == SYSTEM_STREAM
+    if after < head.first - 1 and not is_kept and (stream is None or not _is_whole(connection, stream)):
         raise Trimmed(
             f"events up to position {head.first - 1} are no longer kept",
             earliest=head.first,
@@ -303,6 +310,7 @@ def version_at(connection: sqlite3.Connection, stream: str, position: int) -> in
     return low
 
 
+@told_as_damage
 def position_of(connection: sqlite3.Connection, stream: str, version: int) -> int | None:
     """The position of the stream's event of that number; None where it has none."""
     row = connection.execute(
@@ -311,11 +319,13 @@ def position_of(connection: sqlite3.Connection, stream: str, version: int) -> in
     return None if row is None else int(row[0])
 
 
+@told_as_damage
 def bounds(connection: sqlite3.Connection) -> Bounds:
     position, trimmed_to, log_id = connection.execute("SELECT position, trimmed_to, log_id FROM head").fetchone()
     return Bounds(first=trimmed_to + 1, last=position, log_id=log_id)
 
 
+@told_as_damage
 def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
     head = connection.execute("SELECT position, version FROM heads WHERE run_id = ?", (stream,)).fetchone()
     if head is None:
@@ -336,6 +346,17 @@ def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
     return None if row is None else recorded_of(row)
 
 
+def ids_beginning(connection: sqlite3.Connection, prefix: str, *, limit: int) -> list[str]:
+    """The streams whose names begin with this text, the one that moved last first."""
+    rows = connection.execute(
+        """SELECT run_id FROM heads WHERE run_id >= ?1 AND run_id < ?1 || char(1114111)
+        ORDER BY position DESC LIMIT ?2""",
+        (prefix, limit),
+    ).fetchall()
+    return [run_id for (run_id,) in rows]
+
+
+@told_as_damage
 def find(
     connection: sqlite3.Connection, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()
 ) -> tuple[Recorded, ...]:
@@ -349,90 +370,29 @@ def find(
             query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND {column} IN ({marks})"  # noqa: S608
             for row in connection.execute(query, (stream, *(uuid_bytes(text) for text in names))).fetchall():
                 found[row[0]] = row
-    checks = _checks_of(connection)
+    checks = checking_of(connection)
     if checks is not None:
         checks.check(connection, sorted(found))
     return tuple(recorded_of(found[position]) for position in sorted(found))
+
+
+@told_as_damage
+def read_at(connection: sqlite3.Connection, positions: Sequence[int]) -> dict[int, Recorded]:
+    """The events at these positions that are kept, by position. Raises Damaged."""
+    if len(positions) > PAGE_EVENTS:
+        raise BadRequest(f"{len(positions)} events looked up at once, at most {PAGE_EVENTS}")
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM events WHERE position IN (SELECT value FROM json_each(?))",  # noqa: S608
+        (f"[{','.join(map(str, positions))}]",),
+    ).fetchall()
+    found = {row[0]: recorded_of(row) for row in rows}
+    checks = checking_of(connection)
+    if checks is not None:
+        checks.check(connection, sorted(found))
+    return found
 
 
 def data_version(connection: sqlite3.Connection) -> int:
     """A number that changes when another connection, of any process, has committed."""
     version: int = connection.execute("PRAGMA data_version").fetchone()[0]
     return version
-
-
-def recorded_of(row: Row) -> Recorded:
-    """The event of a row of COLUMNS."""
-    return Recorded(
-        position=row[0],
-        run_id=row[1],
-        version=row[2],
-        id=uuid_text(row[3]),
-        type=row[4],
-        schema=row[5],
-        at_us=row[6],
-        recorded_at_us=row[7],
-        tenant=row[8],
-        actor=row[9],
-        cause=None if row[10] is None else uuid_text(row[10]),
-        command=None if row[11] is None else uuid_text(row[11]),
-        sent=row[12],
-        correlation=row[13],
-        hash=row[14],
-        data=row[15],
-        salt=row[16],
-    )
-
-
-class RecordedRows(Sequence[Recorded]):
-    """The events of rows of COLUMNS, each made when it is looked at: most who append only ask where it went."""
-
-    __slots__ = ("_rows",)
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
-
-    @overload
-    def __getitem__(self, index: int) -> Recorded: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> "RecordedRows": ...
-
-    def __getitem__(self, index: int | slice) -> "Recorded | RecordedRows":
-        return RecordedRows(self._rows[index]) if isinstance(index, slice) else recorded_of(self._rows[index])
-
-    @property
-    def ends(self) -> tuple[int, int, int]:
-        """The first and the last position, and the last version; there is at least one row."""
-        first, last = self._rows[0], self._rows[-1]
-        return first[0], last[0], last[2]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and tuple(self) == tuple(cast("Sequence[object]", other))
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return repr(tuple(self))
-
-
-def uuid_text(content: bytes) -> str:
-    text = content.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def uuid_bytes(text: str) -> bytes:
-    """The 16 bytes of a UUID's text. Raises BadRequest."""
-    try:
-        # The usual spelling is read three times as fast as by UUID, which also knows the others.
-        if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
-            content = bytes.fromhex(text.replace("-", ""))
-            if len(content) == 16:
-                return content
-        return uuid.UUID(text).bytes
-    except ValueError:
-        raise BadRequest(f"`{text}` is not a UUID", hint="ids of events and commands are UUIDs") from None

@@ -5,16 +5,29 @@ The same bytes as `framed` gives, which stays the plain words for what is done h
 """
 
 import struct
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate, compress, pairwise, repeat
-from typing import NamedTuple, TypeAlias
+from itertools import compress
+from typing import NamedTuple
 
 import msgspec
 
+from eventstore.columns import (
+    HASH_BYTES,
+    ID_BYTES,
+    OF_ANOTHER_KIND,
+    Columns,
+    Common,
+    OfCommons,
+    Texts,
+    columns_between,
+    columns_from,
+    columns_of,
+    cut,
+    cut_even,
+)
 from eventstore.framing import Framed, Framing, lead_of, one_line
-from eventstore.reading import check_page, end_of, read_page, version_at
+from eventstore.reading import check_columns, check_page, end_of, is_checked, position_of, read_page, version_at
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import actor_json, time_text
 from runfold.errors import Damaged
@@ -22,47 +35,36 @@ from runfold.events import event_class
 
 FRAMES_BYTES = 96 * 1024  # What a client that takes nothing makes us hold, beside what its connection costs.
 PAGE_ROWS = 128  # So many common events fill a page.
+FIRST_ROWS = 32  # For who waits for the first.
 TEXTS_KEPT_MAX = 1_024  # Of each kind of text that was written once; at most a few hundred bytes each.
-OF_ANOTHER_KIND = (AttributeError, TypeError, ValueError, struct.error, msgspec.DecodeError)
+PAGE_BYTES = FRAMES_BYTES * 15 // 16  # What is aimed at: a page is cut by what its events are like on the whole.
 _SECOND_US = 1_000_000
-_ID = struct.Struct("8s4s4s4s12s")
-_COLUMNS = (
-    "position, version, id, hash,"
-    " CASE WHEN length(sent) > 0 THEN '\"' || lower(hex(sent)) || '\"' ELSE 'null' END AS sent,"
-    " CAST(json_array(type, schema, tenant, actor, run_id, correlation, at_us, recorded_at_us, hex(cause),"
-    " hex(command)) AS BLOB) AS common, coalesce(data, CAST('null' AS BLOB)) AS data"
-)
-_TEXTS = (
-    "group_concat(position), group_concat(version), CAST(group_concat(id, '') AS BLOB),"
-    " CAST(group_concat(hash, '') AS BLOB), group_concat(sent), CAST(group_concat(common, '') AS BLOB),"
-    " group_concat(length(common)), CAST(group_concat(data, '') AS BLOB), group_concat(length(data))"
-)
-_OF_ALL = (
-    f"SELECT {_TEXTS} FROM (SELECT {_COLUMNS} FROM events"  # noqa: S608
-    " WHERE position > ? AND position <= ? ORDER BY position LIMIT ?)"
-)
-_OF_ONE = (
-    f"SELECT {_TEXTS} FROM (SELECT {_COLUMNS} FROM events"  # noqa: S608
-    " WHERE run_id = ? AND version > ? AND position <= ? ORDER BY version LIMIT ?)"
-)
-_numbers = msgspec.json.Decoder(list[int]).decode
-_decode = msgspec.json.Decoder(tuple[str, int, str, str, str, str, int, int, str, str]).decode
+_ID_LENGTH = 36
+_FRAME = [b"id: ", b"", b"-", *[b""] * 5, b',"id":"', *[b""] * 5, b'","data":', b"", b"}\n\n"]
+_GIVEN = [place for place, part in enumerate(_FRAME) if not part]
+"""Which parts of a frame are its event's."""
 _encode = msgspec.json.Encoder().encode
-_Common: TypeAlias = tuple[bool, bool, bytes, bytes, bytes, bytes]
-"""Whether such events are wanted, and marked; then how their frames go on after the cursor, the position, the id and
-what was sent."""
 
 
-class _Columns(NamedTuple):
-    """Of the next events; `commons`: what the events of one command have in common, as one text."""
+class _Spliced(NamedTuple):
+    """Whether such events are wanted, and marked; then how their frames go on after the cursor, the position, the
+    version, the id and what was sent."""
 
-    positions: str
-    versions: str
-    ids: bytes
-    hashes: bytes
-    sents: str
-    commons: list[bytes]
-    datas: list[bytes]
+    is_wanted: bool
+    is_marked: bool
+    after_cursor: bytes
+    after_position: bytes
+    after_id: bytes
+    sent_bytes: int
+    after_sent: bytes
+
+
+class Found(NamedTuple):
+    """The columns of the next events, how far they reach, and whether there is more."""
+
+    columns: Columns | None
+    upto: int
+    is_full: bool
 
 
 def read_framed(
@@ -77,14 +79,24 @@ def read_framed(
 
     Raises Trimmed, Diverged, and Damaged where no page before it is sound.
     """
+    return read_found(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)[1]
+
+
+def framed_again(texts: Texts, framing: Framing, *, upto: int) -> list[Framed]:
+    """The pages of what was read and found sound before, after which there is more."""
+    return [page for page, _ in _paged(Found(columns_from(texts), upto, is_full=True), framing)]
+
+
+def read_found(
+    connection: sqlite3.Connection, *, after: int, framing: Framing, stream: str | None, rows_max: int
+) -> tuple[Found, list[Framed]]:
+    """As `read_framed`, and what the pages were made of; they do not reach its end where not all of it is sound."""
     end = end_of(connection, after=after, stream=stream)
     try:
-        columns = _read(connection, after=after, stream=stream, end=end, rows_max=rows_max)
-        spliced = (
-            [(Framed(content=b"", scanned_to=end, version=0, is_marked=False), list[int]())]
-            if columns is None
-            else list(_paged(columns, framing, end=end, rows_max=rows_max))
-        )
+        found = _read(connection, after=after, stream=stream, end=end, rows_max=rows_max)
+        if found.columns is not None:
+            check_columns(connection, found.columns)
+        spliced = [*_paged(found, framing)]
     except OF_ANOTHER_KIND:
         # Only an altered file holds values of other kinds, and who reads it event by event is told.
         read_page(connection, after=after, stream=stream, limit=rows_max)
@@ -100,108 +112,129 @@ def read_framed(
         # Whoever comes as far as the damage is told of it, and is given what is before it.
         if not pages:
             raise
-    return pages
+    return found, pages
 
 
-def _read(
-    connection: sqlite3.Connection, *, after: int, stream: str | None, end: int, rows_max: int
-) -> _Columns | None:
+def _read(connection: sqlite3.Connection, *, after: int, stream: str | None, end: int, rows_max: int) -> Found:
     if stream is None:
-        found = connection.execute(_OF_ALL, (after, end, rows_max)).fetchone()
-    else:
-        version = version_at(connection, stream, after)
-        found = connection.execute(_OF_ONE, (stream, version, end, rows_max)).fetchone()
-    positions, versions, ids, hashes, sents, commons, common_sizes, data, data_sizes = found
-    if positions is None:
-        return None
-    datas = _cut(data, data_sizes)
-    if b"\n" in data or b"\r" in data:
-        datas = [*map(one_line, datas)]
-    return _Columns(positions, versions, ids, hashes, sents, _cut(commons, common_sizes), datas)
+        upto = min(end, after + rows_max)
+        # Where the first is known the others are, almost always.
+        columns = columns_between(connection, after, upto, with_salts=not is_checked(connection, after + 1))
+        if columns is None and upto < end:
+            # Positions may have gaps.
+            following = connection.execute("SELECT min(position) FROM events WHERE position > ?", (upto,)).fetchone()[0]
+            upto = end if following is None else min(end, following - 1)
+        return Found(columns, upto, upto < end)
+    version = version_at(connection, stream, after)
+    first = position_of(connection, stream, version + 1)
+    is_new = first is not None and not is_checked(connection, first)
+    columns = columns_of(connection, stream, after=version, upto=version + rows_max, end=end, with_salts=is_new)
+    if columns is None or columns.versions[-1] < version + rows_max:
+        return Found(columns, end, is_full=False)
+    return Found(columns, columns.positions[-1], is_full=True)
 
 
-def _cut(texts: bytes, sizes: str) -> list[bytes]:
-    """Texts that stand one after the other; much quicker than to look for what is between them."""
-    ends = accumulate(_numbers(f"[{sizes}]"), initial=0)
-    return [texts[start:end] for start, end in pairwise(ends)]
-
-
-def _paged(columns: _Columns, framing: Framing, *, end: int, rows_max: int) -> Iterator[tuple[Framed, list[int]]]:
-    """Frames, cut into pages, each with the places of its events; `end`: how far was looked where none are left."""
-    positions, versions = _numbers(f"[{columns.positions}]"), _numbers(f"[{columns.versions}]")
-    commons = [*map(_Written(lambda text: _common(text, framing)).__getitem__, columns.commons)]
-    frames = _frames(columns, commons)
-    ends = [*accumulate(map(len, frames), initial=0)]
-    # Pages of about the same size, so that none is left with a frame or two.
-    pages = -(-ends[-1] // FRAMES_BYTES) or 1
-    size_bytes = min(FRAMES_BYTES, ends[-1] // pages + max(map(len, frames)))
-    start, count = 0, len(frames)
-    while start < count:
-        stop = min(count, max(start + 1, bisect_right(ends, ends[start] + size_bytes, start) - 1))
-        is_full = stop < count or count == rows_max
+def _paged(found: Found, framing: Framing) -> Iterator[tuple[Framed, list[int]]]:
+    """Frames, cut into pages, each with the places of its events."""
+    columns, upto, is_full = found
+    if columns is None:
+        yield Framed(content=b"", scanned_to=upto, version=0, is_marked=False, is_full=is_full), []
+        return
+    spliced = OfCommons(lambda common: _spliced(common, framing))
+    commons = [*map(spliced.__getitem__, columns.commons)]
+    has_marked = any(it.is_marked for it in spliced.values())
+    wanted = None if all(it.is_wanted for it in spliced.values()) else [it.is_wanted for it in commons]
+    parts = _parts(columns, commons, wanted)
+    rows = range(len(commons)) if wanted is None else [*compress(range(len(commons)), wanted)]
+    start = 0
+    for stop, content in _cut(parts):
+        # What is not wanted goes with the page of what is wanted after it, and the last page takes the rest.
+        is_last = stop == len(rows)
+        end = len(commons) if is_last else rows[stop - 1] + 1
         page = Framed(
-            content=b"".join(frames[start:stop]),
-            scanned_to=positions[stop - 1] if is_full else end,
-            version=max(versions[start:stop]),
-            is_marked=any(common[1] for common in commons[start:stop]),
-            is_full=is_full,
-            rows=stop - start,
+            content=content,
+            scanned_to=upto if is_last else columns.positions[end - 1],
+            version=max(columns.versions[start:end]),
+            is_marked=has_marked and any(common.is_marked for common in commons[start:end]),
+            is_full=is_full or not is_last,
+            rows=end - start,
         )
-        yield page, positions[start:stop]
-        start = stop
+        yield page, columns.positions[start:end]
+        start = end
 
 
-def _frames(columns: _Columns, commons: list[_Common]) -> list[bytes]:
-    """One of each event, empty where it is not wanted. No step here is taken event by event."""
-    wanted, _, after_cursors, after_positions, after_ids, after_sents = zip(*commons, strict=True)
-    positions, digits = columns.positions.encode().split(b","), columns.hashes.hex().encode()
-    hashes = struct.unpack("64s" * len(commons), digits)
-    parts: list[Iterable[bytes]] = [
-        repeat(b"id: "),
-        positions,
-        repeat(b"-"),
-        struct.unpack("8s56x" * len(commons), digits),
+def _parts(columns: Columns, commons: list[_Spliced], wanted: list[bool] | None) -> list[bytes]:
+    """What the frames are joined of, one after the other. No step here is taken event by event."""
+    _, _, after_cursors, after_positions, after_ids, sent_sizes, after_sents = zip(*commons, strict=True)
+    digits = columns.hashes.hex().encode()
+    count = len(commons)
+    given: list[Sequence[bytes]] = [
+        columns.position_digits,
+        struct.unpack("8s56x" * count, digits),
         after_cursors,
-        positions,
+        columns.position_digits,
         after_positions,
-        columns.versions.encode().split(b","),
-        repeat(b',"id":"'),
-        map(b"-".join, _ID.iter_unpack(columns.ids.hex().encode())),
+        columns.version_digits,
+        _dashed(columns.ids),
         after_ids,
-        columns.sents.encode().split(b","),
+        cut(columns.sents.hex().encode(), [2 * size for size in sent_sizes], 2 * HASH_BYTES),
         after_sents,
-        hashes,
-        repeat(b'","data":'),
-        columns.datas,
-        repeat(b"}\n\n"),
+        cut_even(digits, 2 * HASH_BYTES),
+        [*map(one_line, columns.datas)] if columns.has_lines else columns.datas,
     ]
-    if all(wanted):
-        return [*map(b"".join, zip(*parts))]  # noqa: B905
-    frames = map(b"".join, zip(*(compress(part, wanted) for part in parts)))  # noqa: B905
-    return [next(frames) if is_wanted else b"" for is_wanted in wanted]
+    if wanted is not None:
+        given = [[*compress(column, wanted)] for column in given]
+        count = sum(wanted)
+    parts = _FRAME * count
+    for place, column in zip(_GIVEN, given, strict=True):
+        parts[place :: len(_FRAME)] = column
+    return parts
 
 
-class _Written(dict[bytes, _Common]):
-    """What was written once is not written again."""
-
-    def __init__(self, write: Callable[[bytes], _Common]) -> None:
-        super().__init__()
-        self._write = write
-
-    def __missing__(self, text: bytes) -> _Common:
-        common = self[text] = self._write(text)
-        return common
+def _dashed(ids: bytes) -> tuple[bytes, ...]:
+    """Ids as they are read: all of them have a dash between every two bytes, and lose those that are too many."""
+    text = bytearray(ids.hex("-", 2).encode())
+    wide = 5 * ID_BYTES // 2
+    for too_many in (34, 29, 4):
+        del text[too_many::wide]
+        wide -= 1
+    return struct.unpack(f"{_ID_LENGTH}sx" * (len(ids) // ID_BYTES), text + b"-")
 
 
-def _common(text: bytes, framing: Framing) -> _Common:
-    name, schema, tenant, actor, run_id, correlation, at_us, recorded_at_us, cause, command = _decode(text)
+def _cut(parts: list[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Frames joined to pages of about the same size, so that none is left with a frame or two, and where each ends."""
+    count = len(parts) // len(_FRAME)
+    if not count:
+        yield 0, b""
+        return
+    others_bytes = sum(map(len, parts[: _GIVEN[-1]]))
+    pages = (count * others_bytes + sum(map(len, parts[_GIVEN[-1] :: len(_FRAME)]))) // PAGE_BYTES + 1
+    for page in range(pages):
+        yield from _joined(parts, count * page // pages, count * (page + 1) // pages)
+
+
+def _joined(parts: list[bytes], start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    content = b"".join(parts[start * len(_FRAME) : stop * len(_FRAME)])
+    if len(content) <= FRAMES_BYTES or stop - start <= 1:
+        if start < stop:
+            yield stop, content
+        return
+    middle = (start + stop) // 2
+    yield from _joined(parts, start, middle)
+    yield from _joined(parts, middle, stop)
+
+
+def _spliced(common: Common, framing: Framing) -> _Spliced:
+    quote = '"' if common.sent_bytes else ""
     after_id = (
-        f'","type":{_quoted(name)},"schema":{schema},"class":"{event_class(name)}","at":"{_time(at_us)}",'
-        f'"recorded_at":"{_time(recorded_at_us)}","tenant":{_quoted(tenant)},"actor":{_actor(actor)},"cause":'
-        f'{_id(cause)},"command":{_id(command)},"sent":'
+        f'","type":{_quoted(common.type)},"schema":{common.schema},"class":"{event_class(common.type)}",'
+        f'"at":"{_time(common.at_us)}","recorded_at":"{_time(common.recorded_at_us)}",'
+        f'"tenant":{_quoted(common.tenant)},"actor":{_actor(common.actor)},"cause":{_id(common.cause)},'
+        f'"command":{_id(common.command)},"sent":{quote or "null"}'
     )
-    after_sent = f',"correlation":{_quoted(correlation)},"hash":"'
-    return *_beginning(name, tenant, run_id, framing), after_id.encode(), after_sent.encode()
+    after_sent = f'{quote},"correlation":{_quoted(common.correlation)},"hash":"'
+    beginning = _beginning(common.type, common.tenant, common.run_id, framing)
+    return _Spliced(*beginning, after_id.encode(), common.sent_bytes or 0, after_sent.encode())
 
 
 @lru_cache(maxsize=TEXTS_KEPT_MAX)

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -13,25 +12,22 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done, EventLog, Page, not_rewritten
+from eventstore.damage import damage_of, is_damage
 from eventstore.framing import Framed, Framing
+from eventstore.gathering import Gathering, Waiting
 from eventstore.looking import AHEAD_PAGES, AHEAD_ROWS_MAX, POLL_SECONDS, Looks, Seen
 from eventstore.preparing import Request, prepare
 from eventstore.proof.checking import Checks, checks_of, get_ready, open_checked
 from eventstore.ready import ReadyPages
-from eventstore.splicing import PAGE_ROWS
+from eventstore.splicing import FIRST_ROWS, FRAMES_BYTES, PAGE_ROWS
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import NewEvent, Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
 
-QUEUE_REQUESTS_MAX = 1024  # Callers beyond these wait for room.
-GROUP_REQUESTS_MAX = 500
-GROUP_BYTES_MAX = 4 * 1024 * 1024
-
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _Outcome: TypeAlias = Appended | RunfoldError
-Waiting: TypeAlias = tuple[Request, Done]
 
 
 class SqliteLog(EventLog):
@@ -51,9 +47,7 @@ class SqliteLog(EventLog):
         self._writer = writer
         self._writes = writes
         self._reads = reads
-        self._waiting: deque[Waiting] = deque()
-        self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._gathering = Gathering()
         self._woken = asyncio.Event()
         self._woken_of: dict[str, asyncio.Event] = {}
         self._pages = Looks[Page]()
@@ -61,7 +55,6 @@ class SqliteLog(EventLog):
         self._ready = ReadyPages()
         self._tails = 0
         self._poll_task: asyncio.Task[None] | None = None
-        self._closing = False
         self._failure = ""
         self._is_full = False
         self._now_us: Callable[[], int] = lambda: time.time_ns() // 1000
@@ -90,7 +83,9 @@ class SqliteLog(EventLog):
 
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected: int) -> Appended:
         future: asyncio.Future[_Outcome] = asyncio.get_running_loop().create_future()
-        await self.submit(stream, events, expected=expected, done=partial(_answer, future))
+        done = partial(_answer, future)
+        if not self.offer(stream, events, expected=expected, done=done):
+            await self.submit(stream, events, expected=expected, done=done)
         # A caller that is cancelled here gives up its answer only: the writer task goes on.
         outcome = await future
         if isinstance(outcome, RunfoldError):
@@ -98,14 +93,23 @@ class SqliteLog(EventLog):
         return outcome
 
     async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
+        while not self.offer(stream, events, expected=expected, done=done):
+            await self._wait_for_room()
+
+    def offer(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> bool:
         request = prepare(stream, events, expected)
-        while len(self._waiting) >= QUEUE_REQUESTS_MAX:
-            self._taken.clear()
-            await self._taken.wait()
         if self._closing:
             raise Unavailable("the log is closed", hint="try again when the service is back")
-        self._waiting.append((request, done))
-        self._arrived.set()
+        if self._gathering.is_full:
+            return False
+        self._accept(request, done)
+        return True
+
+    def _accept(self, request: Request, done: Done) -> None:
+        self._gathering.add(request, done)
+
+    async def _wait_for_room(self) -> None:
+        await self._gathering.wait_for_room()
 
     async def bounds(self) -> Bounds:
         return await self._read(reading.bounds)
@@ -163,16 +167,21 @@ class SqliteLog(EventLog):
             async for page in pages:
                 yield page
 
-    async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
+    async def framed(self, *, after: int, framing: Framing, stream: str | None = None, begins: bool = False) -> Framed:
         async def look(after: int, rows_max: int = PAGE_ROWS) -> list[Framed]:
             read = self._ready.read
             return await self._read(read, after=after, stream=stream, framing=framing, rows_max=rows_max)
 
-        page = await self._framed.page(after, (stream, framing), look)
-        if page.is_full:
+        first = partial(look, rows_max=FIRST_ROWS) if begins else look
+        page = await self._framed.page(after, (stream, framing), first)
+        # What is looked for ahead of a first page would only keep it from being written.
+        if page.is_full and not begins:
             # So many as fill some pages, where the next events are like these.
-            rows = min(AHEAD_ROWS_MAX, AHEAD_PAGES * page.rows)
-            self._framed.ahead(page, (stream, framing), partial(look, rows_max=rows))
+            rows = AHEAD_PAGES * FRAMES_BYTES * page.rows // max(1, len(page.content)) or PAGE_ROWS
+            rows = min(AHEAD_ROWS_MAX, rows)
+            if self._framed.ahead(page, (stream, framing), partial(look, rows_max=rows)):
+                # So that it is begun before this page is written, and not after all that follow it.
+                await asyncio.sleep(0)
         return page
 
     async def _follow(
@@ -232,8 +241,7 @@ class SqliteLog(EventLog):
         if self._closing:
             await asyncio.wait([self._write_task])
             return
-        self._closing = True
-        self._arrived.set()
+        self._gathering.close()
         self._wake()
         await self._write_task
         if self._poll_task is not None:
@@ -251,14 +259,25 @@ class SqliteLog(EventLog):
     ) -> _T:
         if self._closing:
             raise Unavailable("the log is closed", hint="try again when the service is back")
-        return await hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
+        try:
+            return await hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise damage_of(error) from error
+
+    @property
+    def _closing(self) -> bool:
+        return self._gathering.is_closed
 
     async def _write(self) -> None:
-        while not (self._closing and not self._waiting):
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting:
-                await self._serve(self._take())
+        while True:
+            await self._gathering.gather()
+            group = self._gathering.take()
+            if not group:
+                return
+            await self._serve(group)
+            self._gathering.expect(len(group))
 
     async def _serve(self, group: Sequence[Waiting]) -> None:
         outcomes = await self._commit([request for request, _ in group])
@@ -274,17 +293,6 @@ class SqliteLog(EventLog):
         if fresh:
             # What one transaction adds stands together.
             self._checks.trust(fresh[0].first, fresh[-1].last)
-
-    def _take(self, count: int = GROUP_REQUESTS_MAX) -> list[Waiting]:
-        group: list[Waiting] = []
-        size_bytes = 0
-        while self._waiting and len(group) < count:
-            size_bytes += self._waiting[0][0].size_bytes
-            if group and size_bytes > GROUP_BYTES_MAX:
-                break
-            group.append(self._waiting.popleft())
-        self._taken.set()
-        return group
 
     async def _commit(self, requests: Sequence[Request]) -> Sequence[_Outcome]:
         if self._is_full:

@@ -2,7 +2,7 @@
 
 import importlib
 import sqlite3 as standard_library
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 AFFECTED_FIRST = (3, 7, 0)
 AFFECTED_LAST = (3, 51, 2)
@@ -28,9 +28,19 @@ else:
 # The module asks its table of adapters for every value that is None or bytes, and where it finds nothing there goes
 # looking for methods that neither has, which takes longer than writing the row. Both stay what they are.
 _nothing: dict[None, None] = {}
-sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(bytes, bytes.__bytes__)
 sqlite3.register_adapter(type(None), _nothing.get)
 
 SQLITE_VERSION: str = sqlite3.sqlite_version
 
-__all__ = ["SQLITE_VERSION", "is_affected", "sqlite3"]
+_OPEN_READWRITE, _OPEN_CREATE, _OPEN_NOMUTEX = 0x2, 0x4, 0x8000  # As in sqlite3.h.
+UNSHARED: dict[str, Any] = {}
+"""For `connect`, of a connection for millions of rows that no other thread ever meets, not even to collect garbage.
+
+SQLite takes a lock for each value that is read or bound, for threads that share a connection; then it takes none.
+The standard library cannot ask for that.
+"""
+if sqlite3 is not standard_library:
+    UNSHARED["flags"] = _OPEN_READWRITE | _OPEN_CREATE | _OPEN_NOMUTEX
+
+__all__ = ["SQLITE_VERSION", "UNSHARED", "is_affected", "sqlite3"]

@@ -2,7 +2,8 @@
 
 Whoever appends a lifecycle or audit event writes it, after the log has the event. The log stays the truth: a file that
 a killed process could not write any more is written by the next command that writes, which looks at what the log got
-since the last such look. Reading never writes.
+since the last such look, so much at most as nobody minds to wait for; a server looks at all of it beside its work.
+Reading never writes.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from eventstore.file_lock import FileLock
+from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
 from eventstore.proof.faults import Fault
 from eventstore.reading import LOG_FILE, bounds, read_page
@@ -28,6 +30,7 @@ from runfold.state import Run, new_run
 FILE_NAME = "state.json"
 LOOKED_FILE = "looked.json"
 HISTORY_MAX = 1_000  # The newest; `history_omitted` counts those before them.
+CHANGES_MAX = 200  # Whose files are written at once: each is synced.
 DEVELOPER = "RUNFOLD_DEV"
 REMEDY = "`runfold recover` writes it anew"
 TOLD_TYPES = frozenset(name for name, kind in EVENT_CLASSES.items() if kind in ("lifecycle", "audit"))
@@ -72,6 +75,14 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     log_id: str
     since: int
     upto: int
+
+
+class Mended(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the changes up to `reached` each is in its file; with `is_last` there are no more."""
+
+    run_ids: tuple[str, ...]
+    reached: int
+    is_last: bool
 
 
 class Told:
@@ -158,24 +169,46 @@ def mend_states(data: Path, *, every: bool = False) -> list[str]:
 
     `every` also reads the files that were current at the last look, and writes those that were damaged since.
     """
+    mended: list[str] = []
+    after = 0 if every else None
+    while (found := mend_some(data, after=after)) is not None:
+        mended += found.run_ids
+        if found.is_last:
+            break
+        after = found.reached
+    return mended
+
+
+def mend_some(data: Path, *, after: int | None = None) -> Mended | None:
+    """The next of it, from where the last look ended or `after` a position; None without a log. Raises as it does.
+
+    A folder has the files of the runs that were written to from it. Where machines share the log, the runs of others
+    get none: nobody here would see to them for as long as no process of the folder is at work.
+    """
     if not (data / LOG_FILE).exists():
-        return []
+        return None
+    is_shared = mirrored_log(data) is not None
     mended: list[str] = []
     with closing(open_checked(data)) as connection, _locked(data, ""):
         place = bounds(connection)
         looked = read_looked(data)
         if looked is None or looked.log_id != place.log_id or looked.upto > place.last:
             looked = Looked(log_id=place.log_id, since=place.last, upto=place.last)
-        for run_id, position in _moved(connection, 0 if every else looked.upto, place.last):
-            if position <= looked.since and not (data / "runs" / run_id / FILE_NAME).exists():
+        changes = _changes(connection, looked.upto if after is None else after, place.last)
+        is_last = len(changes) < CHANGES_MAX
+        for run_id, position in {run_id: position for position, run_id in changes}.items():
+            is_promised = position > looked.since and not is_shared
+            if not is_promised and not (data / "runs" / run_id / FILE_NAME).exists():
                 continue
             with _locked(data, run_id):
                 file = read_state(data, run_id)
                 if file is None or file.position < position:
                     _write(data, _folded(data, run_id, connection=connection).file())
                     mended.append(run_id)
-        _replace(data / "runs" / LOOKED_FILE, _encode(msgspec.structs.replace(looked, upto=place.last)))
-    return mended
+        reached = place.last if is_last else changes[-1][0]
+        upto = max(looked.upto, reached)
+        _replace(data / "runs" / LOOKED_FILE, _encode(msgspec.structs.replace(looked, upto=upto)))
+    return Mended(run_ids=tuple(mended), reached=reached, is_last=is_last)
 
 
 def read_looked(data: Path) -> Looked | None:
@@ -190,23 +223,27 @@ class States:
 
     def __init__(self, connection: sqlite3.Connection, data: Path) -> None:
         self._connection, self._data = connection, data
+        self._is_shared = mirrored_log(data) is not None
         self.files = 0
 
     def faults(self) -> Iterator[Fault]:
-        """Files that lag, differ, or are not there where one was promised."""
+        """Files that lag, differ, or are not there where one was promised.
+
+        Where machines share the log, each keeps files of what it appended: what others did since is not in them.
+        """
         looked, place = read_looked(self._data), bounds(self._connection)
         since = looked.since if looked is not None and looked.log_id == place.log_id else place.last
         moved = dict(_moved(self._connection, 0, place.last))
         for run_id, position in moved.items():
             file = read_state(self._data, run_id)
             if file is None and not (self._data / "runs" / run_id / FILE_NAME).exists():
-                if position > since:
+                if position > since and not self._is_shared:
                     yield _fault(run_id, position, "is not there")
                 continue
             self.files += 1
             if file is None:
                 yield _fault(run_id, position, "cannot be read", REMEDY)
-            elif file.position < position:
+            elif file.position < position and not self._is_shared:
                 yield _fault(run_id, position, f"stands at event {file.position}; the run moved at event {position}")
             elif _bare(file) != _bare(_folded(self._data, run_id, self._connection, upto=file.position).file()):
                 yield _fault(run_id, file.position, "differs from the history of its run", f"delete it: {REMEDY}")
@@ -230,6 +267,17 @@ def _moved(connection: sqlite3.Connection, after: int, upto: int) -> list[tuple[
     )
     rows: list[Any] = connection.execute(query, (after, upto, *sorted(TOLD_TYPES), SYSTEM_STREAM)).fetchall()
     return [(run_id, position) for run_id, position in rows]
+
+
+def _changes(connection: sqlite3.Connection, after: int, upto: int) -> list[tuple[int, str]]:
+    """The next changes of runs between two positions."""
+    marks = ", ".join("?" * len(TOLD_TYPES))
+    query = (
+        f"SELECT position, run_id FROM events WHERE position > ? AND position <= ? AND type IN ({marks})"  # noqa: S608
+        " AND run_id != ? ORDER BY position LIMIT ?"
+    )
+    given = (after, upto, *sorted(TOLD_TYPES), SYSTEM_STREAM, CHANGES_MAX)
+    return [(position, run_id) for position, run_id in connection.execute(query, given).fetchall()]
 
 
 def _folded(data: Path, run_id: str, connection: sqlite3.Connection | None = None, *, upto: int | None = None) -> Told:

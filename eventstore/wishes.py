@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from eventstore.ordered_ids import numbered_ids
-from eventstore.reading import RecordedRows
+from eventstore.rows import RecordedRows
 from runfold.causation import WORK, Causes, cause_of, cause_of_work, follows_from, remember
 from runfold.commands import (
     CheckLimits,

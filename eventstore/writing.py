@@ -29,7 +29,7 @@ SCHEMA = Path(__file__).with_name("schema.sql")
 
 
 class Writer:
-    """One write connection, made and used in one thread only."""
+    """One write connection, made and used in one thread only; a mirror's in one at a time."""
 
     writes_mirrors = False
     """Whether it may write to a folder that only mirrors another log."""
@@ -56,7 +56,7 @@ class Writer:
             self._turns = FileLock(self._lock, data / LOCK_FILE)
             try:
                 with self.locked():
-                    self.connection = _open(data / LOG_FILE)
+                    self.connection = _open(data / LOG_FILE, of_one_thread=not self.writes_mirrors)
                     settle(data, self.connection)
             except BaseException:
                 os.close(self._lock)
@@ -199,12 +199,16 @@ def _holds(path: Path, texts: Sequence[bytes]) -> bool:
     return False
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, *, of_one_thread: bool) -> sqlite3.Connection:
     # An existing file is judged read-only, so a foreign or newer one is left as it was.
     if not _is_log(path):
         _make(path)
     connection = sqlite3.connect(
-        path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=STATEMENTS_KEPT_MAX
+        path,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        cached_statements=STATEMENTS_KEPT_MAX,
+        check_same_thread=of_one_thread,
     )
     try:
         _prepare(connection)

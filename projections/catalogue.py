@@ -1,12 +1,13 @@
 """Every view there is."""
 
-from projections import approvals, artifacts, audit_fold, history, runs, sessions, stats, step_cache, timeline, usage
+from projections import approvals, artifacts, history, runs, sessions, stats, step_cache, timeline, usage
+from projections.audit import fold as audit
 from projections.engine.view import View
 
 VIEWS: tuple[View, ...] = (
     runs.VIEW,
     history.VIEW,
-    audit_fold.VIEW,
+    audit.VIEW,
     usage.VIEW,
     timeline.VIEW,
     artifacts.VIEW,

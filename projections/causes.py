@@ -9,7 +9,9 @@ import msgspec
 from eventstore.contract import EventLog
 from eventstore.reading import find, read_page
 from eventstore.sqlite3_module import sqlite3
-from projections.audit import FROM, SELECT, AuditFilter, AuditItem, find_audit, item_of
+from projections.audit.answers import AuditItem, find_audit, item_of
+from projections.audit.question import AuditFilter
+from projections.audit.search import JOINS, SHOWN
 from runfold.envelope import Recorded, time_text
 from runfold.errors import BadRequest, Diverged, NotFound, Trimmed
 from runfold.events import RunQueued, event_class
@@ -147,9 +149,9 @@ def _items(connection: sqlite3.Connection, recordeds: Iterable[Recorded]) -> lis
 
 
 def _item(connection: sqlite3.Connection, recorded: Recorded) -> AuditItem:
-    row = connection.execute(f"{SELECT} {FROM} WHERE a.position = ?", (recorded.position,)).fetchone()
+    row = connection.execute(f"{SHOWN} FROM audit a {JOINS} WHERE a.position = ?", (recorded.position,)).fetchone()
     if row is not None:
-        return item_of(row)
+        return item_of(row, recorded)
     # Output is not in the audit.
     return AuditItem(
         position=recorded.position,

@@ -23,7 +23,11 @@ _SORT_KEYS = {
 }
 _SORTED = {"status": "runs_by_status", "cost": "runs_by_cost", "duration": "runs_by_duration"}
 _OF_EXPRESSIONS = frozenset({"duration", "cost"})
-_decode_shown = msgspec.json.Decoder(Snapshot).decode
+_decode_shown = msgspec.json.Decoder(list[Snapshot]).decode
+_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
+_decode_sizes = msgspec.json.Decoder(list[int]).decode
+_decode_values = msgspec.json.Decoder(list[int | str]).decode
+_decode_ids = msgspec.json.Decoder(list[str]).decode
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +60,9 @@ class RunList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShownRuns(msgspec.Struct, frozen=True, kw_only=True):
-    """A RunList whose items are the JSON that the fold has made."""
+    """A RunList whose items are JSON: what the fold has made of each run."""
 
-    items: list[msgspec.Raw]
+    items: msgspec.Raw
     total: int
     next_cursor: str | None
     by_status: dict[str, int]
@@ -75,7 +79,7 @@ def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunList:
     """One page of the runs that match. Raises BadRequest, naming the parameter and what is allowed."""
     found = list_shown(connection, wanted)
     return RunList(
-        items=[_decode_shown(item) for item in found.items],
+        items=_decode_shown(found.items),
         total=found.total,
         next_cursor=found.next_cursor,
         by_status=found.by_status,
@@ -100,28 +104,37 @@ def list_shown(connection: sqlite3.Connection, wanted: RunFilter) -> ShownRuns:
             # It says less, but in an index of expressions it is all that SQLite can look for.
             where += f" AND {key} {sign}= ?"
             parameters.append(cursor.value)
-    # Every piece of this text is one of ours; what the caller gave is in the parameters. What is shown of a run is read
-    # of those alone that are on the page.
-    rows = connection.execute(
-        f"SELECT {key}, run_id, rowid FROM runs INDEXED BY {_index_of(wanted)} WHERE {where}"  # noqa: S608
-        f" ORDER BY {key} {wanted.order}, run_id {wanted.order} LIMIT ? OFFSET ?",
-        [*parameters, wanted.limit + 1, wanted.offset],
-    ).fetchall()
-    page = rows[: wanted.limit]
+    content, sizes, values, run_ids = _page(connection, wanted, key, where, parameters)
     next_cursor = None
-    if len(rows) > wanted.limit:
-        value, run_id, _ = page[-1]
-        next_cursor = _encode_cursor(_Cursor(wanted.sort, wanted.order, value, run_id))
-    marks = ", ".join("?" * len(page))
-    shown = dict(
-        connection.execute(f"SELECT rowid, shown FROM runs WHERE rowid IN ({marks})", [row[2] for row in page])  # noqa: S608
-    )
+    if len(sizes) > wanted.limit:
+        content = content[: -sizes[-1] - len(b",")]
+        next_cursor = _encode_cursor(_Cursor(wanted.sort, wanted.order, values[-2], run_ids[-2]))
     return ShownRuns(
-        items=[msgspec.Raw(shown[row[2]]) for row in page],
+        items=msgspec.Raw(b"[%b]" % content),
         total=sum(count for status, count in by_status.items() if not wanted.status or status in wanted.status),
         next_cursor=next_cursor,
         by_status={status: count for status, count in by_status.items() if status},
     )
+
+
+def _page(
+    connection: sqlite3.Connection, wanted: RunFilter, key: str, where: str, parameters: list[Any]
+) -> tuple[bytes, list[int], list[int | str], list[str]]:
+    """What is shown of the runs on the page and of the one after it, commas between; of each its size, key and id.
+
+    It is one row: for every row that is fetched the thread lets others go first, and waits for its turn again.
+    """
+    # Every piece of this text is one of ours; what the caller gave is in the parameters. What is shown of a run is read
+    # of those alone that are on the page.
+    content, sizes, values, run_ids = connection.execute(
+        "SELECT CAST(group_concat(shown) AS BLOB), json_group_array(length(shown)), json_group_array(key),"  # noqa: S608
+        f" json_group_array(page.run_id) FROM (SELECT {key} AS key, run_id, rowid AS place"
+        f" FROM runs INDEXED BY {_index_of(wanted)} WHERE {where}"
+        f" ORDER BY {key} {wanted.order}, run_id {wanted.order} LIMIT ? OFFSET ?) AS page"
+        " CROSS JOIN runs ON runs.rowid = page.place",
+        [*parameters, wanted.limit + 1, wanted.offset],
+    ).fetchone()
+    return content or b"", _decode_sizes(sizes), _decode_values(values), _decode_ids(run_ids)
 
 
 def _index_of(wanted: RunFilter) -> str:
@@ -134,10 +147,14 @@ def _index_of(wanted: RunFilter) -> str:
 def _by_status(connection: sqlite3.Connection, wanted: RunFilter, where: str, parameters: list[Any]) -> dict[str, int]:
     is_counted = not (wanted.q or wanted.workflow == "" or wanted.created_after or wanted.created_before)
     if not is_counted or wanted.label is not None:
-        counted = f"SELECT status, count(*) FROM runs INDEXED BY runs_listed WHERE {where}"  # noqa: S608
+        counted = f"SELECT status, count(*) AS found FROM runs INDEXED BY runs_listed WHERE {where}"  # noqa: S608
     else:
-        counted = f"SELECT status, sum(runs) FROM run_counts WHERE {where}"  # noqa: S608
-    return dict(connection.execute(f"{counted} GROUP BY status ORDER BY status", parameters).fetchall())
+        counted = f"SELECT status, sum(runs) AS found FROM run_counts WHERE {where}"  # noqa: S608
+    row = connection.execute(
+        f"SELECT json_group_object(status, found) FROM ({counted} GROUP BY status ORDER BY status)",  # noqa: S608
+        parameters,
+    ).fetchone()
+    return _decode_counts(row[0])
 
 
 def _check(wanted: RunFilter) -> None:

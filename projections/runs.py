@@ -136,25 +136,25 @@ def _drop(connection: sqlite3.Connection, run_id: str) -> None:
 class RunsFold:
     def __init__(self) -> None:
         # Imported by who folds: most commands read rows that another process has written.
-        from runfold.evolve import advance
+        from runfold.advancing import Advancing
 
-        self._advance = advance
+        self._advancing = Advancing
         self._runs = RunCache("SELECT body, position FROM runs WHERE run_id = ?")
+        self._changed: dict[str, Advancing] = {}
+        """Of this page; the others are in the cache."""
 
     def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
-        runs, run_id = self._runs, recorded.run_id
-        run = runs.held.get(run_id)
+        run_id = recorded.run_id
+        changed = self._changed.get(run_id)
         # A run that comes back from an archive begins anew, whatever is listed of it.
-        if run is None or recorded.version == 1:
+        if changed is None or recorded.version == 1:
             if run_id == SYSTEM_STREAM:
                 self._list_trimmed(recorded, event)
                 return
-            run = new_run(run_id, recorded.tenant) if recorded.version == 1 else runs.get(connection, recorded)
-            runs.held[run_id] = run
-        after = self._advance(run, event, recorded.at_us)
-        if after is not run:
-            runs.held[run_id] = after
-        runs.changed[run_id] = recorded.position
+            run = new_run(run_id, recorded.tenant) if recorded.version == 1 else self._runs.get(connection, recorded)
+            changed = self._changed[run_id] = self._advancing(run)
+        changed.take(event, recorded.at_us)
+        changed.position = recorded.position
 
     def _list_trimmed(self, recorded: Fact, event: Decoded) -> None:
         """A run of which nothing but its summary is kept."""
@@ -164,9 +164,13 @@ class RunsFold:
         if isinstance(event, RunArchived) and isinstance(summary, dict):
             position = cast("dict[str, Any]", summary).get("position")
             run = with_summary(new_run(event.run_id, recorded.tenant), event)
-            self._runs.put(run, position if isinstance(position, int) else recorded.position)
+            changed = self._changed[event.run_id] = self._advancing(run)
+            changed.position = position if isinstance(position, int) else recorded.position
 
     def write(self, connection: sqlite3.Connection) -> None:
+        for changed in self._changed.values():
+            self._runs.put(changed.run(), changed.position)
+        self._changed.clear()
         connection.executemany(
             _PUT,
             [
@@ -194,6 +198,7 @@ class RunsFold:
         self._runs.settle()
 
     def forget(self) -> None:
+        self._changed.clear()
         self._runs.clear()
 
 

@@ -1,9 +1,13 @@
-"""The views for a server: every query catches up first and runs in the one thread that owns the connection."""
+"""The views for a server: every query catches up first and runs in the one thread that owns the connection.
+
+Where there is much to catch up with, that is done behind the answers, which say meanwhile that they are `stale`.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -12,13 +16,17 @@ import msgspec
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.projector import Freshness
 from projections.engine.unchanged import Mark, Unchanged
-from projections.engine.views import Views
+from projections.engine.views import BEHIND_MAX, Views
 from projections.lately import Lately
+from runfold.errors import RunfoldError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _Wanted = TypeVar("_Wanted", bound=Hashable)
 
+SLICE_POSITIONS = 500  # Folded at a time between two questions, about a tenth of a second.
+TURN_SECONDS = 0.02  # Between two slices, for other processes that wait to fold or to switch to another generation.
+STUCK_SECONDS = 2.0
 KEPT_BYTES_MAX = 16 * 1024 * 1024  # Of answers kept ready; some 150 pages of 50 runs.
 KEPT_MAX = 1_000
 _encode = msgspec.json.Encoder().encode
@@ -35,12 +43,21 @@ class ViewService:
         self._kept: dict[Hashable, tuple[bytes, Freshness]] = {}
         self._kept_at: Mark | None = None
         self._kept_bytes = 0
+        self._catching_up: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, data: Path, *, now_seconds: Callable[[], float] = time.monotonic) -> "ViewService":
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="views")
+
+        def opened() -> Views:
+            views = Views.open(data)
+            # Nobody's first question waits for it; what is wrong with the log is said with the answer.
+            with suppress(RunfoldError):
+                views.open_log()
+            return views
+
         try:
-            views = await asyncio.get_running_loop().run_in_executor(executor, Views.open, data)
+            views = await asyncio.get_running_loop().run_in_executor(executor, opened)
         except BaseException:
             executor.shutdown(wait=False)
             raise
@@ -49,7 +66,7 @@ class ViewService:
     async def query(
         self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> tuple[T, Freshness]:
-        """The answer of a query function, and how fresh it is."""
+        """The answer of a query function, and how fresh it is; from views that are far behind, what they have."""
         mark = self._unchanged.mark()
 
         def ask() -> tuple[T, Freshness]:
@@ -62,7 +79,21 @@ class ViewService:
             finally:
                 connection.execute("ROLLBACK")
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, ask)
+        answer, freshness = await asyncio.get_running_loop().run_in_executor(self._executor, ask)
+        if freshness.behind > BEHIND_MAX and (self._catching_up is None or self._catching_up.done()):
+            self._catching_up = asyncio.create_task(self._catch_up(freshness.behind), name="catch up with the log")
+        return answer, freshness
+
+    async def query_whole(
+        self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[T, Freshness]:
+        """As `query`, but waits however much is to be folded: for who would do harm by what is old."""
+        answer, freshness = await self.query(fn, *args, **kwargs)
+        if freshness.behind > BEHIND_MAX and self._catching_up is not None:
+            # Who is cancelled ends nothing: others wait for it too.
+            await asyncio.wait([self._catching_up])
+            answer, freshness = await self.query(fn, *args, **kwargs)
+        return answer, freshness
 
     async def query_lately(
         self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -79,7 +110,7 @@ class ViewService:
         """Catch up where somebody may have written since; `mark` was taken before. For the thread of the views."""
         if self._refreshed is not None and self._refreshed[0] == mark:
             return self._refreshed[1]
-        freshness = self._views.refresh()
+        freshness = self._views.refresh(behind_max=BEHIND_MAX)
         self._refreshed = None if mark is None or freshness.stale else (mark, freshness)
         return freshness
 
@@ -108,8 +139,26 @@ class ViewService:
             oldest = next(iter(self._kept))
             self._kept_bytes -= len(self._kept.pop(oldest)[0])
 
+    async def _catch_up(self, behind: int) -> None:
+        """Fold what is far behind, a slice at a time, until the next question can do the rest."""
+        loop = asyncio.get_running_loop()
+        least, since = behind, loop.time()
+        # Who comes no nearer has to wait for a disk, another process, or a person: the next question tries again.
+        while behind > BEHIND_MAX and loop.time() < since + STUCK_SECONDS:
+            try:
+                freshness = await loop.run_in_executor(self._executor, self._views.fold_some, SLICE_POSITIONS)
+            except (RunfoldError, OSError, sqlite3.Error):
+                return
+            behind = freshness.behind
+            if behind < least:
+                least, since = behind, loop.time()
+            await asyncio.sleep(TURN_SECONDS)
+
     async def close(self) -> None:
         await self._lately.close()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            await asyncio.wait([self._catching_up])
         self._unchanged.close()
         await asyncio.get_running_loop().run_in_executor(self._executor, self._views.close)
         self._executor.shutdown(wait=False)

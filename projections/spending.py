@@ -159,7 +159,7 @@ class Spending:
         if not self._rules:
             return ()
         now_us = self._now_us()
-        found, _ = await self._views.query(
+        found, _ = await self._views.query_whole(
             budgets_of, self._rules, tenant=run.tenant, workflow=run.workflow, now_us=now_us
         )
         return found

@@ -1,8 +1,10 @@
 """A run folded into spans: its turns, steps, tools, units, approvals, pauses and limits, each with what it lies in."""
 
 import msgspec
+from msgspec.structs import astuple
 
 from eventstore.sqlite3_module import sqlite3
+from projections.engine.inserting import Rows
 from projections.engine.view import Decoded, View
 from runfold.envelope import Fact
 from runfold.events import (
@@ -60,32 +62,35 @@ _DDL = (
 _RESTS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
 
 
-class _Span(msgspec.Struct):
+class _Span(msgspec.Struct, gc=False):
+    run_id: str
     position: int
+    tenant: str
     kind: str
     key: str
     name: str
-    attempt: int | None
     parent: int | None
     started_at_us: int
     ended_at_us: int | None
     ended_position: int | None
     status: str
+    attempt: int | None = None
     output_offset: int | None = None
     output_bytes: int | None = None
 
 
-_COLUMNS = (
-    "position, kind, key, name, attempt, parent, started_at_us, ended_at_us, ended_position, status, output_offset,"
-    " output_bytes"
-)
-_INSERT = f"INSERT OR REPLACE INTO spans (run_id, tenant, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_COLUMNS = _Span.__struct_fields__
+_OF_ALL = _COLUMNS.index("attempt")
+"""So many columns every span has; the others are of those that are tried again or have output."""
 
 
 class TimelineFold:
     def __init__(self) -> None:
         self._open: dict[str, dict[tuple[str, str], _Span]] = {}
-        self._changed: dict[tuple[str, int], tuple[str, _Span]] = {}
+        self._begun: dict[int, _Span] = {}
+        """Those that go on and are not written: what has ended is on its way into the table at once."""
+        self._rows = Rows("spans", _COLUMNS, verb="INSERT OR REPLACE")
+        self._short_rows = Rows("spans", _COLUMNS[:_OF_ALL], verb="INSERT OR REPLACE")
 
     def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
         match event:
@@ -140,18 +145,18 @@ class TimelineFold:
         if len(opened) >= OPEN_MAX:
             self._end(connection, recorded, *next(iter(opened)), "lost")
         parent = opened.get(("step", step)) if step is not None else _only(opened, within) if within else None
-        span = _Span(
-            recorded.position, kind, key, name[:NAME_CHARS_MAX], attempt, None if parent is None else parent.position,
-            recorded.at_us, None, None, "running",
+        position = recorded.position
+        opened[kind, key] = self._begun[position] = _Span(
+            recorded.run_id, position, recorded.tenant, kind, key, name[:NAME_CHARS_MAX],
+            None if parent is None else parent.position, recorded.at_us, None, None, "running", attempt,
         )  # fmt: skip
-        opened[kind, key] = span
-        self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
 
     def _end(self, connection: sqlite3.Connection, recorded: Fact, kind: str, key: str, status: str) -> None:
         span = self._of(connection, recorded.run_id).pop((kind, key), None)
         if span is not None:
             span.ended_at_us, span.ended_position, span.status = recorded.at_us, recorded.position, status
-            self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
+            self._begun.pop(span.position, None)
+            self._add(connection, span)
 
     def _end_turn(
         self, connection: sqlite3.Connection, recorded: Fact, event: TurnCompleted | TurnFailed | TurnCancelled
@@ -180,41 +185,58 @@ class TimelineFold:
     ) -> None:
         """What is told only when it is over."""
         parent = _only(self._of(connection, recorded.run_id), "turn") if kind not in ("step", "limit") else None
-        key, within = name[:NAME_CHARS_MAX], None if parent is None else parent.position
-        started_at_us = recorded.at_us - 1_000 * (took_ms or 0)
+        key, position, at_us = name[:NAME_CHARS_MAX], recorded.position, recorded.at_us
         span = _Span(
-            recorded.position, kind, key, key, None, within, started_at_us, recorded.at_us, recorded.position, status
-        )
-        self._changed[recorded.run_id, span.position] = (recorded.tenant, span)
+            recorded.run_id, position, recorded.tenant, kind, key, key, None if parent is None else parent.position,
+            at_us - 1_000 * (took_ms or 0), at_us, position, status,
+        )  # fmt: skip
+        self._add(connection, span)
 
     def _of(self, connection: sqlite3.Connection, run_id: str) -> dict[tuple[str, str], _Span]:
         known = self._open.get(run_id)
         if known is None:
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM spans WHERE run_id = ? AND ended_at_us IS NULL ORDER BY position",  # noqa: S608
+                f"SELECT {', '.join(_COLUMNS)} FROM spans WHERE run_id = ? AND ended_at_us IS NULL ORDER BY position",  # noqa: S608
                 (run_id,),
             ).fetchall()
-            known = self._open[run_id] = {(row[1], row[2]): _Span(*row) for row in rows}
+            known = self._open[run_id] = {(span.kind, span.key): span for span in (_Span(*row) for row in rows)}
         return known
 
+    def _add(self, connection: sqlite3.Connection, span: _Span) -> None:
+        if span.attempt is None and span.output_bytes is None and span.output_offset is None:
+            rows = self._short_rows
+            rows += astuple(span)[:_OF_ALL]
+        else:
+            rows = self._rows
+            rows += astuple(span)
+        if len(rows) >= rows.full:
+            rows.write(connection)
+
     def write(self, connection: sqlite3.Connection) -> None:
-        connection.executemany(
-            _INSERT,
-            [(run_id, tenant, *msgspec.structs.astuple(span)) for (run_id, _), (tenant, span) in self._changed.items()],
-        )
-        self._changed.clear()
+        for span in self._begun.values():
+            self._add(connection, span)
+        self._begun.clear()
+        self._rows.write(connection)
+        self._short_rows.write(connection)
         if len(self._open) > RUNS_HELD_MAX:
             self._open.clear()
 
     def forget(self) -> None:
         self._open.clear()
-        self._changed.clear()
+        self._begun.clear()
+        self._rows.clear()
+        self._short_rows.clear()
 
 
 def _only(opened: dict[tuple[str, str], _Span], kind: str) -> _Span | None:
     """The open span of a kind, where only one can be meant."""
-    found = [span for (of_kind, _), span in opened.items() if of_kind == kind]
-    return found[0] if len(found) == 1 else None
+    found = None
+    for key, span in opened.items():
+        if key[0] == kind:
+            if found is not None:
+                return None
+            found = span
+    return found
 
 
 _WANTED = frozenset(

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -47,6 +47,10 @@ class TokenBook:
         """All that were ever made, the newest first."""
         return list(reversed(self._known.values()))
 
+    def by_digest(self) -> ItemsView[str, Token]:
+        """The same, each under its digest: also those that are revoked or have expired."""
+        return self._known.items()
+
     def live(self) -> list[Token]:
         now = now_us()
         return [token for token in self._known.values() if token.status(now) == "active"]
@@ -55,9 +59,11 @@ class TokenBook:
         """Read on to the end of the log."""
         async for page in self._log.read(after=self._after, stream=SYSTEM_STREAM):
             for recorded in page.events:
+                if recorded.position <= self._last:
+                    continue  # Another reading was here first; what ended since must not begin again.
                 fold_token(self._known, recorded)
                 fold_session(self.sessions, recorded)
-                self._last = max(self._last, recorded.position)
+                self._last = recorded.position
                 if recorded.type in ("token_revoked", "session_closed"):
                     self._on_revoked()
             self._after = max(self._after, page.scanned_to)

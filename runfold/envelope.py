@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import msgspec
@@ -12,6 +12,7 @@ from runfold.events import Event, Unknown, decode_stored, event_class
 SYSTEM_STREAM = "$runfold"
 """The stream of what belongs to no run."""
 A_MOMENT = "a date such as 2026-01-31, or a time with its zone such as 2026-01-31T12:00:00Z"
+_EPOCH = datetime(1970, 1, 1)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _UNESCAPED_ZONE = re.compile(r"(T\S+) (\d\d:?\d\d)", re.ASCII)
 
@@ -67,7 +68,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 class Fact(msgspec.Struct, frozen=True, gc=False):
     """What a fold hears of a recorded event: made of a row of the log as it stands, a million times in a rebuild.
 
-    Its fields are in the order of the row; ids are the 16 bytes that the log keeps.
+    Its fields are in the order of the row; `cause` and `command` are the 16 bytes that the log keeps.
     """
 
     position: int
@@ -78,7 +79,6 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     recorded_at_us: int
     tenant: str
     actor: str
-    id: bytes
     cause: bytes | None
     command: bytes | None
     data: bytes | None
@@ -151,8 +151,8 @@ def actor_json(actor: str) -> bytes:
 
 def time_text(us: int) -> str:
     """Microseconds since 1970 as RFC 3339 UTC with six decimals and `Z`."""
-    seconds, micros = divmod(us, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+    # Not strftime, which takes twice as long: two are made for every event that is sent.
+    return f"{(_EPOCH + timedelta(microseconds=us)).isoformat(timespec='microseconds')}Z"
 
 
 def time_us(text: str) -> int:

@@ -1,18 +1,15 @@
 """The fold: a run after one more event. It believes every event, holds no rule, and never raises."""
 
-from collections.abc import Iterable, Sequence
-from copy import copy
-from types import NoneType
+from collections.abc import Iterable
 from typing import Any, Literal, assert_never, cast
 
 from msgspec import ValidationError, convert, to_builtins
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
 from runfold.counting import COUNTS
 from runfold.envelope import Recorded
 from runfold.errors import InvalidEvent
 from runfold.events import (
-    EVENT_TYPES,
     AgentError,
     Anchor,
     ApprovalDenied,
@@ -110,7 +107,6 @@ _SAID_AT_OPENING = tuple(
 )
 # The bulk of every log: their data need not even be decoded.
 CHANGING_NOTHING = frozenset({"subprocess_output", "message", "reasoning", "file_read"})
-_QUIET = frozenset({NoneType, *(EVENT_TYPES[name] for name in CHANGING_NOTHING)})
 _FREE: dict[str, Any] = {"worker": "", "host": "", "pid": None, "boot_id": None}
 
 
@@ -124,29 +120,6 @@ def evolve(run: Run, event: Event | Unknown | None, *, at_us: int) -> Run:
     if changed.status != run.status:
         changed = _timed(changed, now_us)
     return replace(changed, version=run.version + 1, updated_at_us=now_us)
-
-
-def advance(run: Run, event: Event | Unknown | None, at_us: int) -> Run:
-    """As `evolve`, but where an event only counts, `run` itself is changed: for who holds it alone, and folds a log."""
-    kind = type(event)
-    if kind not in _QUIET:
-        counts = COUNTS.get(kind)
-        if counts is None:
-            return evolve(run, event, at_us=at_us)
-        for name, value in counts(run, event).items():
-            force_setattr(run, name, value)
-    force_setattr(run, "version", run.version + 1)
-    if at_us > run.updated_at_us:
-        force_setattr(run, "updated_at_us", at_us)
-    return run
-
-
-def advance_all(run: Run, events: Sequence[Event | Unknown | None], ats_us: Sequence[int]) -> Run:
-    """The run after all of these, as `evolve` makes it of one after the other; `run` itself stays as it is."""
-    run = copy(run)
-    for event, at_us in zip(events, ats_us, strict=True):
-        run = advance(run, event, at_us)
-    return run
 
 
 def fold(run: Run, recordeds: Iterable[Recorded]) -> Run:

@@ -33,12 +33,23 @@ class Claims:
     ) -> "Claims":
         return cls(await asyncio.to_thread(Leases.open, data), renew_seconds, presence)
 
-    def close(self) -> None:
-        self._leases.close()
+    async def close(self) -> None:
+        """After what is on its way, also where nobody waits for that any more."""
+        async with self._turn:
+            self._leases.close()
 
     async def _hop(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         async with self._turn:
-            return await asyncio.to_thread(function, *args, **kwargs)
+            hop = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+            try:
+                return await asyncio.shield(hop)
+            except asyncio.CancelledError:
+                # Its thread goes on, and two of them in one connection end the process.
+                while not hop.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([hop])
+                hop.exception()
+                raise
 
     async def take(self, run_id: str, tenant: str, claim: int) -> None:
         lease = Lease(

@@ -140,7 +140,7 @@ async def drive_here(
             position = opened.events[-1].position
             return await _drive(driving, after=position, quiet=quiet, asks=order.approval)
     finally:
-        claims.close()
+        await claims.close()
 
 
 async def resume_here(
@@ -201,7 +201,7 @@ async def resume_here(
             await claims.take(run.run_id, run.tenant, claim)
             return await _drive(driving, after=executed.events[-1].position, quiet=quiet)
     finally:
-        claims.close()
+        await claims.close()
 
 
 async def _drive(driving: Driving, *, after: int, quiet: bool, asks: str | None = None) -> int:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import structlog
 
-from eventstore.contract import EventLog
+from eventstore.contract import EventLog, Page
 from eventstore.failpoints import reach
 from eventstore.ledger import Ledger
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Fail
-from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError, Trimmed
+from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError, Trimmed, Unavailable
 from runfold.events import Failure, event_class
 from runfold.state import Run
 from runfold.workflows import Registry
@@ -31,6 +31,7 @@ from runner.steps.stepping import driving_of
 
 SLOTS = 4
 QUEUED_PAGE = 200
+LOOK_SECONDS = 1.0  # Until views that were behind the log are asked again for who waits.
 _QUEUES = frozenset({"run_queued", "run_resumed", "run_requeued", "claim_released"})
 
 _TOLD_ON = frozenset({"lifecycle", "audit"})
@@ -57,13 +58,15 @@ class Worker:
         self._waiting: dict[str, None] = {}
         self._drivings: dict[Driving, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
+        self._is_unsure = asyncio.Event()
+        self._is_unsure.set()
 
     async def work(self, stop: asyncio.Event) -> None:
         """Until `stop`: then nothing new is taken, and what runs is handed over or stopped within its grace."""
         position = (await self._log.bounds()).last
-        await self._look_up()
         async with asyncio.TaskGroup() as group:
             beside = [
+                group.create_task(self._look_up()),
                 group.create_task(self._follow(position)),
                 group.create_task(self._wake_at(stop)),
                 group.create_task(self._claims.attend()),
@@ -87,19 +90,32 @@ class Worker:
         await self._claims.retire()
 
     async def _look_up(self) -> None:
+        """Find who waits already; where views have much to fold first, who is queued meanwhile is taken before them."""
+        while True:
+            await self._is_unsure.wait()
+            self._is_unsure.clear()
+            if not await self._find_waiting():
+                await asyncio.sleep(LOOK_SECONDS)
+                self._is_unsure.set()
+
+    async def _find_waiting(self) -> bool:
+        """Whether the views had all of them."""
         cursor: str | None = None
         while True:
             wanted = RunFilter(tenant=None, status=("queued",), order="asc", limit=QUEUED_PAGE, cursor=cursor)
-            page, _ = await self._views.query(list_runs, wanted)
+            page, freshness = await self._views.query_whole(list_runs, wanted)
             self._waiting.update(dict.fromkeys(item.id for item in page.items if item.driver == "queue"))
+            self._moved.set()
             cursor = page.next_cursor
-            if cursor is None:
-                return
+            if cursor is None or freshness.behind:
+                return not freshness.behind
 
     async def _follow(self, position: int) -> None:
         while True:
             try:
-                await self._follow_from(position)
+                async for page in self._log.tail(after=position):
+                    self._hear(page)
+                    position = page.scanned_to
             except Trimmed as error:
                 logger.warning(
                     "events that this worker had not read were taken from the log; it goes on with what is left",
@@ -107,25 +123,27 @@ class Worker:
                 )
                 position = error.earliest - 1
                 # What was to be heard of it is looked up: who waits, and what was asked of the runs at work.
-                await self._look_up()
+                self._is_unsure.set()
                 for driving in self._drivings:
                     driving.stir()
-                self._moved.set()
+            except Unavailable as error:
+                # What it drives goes on meanwhile, and waits by itself for what it has to append.
+                logger.warning("the log cannot be followed now: %s", error)
+                await asyncio.sleep(error.retry_after_seconds)
 
-    async def _follow_from(self, position: int) -> None:
-        async for page in self._log.tail(after=position):
-            moved: set[str] = set()
-            for recorded in page.events:
-                if recorded.type in _QUEUES:
-                    self._waiting[recorded.run_id] = None
-                elif recorded.type == "run_claimed":
-                    self._waiting.pop(recorded.run_id, None)
-                if event_class(recorded.type) in _TOLD_ON:
-                    moved.add(recorded.run_id)
-            # One reader for all of them: a reader each would look at the log at every line that any of them prints.
-            for driving in [it for it in self._drivings if it.run_id in moved]:
-                driving.stir()
-            self._moved.set()
+    def _hear(self, page: Page) -> None:
+        moved: set[str] = set()
+        for recorded in page.events:
+            if recorded.type in _QUEUES:
+                self._waiting[recorded.run_id] = None
+            elif recorded.type == "run_claimed":
+                self._waiting.pop(recorded.run_id, None)
+            if event_class(recorded.type) in _TOLD_ON:
+                moved.add(recorded.run_id)
+        # One reader for all of them: a reader each would look at the log at every line that any of them prints.
+        for driving in [it for it in self._drivings if it.run_id in moved]:
+            driving.stir()
+        self._moved.set()
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()

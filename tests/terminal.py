@@ -1,5 +1,6 @@
 """The command line as a person meets it: real processes on a real data folder."""
 
+import codecs
 import json
 import os
 import signal
@@ -72,6 +73,8 @@ class Screen:
     def __init__(self, command: list[str], environ: dict[str, str], cwd: Path = ROOT) -> None:
         self._master, slave = os.openpty()
         self.shown = ""
+        # What is read may end in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             self._process = subprocess.Popen(
                 command, cwd=cwd, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
@@ -104,5 +107,5 @@ class Screen:
             content = os.read(self._master, 65536)
         except OSError:  # Linux says so where nobody holds the other side any more.
             return False
-        self.shown += content.decode(errors="replace")
+        self.shown += self._decoder.decode(content)
         return bool(content)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.served import ADMIN, OTHER, Served, bearer, serving
 from tests.terminal import runfold
+from tests.working import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ async def announced(served: Served, path: str, *, token: str = ADMIN) -> tuple[l
         content = b""
         note = asyncio.create_task(_note_again(served))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while b"note_added" not in content and b"last word" not in content:
                     content += await response.content.read(65_536)
         finally:

@@ -18,17 +18,20 @@ import pytest
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from projections.audit import GROUPS, AuditFilter, AuditItem, count_audit, find_audit
+from projections.audit.answers import GROUPS, count_audit, find_audit
+from projections.audit.question import AuditFilter
 from projections.engine.drift import Drift
 from projections.engine.views import Views
 from runfold.commands import Annotate, Cancel, Complete
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
 from runfold.errors import BadRequest, RunfoldError
 from runfold.events import CancelRequested, Event, EventRedacted, FileWritten, Message, event_class
+from tests.audit_pages import every_page
 from tests.histories import all_events, new_event, write_histories
 from tests.ledgers import act, opened
 from tests.served import OTHER, VIEWER, serving
-from tests.terminal import first_line, read, started
+from tests.tampering import edit, leave
+from tests.terminal import first_line, read, runfold, started
 
 PAGE = Path(__file__).parent.parent / "docs" / "audit.md"
 
@@ -52,16 +55,6 @@ def path_of(recorded: Recorded) -> str:
 def workflows(events: list[Recorded]) -> dict[str, Any]:
     opened = [recorded for recorded in events if recorded.type == "run_queued"]
     return {recorded.run_id: msgspec.json.decode(recorded.data or b"{}").get("workflow") for recorded in opened}
-
-
-def every_page(views: Views, wanted: AuditFilter) -> list[AuditItem]:
-    items, cursor = list[AuditItem](), None
-    while True:
-        page = find_audit(views.connection, msgspec.structs.replace(wanted, cursor=cursor))
-        items += page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return items
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -179,12 +172,12 @@ async def test_what_was_redacted_is_gone_and_a_fold_anew_agrees(log: SqliteLog, 
     connection.close()
     views.refresh()
 
-    rows = views.connection.execute("SELECT version, path, text FROM audit ORDER BY position").fetchall()
+    rows = views.connection.execute("SELECT path, text FROM audit ORDER BY position").fetchall()
     paths = views.connection.execute("SELECT name FROM audit_paths").fetchall()
     reader = open_reader(tmp_path)
     faults = [fault.message for fault in Drift(reader, tmp_path).faults() if "audit" in fault.message]
 
-    assert rows[:3] == [(1, None, ""), (2, None, ""), (3, None, "harmless")]
+    assert rows[:3] == [(None, ""), (None, ""), (None, "harmless")]
     assert (paths, faults) == ([], [])
     reader.close()
     views.close()
@@ -219,6 +212,25 @@ async def test_a_tenant_sees_only_its_own_audit_over_http(tmp_path: Path) -> Non
     assert {item["run_id"] for item in others["items"]} == {theirs}
     assert foreign == {"items": [], "total": 0, "next_cursor": None}
     assert {"key": "user:anna", "count": 1} in counts["items"]
+
+
+@pytest.mark.slow
+async def test_what_the_audit_shows_of_an_altered_event_is_refused_and_named(log: SqliteLog, tmp_path: Path) -> None:
+    first = await log.append("r_a", [new_event(Message(text="a"), at_us=1, tenant="default")], expected=0)
+    await log.append("r_b", [new_event(CancelRequested(), at_us=1, tenant="default")], expected=0)
+    sound = runfold(tmp_path, "audit")
+    connection = edit(tmp_path)
+    connection.execute("UPDATE events SET at_us = at_us + 1 WHERE position = ?", (first.last,))
+    leave(connection)
+
+    altered = runfold(tmp_path, "audit")
+    other = runfold(tmp_path, "audit", "--type", "cancel_requested")
+
+    assert (sound.returncode, len(sound.stdout.splitlines())) == (0, 2)
+    assert altered.returncode != 0
+    assert f"event {first.last}" in altered.stderr
+    assert "r_a" in altered.stderr
+    assert (other.returncode, len(other.stdout.splitlines())) == (0, 1)
 
 
 async def test_a_message_that_is_long_is_shown_by_its_beginning(log: SqliteLog, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What is not right is refused as a problem with a hint, and leaves no trace in the log."""
 
+import asyncio
 import io
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -56,9 +58,9 @@ async def test_bad_events_are_refused_and_nothing_is_recorded(served: Served, na
     run_id = await served.open_run(title="a")
     before = (await served.log.bounds()).last
     body = BAD_EVENTS[name]
-    content = (
-        {"data": body, "headers": {"Content-Type": "application/json"}} if isinstance(body, bytes) else {"json": body}
-    )
+    content: dict[str, Any] = {"json": body}
+    if isinstance(body, bytes):
+        content = {"data": body, "headers": {"Content-Type": "application/json"}}
 
     response = await served.ask("POST", f"/api/runs/{run_id}/events", **content)
 
@@ -152,6 +154,20 @@ async def test_unknown_paths_and_methods_are_problems_too(served: Served) -> Non
     assert not_that.headers["Allow"] == "GET, HEAD, POST"
     await _is_problem(nowhere)
     await _is_problem(not_that)
+
+
+async def test_an_address_without_even_a_path_is_a_problem_too(served: Served) -> None:
+    host = f"127.0.0.1:{served.client.port}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.client.port)
+    try:
+        writer.write(f"GET http://{host} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert b"Content-Type: application/problem+json\r\n" in head
+    assert json.loads(body)["code"] == "not_found"
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])

@@ -26,7 +26,8 @@ from runner.claims import Claims
 from tests.terminal import ROOT, Screen, environment, first_line, read, runfold, started
 
 RUN_ID = "r_00000000000000000000000001"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+WAITS = "echo turn; until test -e paused; do sleep 0.02; done"
 
 
 @dataclass
@@ -128,7 +129,7 @@ def test_a_typed_command_that_is_repeated_meets_the_programs_that_it_met_and_the
 
 @pytest.mark.slow
 def test_a_terminal_that_still_waits_takes_its_run_when_it_is_resumed_over_http(server: Server) -> None:
-    command = ["run", "--max-turns", "2", "--", "sh", "-c", "echo turn; test -e go || { touch go; sleep 3; }"]
+    command = ["run", "--max-turns", "2", "--", "sh", "-c", WAITS]
     screen = Screen(
         [sys.executable, "-m", "runfold", *command], environment(server.data, PYTHONPATH=str(ROOT)), server.data.parent
     )
@@ -137,6 +138,7 @@ def test_a_terminal_that_still_waits_takes_its_run_when_it_is_resumed_over_http(
         run_id = str(read(server.data, "ps")["items"][0]["id"])
         driver = read(server.data, "status", run_id)["worker"]
         server.ask(f"/api/runs/{run_id}/control", {"action": "pause"}, operator=True)
+        (server.data.parent / "paused").touch()
         until_status(server.data, run_id, "paused")
         status, answer = server.ask(f"/api/runs/{run_id}/control", {"action": "resume"}, operator=True)
         code = screen.end()
@@ -200,7 +202,7 @@ async def test_a_run_whose_terminal_waits_is_left_to_it_and_paused_once_it_is_go
         after = await rest_unattended(ledger, log, [resumed], data=tmp_path)
         run = await ledger.state(RUN_ID)
     finally:
-        claims.close()
+        await claims.close()
         await log.close()
 
     assert (resumed.status, beside, after, run.status) == ("queued", [], [RUN_ID], "paused")

@@ -20,6 +20,8 @@ from eventstore.keeping.summing import Summing
 from eventstore.reading import bounds, open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
+from projections.audit.answers import find_audit
+from projections.audit.question import AuditFilter
 from projections.engine.rebuilding import rebuild
 from projections.engine.views import Views
 from projections.history import run_history
@@ -209,6 +211,34 @@ async def test_a_trimmed_run_is_listed_with_status_tokens_and_cost_also_by_a_reb
     assert list(data.glob("blobs/*/*")) == []
     told = [event.event() for event in stored(data, SYSTEM_STREAM)]
     assert [event.run_id for event in told if isinstance(event, RunArchived)] == [RUN, "r_two"]
+
+
+def audited(data: Path, run_id: str) -> list[tuple[int, str]]:
+    views = Views.open(data)
+    try:
+        views.refresh()
+        found = find_audit(views.connection, AuditFilter(tenant=None, run_id=run_id, order="asc")).items
+        return [(item.position, item.type) for item in found]
+    finally:
+        views.close()
+
+
+async def test_of_a_trimmed_run_the_audit_keeps_what_is_told_of_it_elsewhere(data: Path) -> None:
+    async with opened(data, "r_open") as ledger:
+        with pytest.raises(Refused):
+            await act(ledger, Complete(), run_id=RUN)
+    before = audited(data, RUN)
+
+    clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+    after = audited(data, RUN)
+
+    assert [type_name for _, type_name in after] == ["command_refused", "run_archived"]
+    assert after[0] in before
+    assert before[0] not in after
+    assert find(data) == []
+    rebuild(data)
+    assert audited(data, RUN) == after
+    assert find(data) == []
 
 
 def told(data: Path) -> dict[str, object]:

@@ -15,6 +15,7 @@ import pytest
 
 import runfold
 from cli.settings import load_settings
+from deploy.loopback import free_port
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.client import ways
@@ -374,7 +375,7 @@ def test_what_was_said_while_a_named_server_was_away_is_given_to_it_when_it_is_b
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ways, "PATIENCE_SECONDS", 0.1)
-    with started(data, "up", "--port", "0") as server:
+    with started(data, "up", "--port", str(free_port())) as server:
         url = first_line(server).partition("/login")[0]
     monkeypatch.setenv("RUNFOLD_URL", url)
 
@@ -398,7 +399,7 @@ def test_what_was_kept_for_a_named_server_is_given_to_it_by_the_next_run_with_it
 ) -> None:
     monkeypatch.setattr(ways, "PATIENCE_SECONDS", 0.1)
     elsewhere = tmp_path / "elsewhere"
-    with started(elsewhere, "up", "--port", "0") as server:
+    with started(elsewhere, "up", "--port", str(free_port())) as server:
         monkeypatch.setenv("RUNFOLD_URL", first_line(server).partition("/login")[0])
     port = os.environ["RUNFOLD_URL"].rpartition(":")[2]
     monkeypatch.setenv("RUNFOLD_TOKEN", (elsewhere / "token").read_text().strip())

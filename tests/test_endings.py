@@ -133,8 +133,8 @@ def leaves(path: Path) -> str:
     return shlex.join([sys.executable, "-c", LEAVES, str(path)])
 
 
-def workflow(script: str, more: str = "") -> str:
-    return f"[workflow.w]\ncommand = ['sh', '-c', {json.dumps(script)}]\ngrace_seconds = 0.3\n{more}\n"
+def workflow(script: str, more: str = "", *, grace_seconds: float = 0.3) -> str:
+    return f"[workflow.w]\ncommand = ['sh', '-c', {json.dumps(script)}]\ngrace_seconds = {grace_seconds}\n{more}\n"
 
 
 async def events_of(worker: Working, run_id: str) -> list[Any]:
@@ -238,7 +238,7 @@ async def test_a_program_cannot_end_its_run_or_forge_what_is_not_its_own_to_say(
 
 
 async def test_a_flood_of_output_does_not_keep_a_run_from_being_cancelled(tmp_path: Path) -> None:
-    async with working(tmp_path, workflow("exec yes 'a line of a flood'")) as worker:
+    async with working(tmp_path, workflow("exec yes 'a line of a flood'", grace_seconds=60)) as worker:
         run_id = await worker.queue("w")
         await worker.wait_type(run_id, "subprocess_output")
 

@@ -129,7 +129,7 @@ async def test_a_recovery_that_is_killed_is_gone_on_with_by_the_next(tmp_path: P
     run, turns = await come_to_rest(tmp_path, toml, run_id)
 
     assert killed.returncode == -signal.SIGKILL
-    assert left_of(tmp_path, 0) == []
+    assert await asyncio.to_thread(left_of, tmp_path, PATIENCE_SECONDS) == []
     assert (run.status, run.recoveries) == ("completed", 1)
     assert_each_turn_is_told_once(turns, run)
 
@@ -147,7 +147,7 @@ async def kill_and_come_to_rest(tmp_path: Path, toml: str, case: Case) -> None:
         with served(tmp_path, **{FAILPOINT: case.place}) as server:
             await say(watching, run_id, case, server)
             code = await asyncio.to_thread(server.wait, PATIENCE_SECONDS)
-            left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
+            left = await asyncio.to_thread(left_of, tmp_path, PATIENCE_SECONDS)
     run, turns = await come_to_rest(tmp_path, toml, run_id)
 
     assert (code, left) == (-signal.SIGKILL, [])
@@ -204,7 +204,7 @@ async def test_a_command_in_a_terminal_that_is_killed_in_any_state_leaves_nothin
             if case.wishes:
                 await say(watching, await opened(watching), case, driver)
             code = await asyncio.to_thread(driver.wait, PATIENCE_SECONDS)
-        left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
+        left = await asyncio.to_thread(left_of, tmp_path, PATIENCE_SECONDS)
         await recover(watching.ledger, watching.log, data=watching.data)
         runs = [await watching.ledger.state(await opened(watching))] if case.status else []
 

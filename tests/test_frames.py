@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eventstore.contract import EventLog
 from eventstore.framing import Framed, Framing
-from eventstore.splicing import FRAMES_BYTES
+from eventstore.splicing import FIRST_ROWS, FRAMES_BYTES
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.events import EVENT_TYPES, EventClass
@@ -77,8 +77,8 @@ async def test_quick_frames_are_byte_for_byte_the_plain_ones(events: list[NewEve
             streams = ["r_a", 'r_"\x00ü', SYSTEM_STREAM]
             last = dict.fromkeys(streams, 0)
             for number, event in enumerate(events):
-                stream = streams[number % 3]
-                last[stream] = (await log.append(stream, [event], expected=last[stream])).last
+                appended_to = streams[number % 3]
+                last[appended_to] = (await log.append(appended_to, [event], expected=last[appended_to])).last
             for framing in [Framing(), *framings]:
                 for stream in (None, "r_a", 'r_"\x00ü'):
                     quick = await _read(log, framing, stream, plain=False)
@@ -111,3 +111,17 @@ async def test_events_of_one_tick_are_one_write_and_a_page_of_many_stays_small(t
     assert together[0].content.count(b"\n\n") == 50
     assert sum(page.content.count(b"\n\n") for page in many) == 307
     assert max(len(page.content) for page in many) <= FRAMES_BYTES
+
+
+async def test_who_begins_is_given_a_short_page_before_the_long_ones(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    try:
+        await log.append("r_a", _events(300), expected=0)
+        first = await log.framed(after=0, framing=Framing(), stream="r_a", begins=True)
+        following = await log.framed(after=first.scanned_to, framing=Framing(), stream="r_a")
+        all_of_it = b"".join(page.content for page in await _read(log, Framing(), "r_a", plain=False))
+    finally:
+        await log.close()
+
+    assert first.content.count(b"\n\n") == FIRST_ROWS < following.content.count(b"\n\n")
+    assert all_of_it.startswith(first.content + following.content)

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,18 @@ from eventstore.jetstream.messages import subject_of
 from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import BATCH_EVENTS_MAX, Publisher
 from eventstore.keeping.copy_keeping import Keeper
+from eventstore.ledger import Ledger
+from eventstore.proof.faults import Fault
+from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
+from eventstore.state_file import States, mend_states
 from eventstore.writing import Writer
+from runfold.commands import Claim, Queue
 from runfold.errors import BadRequest, InvalidSetting, Unavailable
+from runfold.events import RunQueued
 from tests.contract.jetstream import shared_cluster
 from tests.terminal import first_line, read, record, runfold, started
+from tests.working import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -114,7 +122,7 @@ async def test_a_reader_that_is_cancelled_ends_wherever_the_servers_answer_was(t
             for _ in range(steps):
                 await asyncio.sleep(0)
             reader.cancel()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await asyncio.wait({reader})
             assert reader.cancelled()
     finally:
@@ -139,6 +147,37 @@ def test_what_one_machine_records_another_shows_and_proves(tmp_path: Path, url: 
     assert (status["status"], status["reason_code"]) == ("failed", "EXIT_NONZERO")
     assert read(one, "status", run["id"]) == status
     assert proof.returncode == 0, proof.stdout + proof.stderr
+
+
+@pytest.mark.slow
+async def test_a_state_file_of_a_run_that_another_machine_went_on_with_is_no_fault(tmp_path: Path, url: str) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    logs = [await JetStreamLog.connect(parse_address(url), data) for data in (one, two)]
+    try:
+        here, there = [Ledger(log, data=data) for log, data in zip(logs, (one, two), strict=True)]
+        for run_id, ledger in (("r_here", here), ("r_there", there), ("r_later", here)):
+            await ledger.execute(run_id, Queue(queued=RunQueued(driver="queue")), actor="user:a", tenant="default")
+            mend_states(one)
+            mend_states(two)
+        (one / "runs/r_later/state.json").unlink()
+        await there.execute("r_here", Claim(worker="two:1"), actor="worker:two:1", tenant="default")
+        await logs[0].bounds()
+
+        sound = _state_faults(one)
+        held = one / "runs/r_here/state.json"
+        held.write_text(held.read_text().replace('"QUEUED"', '"OTHER"'))
+        altered = _state_faults(one)
+
+        assert sound == []
+        assert [fault.run_id for fault in altered] == ["r_here"]
+    finally:
+        for log in logs:
+            await log.close()
+
+
+def _state_faults(data: Path) -> list[Fault]:
+    with closing(open_reader(data)) as connection:
+        return list(States(connection, data).faults())
 
 
 @pytest.mark.slow
@@ -238,8 +277,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = parse_address(f"nats://u:hunter2@127.0.0.1:{free.getsockname()[1]}/log")
-
-    with pytest.raises(Unavailable, match=r"no log at 127\.0\.0\.1") as refused:
-        asyncio.run(JetStreamLog.connect(address, tmp_path, patience_seconds=0.5))
-
+        # The port is nobody else's meanwhile, and nobody listens there.
+        with pytest.raises(Unavailable, match=r"no log at 127\.0\.0\.1") as refused:
+            asyncio.run(JetStreamLog.connect(address, tmp_path, patience_seconds=0.5))
     assert "hunter2" not in refused.value.message

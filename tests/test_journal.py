@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from cli.journal_watch import watch_journal
 from eventstore.journal import JOURNAL_BYTES_MAX, Holder, journal_of
+from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from tests.contract.events import new_event
 from tests.served import serving
@@ -88,6 +89,29 @@ async def test_who_is_stopped_in_the_middle_of_a_read_is_named_once_the_journal_
     assert f"`kill -CONT {reader.pid}`" in stopped.remedy
     assert ended.held_by == ()
     assert ended.sentence == ended.remedy == ""
+
+
+async def test_who_asks_is_not_named_nor_is_beside_one_that_was_stopped_who_runs(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    own = open_reader(tmp_path)
+    try:
+        await log.append("r_a", [new_event(), new_event()], expected=0)
+        reading = own.execute("SELECT * FROM events")
+        reading.fetchone()
+        grow(tmp_path)
+        alone = journal_of(tmp_path)
+        with in_a_statement(tmp_path) as runs, in_a_statement(tmp_path) as stopped:
+            beside = journal_of(tmp_path)
+            stop(stopped)
+            kept = journal_of(tmp_path)
+        reading.close()
+    finally:
+        own.close()
+        await log.close()
+
+    assert alone.held_by == ()
+    assert {holder.pid for holder in beside.held_by} == {runs.pid, stopped.pid}
+    assert kept.held_by == (Holder(pid=stopped.pid, is_stopped=True),)
 
 
 async def test_who_keeps_the_journal_is_named_by_the_probe_to_admins_by_doctor_and_in_the_servers_log(

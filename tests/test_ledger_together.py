@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.contract import Done, Page
-from eventstore.ledger import CONTENTION_SECONDS, Executed, Ledger
+from eventstore.ledger import CONFLICTS_MIN, CONTENTION_SECONDS, Executed, Ledger
 from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
@@ -70,6 +70,24 @@ async def test_callers_who_are_ready_together_share_an_append(tmp_path: Path) ->
     await log.close()
 
     assert log.appends == 1
+
+
+async def test_who_comes_while_an_append_is_on_its_way_shares_the_next(tmp_path: Path) -> None:
+    log = await CountingLog.made(tmp_path)
+    ledger = Ledger(log)
+    async with opened(tmp_path):
+        await act(ledger, say("first"))
+        log.appends = 0
+
+        ahead = asyncio.create_task(act(ledger, say("ahead")))
+        while not log.appends:
+            await asyncio.sleep(0)
+        after = await asyncio.gather(*(act(ledger, say(str(number))) for number in range(CALLERS)))
+        before = await ahead
+    await log.close()
+
+    assert log.appends == 2
+    assert after[0].events[0].version == before.events[0].version + 1
 
 
 @pytest.mark.parametrize("bad", ["other content", "too large", "a time after the year 9999", "the id of another event"])
@@ -150,11 +168,14 @@ async def test_what_is_more_than_one_append_takes_goes_in_several(tmp_path: Path
 
 
 @pytest.mark.slow
-async def test_a_leader_cancelled_at_any_point_loses_nothing_of_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_named", [False, True])
+async def test_a_leader_cancelled_at_any_point_loses_nothing_of_the_others(tmp_path: Path, is_named: bool) -> None:
+    """Who names his command leads, for it is looked up; who does not is the first of those who are served at once."""
     async with opened(tmp_path) as ledger:
         for turns in range(100):
             ids = new_ids(4)
-            leader = asyncio.create_task(act(ledger, say(f"leader {turns}")))
+            name = str(uuid.uuid4()) if is_named else None
+            leader = asyncio.create_task(act(ledger, say(f"leader {turns}"), command_id=name))
             others = [asyncio.create_task(outcome_of(ledger, name, ids=[name])) for name in ids[:2]]
             others.append(asyncio.create_task(outcome_of(ledger, ids[2])))
             for _ in range(turns):
@@ -248,6 +269,19 @@ async def test_who_is_overtaken_for_two_seconds_is_told_to_try_again_and_nothing
     assert not after.duplicate
 
 
+async def test_who_was_overtaken_little_while_the_machine_stood_still_is_stored(tmp_path: Path) -> None:
+    async with opened(tmp_path) as elsewhere:
+        log = await OvertakenLog.made(tmp_path)
+        log.rival, log.conflicts_max = elsewhere, CONFLICTS_MIN - 1
+        ledger = Ledger(log, monotonic=lambda: log.conflicts * CONTENTION_SECONDS)
+        try:
+            answer = await act(ledger, say("mine"))
+        finally:
+            await log.close()
+    assert log.conflicts == CONFLICTS_MIN - 1
+    assert (answer.duplicate, messages(tmp_path).count("mine")) == (False, 1)
+
+
 async def test_the_cost_of_a_command_does_not_grow_with_the_run(tmp_path: Path) -> None:
     log = await CountingLog.made(tmp_path)
     async with opened(tmp_path) as elsewhere:
@@ -286,6 +320,29 @@ async def test_who_asks_for_unknown_runs_does_not_push_known_ones_out(tmp_path: 
     assert log.events_read == 0
 
 
+async def test_an_error_that_nobody_foresaw_is_the_callers_and_the_next_is_served(tmp_path: Path) -> None:
+    is_broken = False
+
+    def now_us() -> int:
+        if is_broken:
+            raise ZeroDivisionError
+        return 1
+
+    async with opened(tmp_path):
+        log = await SqliteLog.open(tmp_path)
+        ledger = Ledger(log, now_us=now_us)
+        await act(ledger, say("first"))
+        is_broken = True
+        async with asyncio.timeout(30):
+            with pytest.raises(ZeroDivisionError):
+                await act(ledger, say("unlucky"))
+            is_broken = False
+            await act(ledger, say("next"))
+        await log.close()
+
+    assert messages(tmp_path) == ["first", "next"]
+
+
 class CountingLog(SqliteLog):
     """The real log, which counts what is asked of it."""
 
@@ -298,9 +355,10 @@ class CountingLog(SqliteLog):
         assert isinstance(log, cls)
         return log
 
-    async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
-        self.appends += 1
-        await super().submit(stream, events, expected=expected, done=done)
+    def offer(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> bool:
+        is_taken = super().offer(stream, events, expected=expected, done=done)
+        self.appends += is_taken
+        return is_taken
 
     async def read(
         self, *, after: int = 0, stream: str | None = None, upto: int | None = None
@@ -314,6 +372,7 @@ class OvertakenLog(SqliteLog):
     """The real log, before each of whose appends a rival's ledger writes to the same run."""
 
     conflicts = 0
+    conflicts_max = 1_000
     rival: Ledger | None = None
 
     @classmethod
@@ -323,10 +382,14 @@ class OvertakenLog(SqliteLog):
         return log
 
     async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
-        if self.rival is not None:
+        if self.rival is not None and self.conflicts < self.conflicts_max:
             self.conflicts += 1
             await act(self.rival, say("rival"))
-        await super().submit(stream, events, expected=expected, done=done)
+        assert super().offer(stream, events, expected=expected, done=done)
+
+    def offer(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> bool:
+        # Whoever is overtaken is so while he waits for room.
+        return self.rival is None and super().offer(stream, events, expected=expected, done=done)
 
 
 class HeldLog(SqliteLog):
@@ -343,6 +406,9 @@ class HeldLog(SqliteLog):
     is_open: asyncio.Event
     held: asyncio.Event
     sending: asyncio.Task[None]
+
+    def offer(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> bool:
+        return self.is_open.is_set() and super().offer(stream, events, expected=expected, done=done)
 
     async def submit(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> None:
         if self.is_open.is_set():

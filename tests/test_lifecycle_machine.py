@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from runfold import commands as c
 from runfold import events as e
+from runfold.advancing import Advancing
 from runfold.decide import decide
 from runfold.errors import RunfoldError
-from runfold.evolve import advance, evolve
+from runfold.evolve import evolve
 from runfold.reasons import find_reason
 from runfold.state import FINAL, RESTING, Run, new_run
 
@@ -133,15 +133,17 @@ any_event = st.sampled_from([smallest(kind) for kind in e.EVENT_TYPES.values()])
 
 
 @settings(max_examples=300, deadline=None)
-@given(events=st.lists(any_event, max_size=30))
-def test_a_run_changed_in_place_is_the_run_that_the_fold_gives(events: list[Any]) -> None:
-    folded = advanced = new_run("r_x")
+@given(events=st.lists(st.tuples(any_event, st.booleans()), max_size=30))
+def test_a_run_changed_in_place_is_the_run_that_the_fold_gives(events: list[tuple[Any, bool]]) -> None:
+    folded = new_run("r_x")
+    advancing = Advancing(new_run("r_x"))
 
-    for number, event in enumerate(events):
+    for number, (event, is_asked) in enumerate(events):
         folded = evolve(folded, event, at_us=number % 7)
-        advanced = advance(replace(advanced), event, number % 7)
+        advancing.take(event, number % 7)
 
-        assert advanced == folded
+        assert not is_asked or advancing.run() == folded
+    assert advancing.run() == folded
 
 
 @settings(max_examples=300, deadline=None)

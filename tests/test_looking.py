@@ -86,7 +86,7 @@ def test_who_reads_first_after_a_start_does_not_wait_for_what_checks_events(tmp_
         "from eventstore.sqlite import SqliteLog\n"
         "async def main():\n"
         "    log = await SqliteLog.open(pathlib.Path(sys.argv[1]))\n"
-        "    print('eventstore.proof.verifying' in sys.modules)\n"
+        "    print('eventstore.proof.linking' in sys.modules)\n"
         "    await log.close()\n"
         "asyncio.run(main())\n"
     )

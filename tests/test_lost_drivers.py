@@ -23,7 +23,7 @@ from runfold.state import Run
 from runner import machine
 from runner.claims import Claims
 from runner.recovering.recover import recover
-from tests.leaving import GRACE_SECONDS, ROOT, are_gone, escaping, handles_of_escapee, left_of, queue, served
+from tests.leaving import ROOT, are_gone, escaping, handles_of_escapee, left_of, queue, served
 from tests.working import PATIENCE_SECONDS, working
 
 # `make torture` fences a worker fifty times.
@@ -43,7 +43,7 @@ async def test_after_a_killed_server_nothing_is_left_and_the_next_one_ends_or_re
         with served(tmp_path) as server:
             handles = await handles_of_escapee(watching, run_id)
             server.kill()
-            gone = await asyncio.to_thread(are_gone, handles, GRACE_SECONDS + 2)
+            gone = await asyncio.to_thread(are_gone, handles, PATIENCE_SECONDS)
         with served(tmp_path):
             run = await watching.wait_rest(run_id)
             started = [r.event() for r in await watching.events(run_id) if r.type == "turn_started"]
@@ -94,13 +94,15 @@ async def test_a_server_that_is_told_to_stop_hands_its_run_over_and_exits_0(tmp_
     assert are_gone(handles, 0)
 
 
+# It says nothing: a shell tells of children that were ended, and whoever writes to a driver that is gone is ended too.
 HELD = """
 [workflow.w]
 command = ["sh", "-c", '''
-env -i PATH="$PATH" setsid sh -c 'trap : TERM; echo $$ > new; mv new held; while :; do sleep 0.05; done' &
-until test -e held; do :; done; echo up; exec sleep 60
+env -i PATH="$PATH" setsid sh -c '
+trap : TERM; echo $$ > new; mv new held; until test -e go; do sleep 0.05; done' >/dev/null 2>&1 &
+until test -e held; do :; done; echo up; exec sleep 600
 ''']
-grace_seconds = 4
+grace_seconds = 100
 on_lost = "resume"
 """
 
@@ -114,6 +116,7 @@ async def test_the_turn_after_a_lost_driver_may_begin_once_nothing_of_the_last_o
             server.kill()
             server.wait()
         at_once = await recover(watching.ledger, watching.log, data=watching.data, waits=False)
+        (tmp_path / "go").touch()
         lost = await recover(watching.ledger, watching.log, data=watching.data)
         is_left = machine.process_started_at(int((tmp_path / "held").read_text())) != ""
         run = await watching.ledger.state(run_id)
@@ -152,7 +155,7 @@ async def fence(
         await other.execute(run_id, LoseClaim(claim=1, reason="it sleeps"))
         run = await other.wait_rest(run_id)
     sleeper.send_signal(signal.SIGCONT)
-    left = await asyncio.to_thread(left_of, folder, GRACE_SECONDS + 2, but=sleeper.pid)
+    left = await asyncio.to_thread(left_of, folder, PATIENCE_SECONDS, but=sleeper.pid)
     async with working(folder, toml, workers=0) as watching:
         events = await watching.events(run_id)
     lost = next(event.position for event in events if event.type == "claim_lost")
@@ -185,7 +188,7 @@ async def test_a_run_whose_worker_is_lost_again_and_again_fails_at_the_limit_of_
     for _ in range(RECOVERIES_MAX + 1):
         with served(tmp_path, **{FAILPOINT: "after.Observe"}) as server:
             ends.append(await asyncio.to_thread(server.wait, PATIENCE_SECONDS))
-    left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
+    left = await asyncio.to_thread(left_of, tmp_path, PATIENCE_SECONDS)
     async with working(tmp_path, toml, workers=0) as watching:
         await recover(watching.ledger, watching.log, data=watching.data)
         run = await watching.ledger.state(run_id)
@@ -212,7 +215,7 @@ async def test_a_workflow_whose_terminal_is_killed_is_resumed_by_the_next_server
         (run_id,) = await recover(nobody.ledger, nobody.log, data=nobody.data)
         lost = await nobody.ledger.state(run_id)
     # Whoever recovers at once comes upon the keeper at its work, and must not end it in the middle.
-    left = await asyncio.to_thread(left_of, tmp_path, GRACE_SECONDS + 2)
+    left = await asyncio.to_thread(left_of, tmp_path, PATIENCE_SECONDS)
     async with working(tmp_path, toml) as worker:
         run = await worker.wait_rest(run_id)
 
@@ -233,7 +236,7 @@ async def test_a_killed_keeper_leaves_nothing_that_carries_its_marker(tmp_path: 
         run = await worker.wait_rest(run_id)
 
         assert (run.status, run.reason_code) == ("failed", "KILLED")
-        assert await asyncio.to_thread(are_gone, handles, GRACE_SECONDS + 2)
+        assert await asyncio.to_thread(are_gone, handles, PATIENCE_SECONDS)
 
 
 async def test_a_lease_is_renewed_while_it_is_held_and_its_loss_is_told(tmp_path: Path) -> None:
@@ -259,8 +262,8 @@ async def test_a_lease_is_renewed_while_it_is_held_and_its_loss_is_told(tmp_path
         second, was_lost_before = expiry(), lost.is_set()
         await other.take("r_1", "default", 2)
         await lost.wait()
-    claims.close()
-    other.close()
+    await claims.close()
+    await other.close()
 
     assert second > first
     assert not was_lost_before

@@ -17,7 +17,7 @@ from tests.leaving import are_gone, handles_of
 from tests.served import VIEWER, serving
 from tests.terminal import first_line, read, record, runfold, started
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 def alter(data: Path) -> None:

@@ -12,6 +12,7 @@ from eventstore.keeping.cleaning import EVER_US, candidates, clean, trim
 from eventstore.keeping.redacting import redact
 from eventstore.keeping.restoring import restore
 from eventstore.proof.checking import open_checked
+from eventstore.reading import open_reader
 from eventstore.ready import ReadyPages
 from eventstore.splicing import FRAMES_BYTES, PAGE_ROWS, read_framed
 from eventstore.sqlite3_module import sqlite3
@@ -83,11 +84,35 @@ def test_what_one_was_given_the_next_is_given_without_reading_the_events_again(r
 
     again = pages.read(reader, after=0, framing=Framing(), stream=RUN)
     within = pages.read(reader, after=first[0].scanned_to + 1, framing=Framing(), stream=RUN)
+    once_more = pages.read(reader, after=0, framing=Framing(), stream=RUN)
 
-    assert all(one is other for one, other in zip(again, first, strict=False))
+    assert again == first[: len(again)]
     assert within[0].content in first[1].content
+    assert all(one is other for one, other in zip(once_more, again, strict=False))
     assert asked
-    assert not [statement for statement in asked if "data" in statement]
+    assert not _of_events(asked)
+
+
+def test_the_second_is_given_what_the_first_was_whatever_he_wants_of_it(reader: sqlite3.Connection) -> None:
+    for stream in (None, RUN):
+        for framing in FRAMINGS:
+            expected = content(None, reader, stream, framing, after=250)
+            pages = ReadyPages()
+            content(pages, reader, stream, Framing())
+            asked = list[str]()
+            reader.set_trace_callback(asked.append)
+
+            some = pages.read(reader, after=250, framing=framing, stream=stream)
+
+            reader.set_trace_callback(None)
+            assert not _of_events(asked)
+            assert expected.startswith(b"".join(page.content for page in some))
+            assert some[0].content or framing.is_narrowed
+            assert content(pages, reader, stream, framing, after=250) == expected
+
+
+def _of_events(statements: list[str]) -> list[str]:
+    return [statement for statement in statements if "data" in statement]
 
 
 def _redacted(data: Path) -> None:
@@ -103,18 +128,20 @@ def _filled_again(data: Path) -> None:
         restore(archive, data, actor="user:a")
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("rewrite", [_redacted, _cleaned, _filled_again])
 def test_no_page_outlives_what_another_process_has_taken_out_of_history_or_put_back(
-    data: Path, reader: sqlite3.Connection, rewrite: Callable[[Path], None]
+    data: Path, reader: sqlite3.Connection, rewrite: Callable[[Path], None], times: int
 ) -> None:
     if rewrite is _filled_again:
         _cleaned(data)
     pages = ReadyPages()
-    before = content(pages, reader, RUN, Framing())
+    # What was asked for once is kept otherwise than what was asked for again.
+    asked = [content(pages, reader, RUN, Framing()) for _ in range(times)]
 
     rewrite(data)
 
-    assert content(pages, reader, RUN, Framing()) == content(None, reader, RUN, Framing()) != before
+    assert content(pages, reader, RUN, Framing()) == content(None, reader, RUN, Framing()) != asked[-1]
 
 
 def test_no_page_outlives_its_run(data: Path, reader: sqlite3.Connection) -> None:
@@ -134,24 +161,27 @@ async def test_pages_stay_while_a_run_goes_on_until_too_much_was_appended_to_loo
 ) -> None:
     pages = ReadyPages()
     first = pages.read(reader, after=0, framing=Framing(), stream=RUN)
+    asked = list[str]()
+    reader.set_trace_callback(asked.append)
     async with opened(data, "r_c") as ledger:
         await act(ledger, say("a", "b"), run_id="r_c")
         stayed = pages.read(reader, after=0, framing=Framing(), stream=RUN)
         monkeypatch.setattr(ready, "LOOKED_AT_MAX", 1)
         await act(ledger, say("c", "d"), run_id="r_c")
+    asked_before = [*asked]
 
     gone = pages.read(reader, after=0, framing=Framing(), stream=RUN)
 
-    assert stayed[0] is first[0]
-    assert gone[0] is not first[0]
-    assert gone[0] == first[0]
+    assert stayed == gone == first
+    assert not _of_events(asked_before)
+    assert _of_events(asked[len(asked_before) :])
 
 
 def test_ready_pages_take_no_more_memory_than_they_may(reader: sqlite3.Connection) -> None:
-    bytes_max = 300_000
+    bytes_max = 200_000
     pages = ReadyPages(bytes_max)
     sizes = list[int]()
-    for stream in (RUN, OTHER, None, RUN):
+    for stream in (RUN, RUN, OTHER, None, RUN):
         for framing in (Framing(), Framing(named=True)):
             assert content(pages, reader, stream, framing) == content(None, reader, stream, framing)
             sizes.append(pages.size_bytes)
@@ -174,6 +204,20 @@ def test_several_pages_of_one_reading_are_those_of_as_many_readings(
     assert len(many) > 1 or framing.is_narrowed
 
 
+def test_positions_that_nobody_has_are_passed_over_at_once(data: Path) -> None:
+    with closing(sqlite3.connect(data / "log.db", isolation_level=None)) as file:
+        file.execute("DROP TRIGGER events_remain")
+        file.execute("DELETE FROM events WHERE position BETWEEN 11 AND 900")
+    with closing(open_reader(data)) as reader:
+        before = read_framed(reader, after=0, framing=Framing(), rows_max=10)
+        gap = read_framed(reader, after=10, framing=Framing(), rows_max=10)
+        after = read_framed(reader, after=gap[-1].scanned_to, framing=Framing(), rows_max=10)
+
+    assert [(page.scanned_to, page.is_full) for page in (*before, *gap)] == [(10, True), (900, True)]
+    assert not gap[0].content
+    assert after[0].content.startswith(b"id: 901-")
+
+
 def test_who_reads_ahead_is_given_the_pages_before_what_was_altered_and_is_told_when_he_comes_to_it(
     data: Path,
 ) -> None:
@@ -186,3 +230,21 @@ def test_who_reads_ahead_is_given_the_pages_before_what_was_altered_and_is_told_
         assert 0 < before[-1].scanned_to < 400
         with pytest.raises(Damaged, match="event 400"):
             read_framed(reader, after=before[-1].scanned_to, framing=Framing(), rows_max=512)
+
+
+def test_what_comes_after_known_events_is_checked_though_they_are_read_without_their_salts(data: Path) -> None:
+    with closing(open_checked(data)) as reader:
+        known = read_framed(reader, after=0, framing=Framing(), stream=RUN, rows_max=32)
+        with closing(sqlite3.connect(data / "log.db", isolation_level=None)) as file:
+            file.execute("DROP TRIGGER events_stay")
+            file.execute("UPDATE events SET salt = zeroblob(16) WHERE run_id = ? AND version = 300", (RUN,))
+        asked = list[str]()
+        reader.set_trace_callback(asked.append)
+        again = read_framed(reader, after=0, framing=Framing(), stream=RUN, rows_max=32)
+
+        assert again == known
+        assert not [statement for statement in asked if "salt" in statement]
+        before = read_framed(reader, after=0, framing=Framing(), stream=RUN, rows_max=512)
+        assert 32 < before[-1].version < 300
+        with pytest.raises(Damaged, match="version 300"):
+            read_framed(reader, after=before[-1].scanned_to, framing=Framing(), stream=RUN, rows_max=512)

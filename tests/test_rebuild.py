@@ -106,11 +106,11 @@ async def test_two_processes_make_the_rows_that_one_makes_also_where_one_of_them
     await write_histories(log, random.Random(30), appends=80, redactions=True)
     await log.close()
     before = rows(tmp_path)
-    (tmp_path / "views.2.db-part1").write_bytes(b"left by a helper that was killed")
+    (tmp_path / "views.2.db-part").write_bytes(b"left by a helper that was killed")
 
     monkeypatch.setattr(sys, "executable", helper)
     rebuilt = rebuild(tmp_path, workers=2)
 
     assert rebuilt.folded == tuple(view.name for view in VIEWS)
     assert rows(tmp_path) == before
-    assert list(tmp_path.glob("*-part*")) == []
+    assert list(tmp_path.glob("views.*-part*")) == []

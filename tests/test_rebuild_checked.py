@@ -47,7 +47,17 @@ def moved(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE events SET recorded_at_us = recorded_at_us + 1 WHERE position = ?", (POSITION,))
 
 
-TAMPERINGS: list[Callable[[sqlite3.Connection], None]] = [edited, retold, deleted, moved]
+def put_beyond_the_calendar(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE events SET at_us = 1 << 60 WHERE position = ?", (POSITION,))
+
+
+def made_unreadable(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE events SET actor = CAST(x'ff' AS TEXT) WHERE position = ?", (POSITION,))
+
+
+TAMPERINGS: list[Callable[[sqlite3.Connection], None]] = [
+    edited, retold, deleted, moved, put_beyond_the_calendar, made_unreadable,
+]  # fmt: skip
 
 
 @pytest.fixture(params=["here", "beside", "beside, in two"])

@@ -21,6 +21,7 @@ from projections.engine.drift import Drift
 from projections.engine.generations import CURRENT_FILE
 from projections.engine.projector import Freshness
 from projections.engine.rebuilding import rebuild
+from projections.engine.sharing import wait_for_helper
 from projections.engine.skips import record_skip
 from projections.engine.view import Decoded, View
 from projections.engine.views import Views
@@ -53,6 +54,106 @@ def cut_after(data: Path, pages: int, *only: str) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-c", CUT, str(data), str(pages), *only], cwd=ROOT, text=True, capture_output=True, check=False
     )
+
+
+# The same with two processes: the first one stops when it has folded so many events, and is killed when the second has.
+CUT_BOTH = """
+import os, signal, sqlite3, sys, threading
+from contextlib import closing, suppress
+from pathlib import Path
+from projections.engine import rebuilding
+from projections.engine.sharing import part_file
+rebuilding.PAGE_EVENTS_BUILDING = 7
+data, wanted = Path(sys.argv[1]), int(sys.argv[2])
+part = part_file(data / "views.2.db")
+def kill():
+    while True:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{part}?mode=ro", uri=True)) as folded:
+            if folded.execute("SELECT position FROM checkpoints WHERE view = 'runs'").fetchone()[0] >= wanted:
+                os.kill(os.getpid(), signal.SIGKILL)
+def progress(done, total):
+    if done >= wanted:
+        kill()
+rebuilding.rebuild(data, workers=2, on_progress=progress)
+"""
+
+
+def cut_both_at(data: Path, position: int) -> int:
+    """Cut a rebuild where both processes have folded so many events at least; how many both have."""
+    killed = subprocess.run([sys.executable, "-c", CUT_BOTH, str(data), str(position)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    wait_for_helper(data)
+    reached: list[int] = []
+    for name, view in (("views.2.db", "audit"), ("views.2.db-part", "runs")):
+        with contextlib.closing(sqlite3.connect(data / name)) as half:
+            reached += half.execute("SELECT position FROM checkpoints WHERE view = ?", (view,)).fetchone()
+    return min(reached)
+
+
+def mark(file: Path) -> None:
+    """Change a row that later events leave alone: where it is found again, it was not folded again."""
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as half:
+        assert half.execute("UPDATE runs SET retry_of = 'marked' WHERE run_id = 'r_0'").rowcount == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_rebuild_by_two_that_was_cut_goes_on_in_both_parts(tmp_path: Path, workers: int) -> None:
+    await write(tmp_path, runs=40)
+    before = rows(tmp_path)
+    reached = cut_both_at(tmp_path, 63)
+    mark(tmp_path / "views.2.db-part")
+
+    rebuilt = rebuild(tmp_path, workers=workers)
+
+    after = rows(tmp_path)
+    marked = [row for row in after["runs"] if "marked" in row]
+    assert rebuilt.folded_from == reached >= 63
+    assert [row[0] for row in marked] == ["r_0"]
+    assert {**after, "runs": None} == {**before, "runs": None}
+    assert len(after["runs"]) == len(before["runs"])
+    assert list(tmp_path.glob("views.2.db-part*")) == []
+
+
+@pytest.mark.slow
+async def test_a_rebuild_by_two_tells_how_far_the_second_is_when_the_first_is_done(tmp_path: Path) -> None:
+    await write(tmp_path, runs=40)
+    cut_both_at(tmp_path, 120)
+    (tmp_path / "views.2.db-part").unlink()
+    told: list[tuple[int, int]] = []
+
+    rebuild(tmp_path, workers=2, on_progress=lambda done, total: told.append((done, total)))
+
+    assert told == [(120, 120)]
+
+
+@pytest.mark.slow
+async def test_a_rebuild_by_two_killed_at_random_points_harms_nothing(tmp_path: Path) -> None:
+    await write(tmp_path, runs=40)
+    before = rows(tmp_path)
+    chance = random.Random(52)
+
+    for at in sorted(chance.sample(range(1, 120), 5)):
+        cut_both_at(tmp_path, at)
+        assert rows(tmp_path) == before
+    rebuild(tmp_path, workers=2)
+
+    assert rows(tmp_path) == before
+
+
+@pytest.mark.slow
+async def test_a_part_of_another_making_is_begun_anew(tmp_path: Path) -> None:
+    await write(tmp_path, runs=40)
+    before = rows(tmp_path)
+    cut_both_at(tmp_path, 63)
+    part = tmp_path / "views.2.db-part"
+    mark(part)
+    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as half:
+        half.execute("UPDATE checkpoints SET fingerprint = 'of another runfold' WHERE view = 'timeline'")
+
+    rebuild(tmp_path, workers=2)
+
+    assert rows(tmp_path) == before
 
 
 def refreshed(data: Path, views: tuple[View, ...] = VIEWS) -> Freshness:

@@ -1,6 +1,7 @@
 """Whatever is redacted, the views that people read are those that a fold of what is left gives."""
 
 import random
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from projections.usage import CostFilter, costs
 from runfold.errors import BadRequest, NotAllowed
 from runfold.events import Event, FileWritten, Message, RunQueued, RunStarted, TokenUsage, Unknown, event_class
 from tests.histories import CREATED_US, all_events, new_event, write_histories
+from tests.test_rebuild_cut import cut_after
 
 WORDS = ("edit", "hello", "build", "x.py", "deep", "y[1].py", "ship", "% done", "may I", "too dear", "knows", "dear")
 
@@ -80,6 +82,23 @@ async def test_views_after_any_redaction_are_those_of_a_rebuild(tmp_path: Path, 
     rebuild(tmp_path)
     assert rows(tmp_path) == live
     assert faults(tmp_path) == []
+
+
+@pytest.mark.slow
+async def test_a_rebuild_that_was_cut_folds_anew_what_was_redacted_since(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    said = [FileWritten(path=f"secret/{number}.py", bytes=1) for number in range(60)]
+    await log.append("r_a", [new_event(event, at_us=CREATED_US, tenant="default") for event in said], expected=0)
+    await log.close()
+    refresh(tmp_path)
+
+    assert cut_after(tmp_path, 3).returncode == -signal.SIGKILL
+    redact(tmp_path, "r_a", texts=["secret"], actor="user:a")
+    rebuilt = rebuild(tmp_path)
+
+    assert rebuilt.folded_from == 21
+    assert faults(tmp_path) == []
+    assert not any(b"secret/" in file.read_bytes() for file in tmp_path.glob("views.*.db"))
 
 
 async def test_a_name_that_was_redacted_leaves_what_was_spent_under_it(tmp_path: Path) -> None:

@@ -74,6 +74,18 @@ async def test_a_report_renews_the_lease(scene: Scene) -> None:
     assert await scene.sweep() == []
 
 
+async def test_views_that_are_behind_are_no_reporters_silence(scene: Scene) -> None:
+    old = await scene.ledger.state(RUN)
+    scene.now = 29.0
+    await scene.say(Observe(events=(Message(text="still here"),)))
+    scene.now = 30.1
+
+    assert await scene.reporters.end_overdue([old]) == []
+
+    scene.now = 60.2
+    assert await scene.reporters.end_overdue([old]) == [RUN]
+
+
 async def test_leases_start_anew_with_the_process_that_counts_them(scene: Scene) -> None:
     scene.now = 1_000.0
     scene.reporters = Reporters(scene.ledger, now=lambda: scene.now)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.leaving import served
 from tests.terminal import ROOT, environment, first_line, read, runfold
+from tests.working import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 TOML = """
@@ -28,7 +29,7 @@ command = ["cat"]
 max_turns = 2
 """
 # Prints, then waits to be ended; ends well where it is asked to.
-WAITS = "import time; print('up', flush=True); time.sleep(60)"
+WAITS = "import time; print('up', flush=True); time.sleep(600)"
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_a_detached_command_is_paused_and_cancelled_there(tmp_path: Path, there:
 
 
 def until(data: Path, run_id: str, status: str, there: dict[str, Any]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE_SECONDS
     while read(data, "status", run_id, **there)["status"] != status:
         assert time.monotonic() < end
 
@@ -201,7 +202,7 @@ def test_a_killed_driver_leaves_no_command_and_its_run_is_lost_there(tmp_path: P
         (turn,) = (it for it in read(tmp_path, "events", run["id"], **there)["items"] if it["type"] == "turn_started")
         keeper = os.pidfd_open(turn["data"]["pid"])
         driver.kill()
-        gone = select.select([keeper], [], [], 5 + 2)[0]
+        gone = select.select([keeper], [], [], PATIENCE_SECONDS)[0]
         os.close(keeper)
     runfold(tmp_path, "cancel", run["id"], **there)
 

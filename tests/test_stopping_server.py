@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.leaving import GRACE_SECONDS, escaping, queue, served
+from tests.leaving import escaping, queue, served
 from tests.working import PATIENCE_SECONDS, working
 
 pytestmark = pytest.mark.slow
-SHUTDOWN_SECONDS = 10.0  # Two for the streams, the grace, and what a busy machine takes beside them.
 
 
 @contextmanager
@@ -51,7 +50,7 @@ async def test_who_reads_a_stream_while_the_server_stops_goes_on_at_the_next_one
         seen = ids_until(response, b"subprocess_output")
         server.send_signal(signal.SIGTERM)
         seen += ids_until(response, b"event: done")
-        code = server.wait(GRACE_SECONDS + SHUTDOWN_SECONDS)
+        code = server.wait(PATIENCE_SECONDS)
     with served(tmp_path), stream(tmp_path, run_id, seen[-1]) as response:
         seen += ids_until(response, b"event: done")
     async with working(tmp_path, toml, workers=0) as nobody:
@@ -72,7 +71,7 @@ async def test_a_server_that_stops_takes_no_new_work(tmp_path: Path) -> None:
             await watching.wait_type(run_id, "subprocess_output")
             server.send_signal(signal.SIGTERM)
             late = await watching.queue("w")
-            code = server.wait(1.5 + SHUTDOWN_SECONDS)
+            code = server.wait(PATIENCE_SECONDS)
         run = await watching.ledger.state(late)
 
     assert (code, run.status, run.claim) == (0, "queued", 0)

@@ -3,6 +3,7 @@
 import random
 import shutil
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from runfold.envelope import run_id_of
 from runfold.errors import Damaged, RunfoldError
 from tests.served import serving
 from tests.tampering import RUNS, TAMPERS, edit, find, leave, tamper_truncate, tamper_view, write_log
+from tests.terminal import runfold
 
 TAMPERINGS = 200
 FRESH = {"stale": False, "views_position": 0}
@@ -114,6 +116,72 @@ async def test_each_of_two_hundred_random_tamperings_is_found_and_nothing_wrong_
 
     assert missed == [], f"seed {seed}"
     assert served == [], f"seed {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    ["at_us = 1 << 60", "recorded_at_us = 1 << 60", "at_us = -1 << 60", "actor = CAST(x'ff' AS TEXT)", "version = -1"],
+)
+async def test_what_nothing_can_show_is_found_and_refused_as_whatever_was_altered(
+    data: Path, tmp_path: Path, change: str
+) -> None:
+    run_ids = [run_id_of(uuid.uuid5(uuid.NAMESPACE_URL, str(number))) for number in range(RUNS)]
+    true, copy = await say(data, run_ids), tmp_path / "copy"
+    shutil.copytree(data, copy)
+    connection = edit(copy)
+    connection.execute(f"UPDATE events SET {change} WHERE position = 9")
+    leave(connection)
+    (copy / "views.1.db").unlink()
+
+    said = await say(copy, run_ids)
+    terminal = [runfold(copy, *words) for words in (["verify"], ["rebuild"], ["audit"], ["ps"])]
+
+    assert true is not None
+    assert find(copy)
+    assert wrong(said, true, is_view=False) == []
+    assert [done.returncode != 0 for done in terminal[:2]] == [True, True]
+    assert not any("Traceback" in done.stderr for done in terminal)
+
+
+def page_of_the_events(data: Path) -> int:
+    """The place of the count of cells of the page that the table begins with."""
+    connection = sqlite3.connect(data / "log.db")
+    root: int = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'events'").fetchone()[0]
+    size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    return (root - 1) * size + 3
+
+
+def text_of_the_schema(data: Path) -> int:
+    return (data / "log.db").read_bytes().index(b"CREATE TABLE heads") + len(b"CREATE TABLE he")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "bits"), [(page_of_the_events, 0x55), (text_of_the_schema, 0x10), (text_of_the_schema, 0x95)]
+)
+async def test_a_file_that_sqlite_cannot_read_is_told_as_damaged_and_not_as_a_fault_of_ours(
+    data: Path, tmp_path: Path, place: Callable[[Path], int], bits: int
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    content = bytearray((copy / "log.db").read_bytes())
+    content[place(copy)] ^= bits
+    (copy / "log.db").write_bytes(content)
+    run_id = run_id_of(uuid.uuid5(uuid.NAMESPACE_URL, "0"))
+
+    words = (["verify"], ["rebuild"], ["status", run_id], ["ps"], ["audit"], ["run", "--", "true"])
+    said = [runfold(copy, *each) for each in words]
+    with suppress(Damaged):
+        async with serving(copy) as served:
+            answers = [await served.ask("GET", f"/api/runs/{run_id}/{what}") for what in ("events", "stream")]
+            assert [(await answer.json())["code"] for answer in answers] == ["damaged"] * 2
+
+    assert [done.returncode != 0 for done in said[:3]] == [True] * 3
+    assert all("damaged" in done.stderr for done in said[1:3])
+    assert [path.name for path in copy.glob("views.*.db")] == ["views.1.db"]
+    assert not any("Traceback" in done.stderr for done in said)
 
 
 @pytest.mark.slow

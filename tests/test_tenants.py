@@ -13,6 +13,7 @@ import pytest
 from api.app import ROUTES
 from api.routes import Route
 from tests.served import ADMIN, OTHER, Served, bearer, note, serving
+from tests.working import PATIENCE_SECONDS
 
 UNKNOWN = "r_" + "a" * 26
 MARK = "hunter2"  # In every text of the foreign run, and nowhere else.
@@ -116,7 +117,7 @@ async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(f
 @pytest.mark.parametrize("route", OF_A_THING, ids=lambda it: f"{it.method} {it.path}")
 async def test_a_foreign_runs_things_asked_of_an_own_run_are_like_unknown_ones(foreign: Foreign, route: Route) -> None:
     (name,) = set(re.findall(r"{(\w+)}", route.path)) - {"run_id"}
-    unknown = {"other_id": UNKNOWN, "event": "00000000-0000-4000-8000-000000000000"}.get(name, "zz")
+    unknown = {"other_id": UNKNOWN, "event": "00000000-0000-4000-8000-000000000000"}.get(name, "z9")
     asked = {**foreign.names, "other_id": foreign.run_id}[name]
 
     theirs = await foreign.ask(route, foreign.mine, **{name: asked})
@@ -164,7 +165,7 @@ async def _content(served: Served, path: str) -> bytes:
         assert response.status == 200, await response.text()
         return bytes(await response.read())
     content = b""
-    async with served.client.get(path, headers=bearer(ADMIN)) as stream, asyncio.timeout(10):
+    async with served.client.get(path, headers=bearer(ADMIN)) as stream, asyncio.timeout(PATIENCE_SECONDS):
         run_id = await served.open_run(title="the end")
         while run_id.encode() not in content:
             content += await stream.content.readany()

@@ -18,7 +18,7 @@ EVENTS = 2_000
 BATCH = 50
 MOVES = 8
 WITHIN_SECONDS = 60
-OUT_SECONDS = 1.0
+OUT_SECONDS = 60.0  # Far beyond what it takes, for a machine that is busy.
 NAME = "runs.example.org"
 pytestmark = pytest.mark.slow
 

@@ -91,6 +91,6 @@ async def working(folder: Path, toml: str, *, slots: int = 4, workers: int = 1) 
             finally:
                 stop.set()
     finally:
-        claims.close()
+        await claims.close()
         await views.close()
         await log.close()

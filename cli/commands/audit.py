@@ -10,7 +10,8 @@ from cli.formats import format_options, wanted_format
 from cli.reading import json_option, open_runs, print_json, settings_of
 from cli.runs import Runs, find_run
 from cli.screen import colour, plain, table
-from projections.audit import GROUPS, LIMIT_MAX, AuditCount, AuditFilter, AuditItem
+from projections.audit.answers import GROUPS, AuditCount, AuditItem
+from projections.audit.question import LIMIT_MAX, AuditFilter
 
 ROWS_MAX = 1_000_000  # Of one answer, as of a file.
 

@@ -19,7 +19,7 @@ from cli.settings import Settings
 from eventstore.anchoring import Anchor
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.attachments import Attachments
-from eventstore.proof.faults import Fault
+from eventstore.proof.faults import Fault, told
 from eventstore.proof.signing import Verifier
 from eventstore.proof.verified import Verified, keep_verified
 from eventstore.proof.verifying import Proof, anchors_beside, check_signatures, read_anchors
@@ -105,7 +105,7 @@ def _verify(
 
     def keep(found: Iterator[Fault]) -> None:
         nonlocal found_count
-        for fault in found:
+        for fault in told(found):
             found_count += 1
             if len(faults) < FAULTS_SHOWN_MAX:
                 faults.append(fault)

@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoServersError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.connection import Connection
@@ -49,10 +49,15 @@ class StreamBounds(msgspec.Struct, frozen=True):
     last_seq: int = 0
 
 
+class _Led(msgspec.Struct, frozen=True):
+    leader: str = ""
+
+
 class _Told(msgspec.Struct, frozen=True):
     """What every reader asks of a stream's description; the client makes objects of all of it, at twice the cost."""
 
     state: StreamBounds = StreamBounds()
+    cluster: _Led | None = None
     error: dict[str, Any] | None = None
 
 
@@ -135,6 +140,9 @@ async def stream_bounds(cluster: Cluster) -> StreamBounds:
     told = _told(answer)
     if told.error is not None:
         APIError.from_error(told.error)
+    if told.cluster is not None and not told.cluster.leader:
+        # A server that has lost the others soon knows no leader, and still tells where its own copy ends.
+        raise ServiceUnavailableError(code=503, description=f"the stream `{cluster.name}` has no leader here")
     return told.state
 
 
@@ -191,8 +199,9 @@ async def _log_id(jetstream: JetStreamContext, name: str, replicas: int, new_log
         except NotFoundError:
             try:
                 await jetstream.add_stream(config)  # pyright: ignore[reportUnknownMemberType]  # Its keywords have no types.
-            except APIError as error:
-                if error.err_code != STREAM_NAME_IN_USE and time.monotonic() > ends:
+            except NatsError as error:
+                # Also where an answer was lost: whether the stream was made is asked next.
+                if getattr(error, "err_code", 0) != STREAM_NAME_IN_USE and time.monotonic() > ends:
                     raise
         except (NatsError, APIError):
             # A cluster that has just started elects its leaders first.

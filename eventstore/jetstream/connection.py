@@ -6,6 +6,7 @@ mirror does with it. Source of the protocol: docs.nats.io, "NATS Client Protocol
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from nats.aio.client import Client, Srv
@@ -13,9 +14,12 @@ from nats.errors import ConnectionReconnectingError, NoRespondersError, Protocol
 from nats.protocol.parser import Parser
 
 END = b"\r\n"
+CLOSE_SECONDS = 2.0  # For what a server that stands still does not take any more.
 _NOBODY = b"NATS/1.0 503"
 Deliver: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
 """Is called with subject, reply subject, headers as they came, and content of a message."""
+Answered: TypeAlias = Callable[[bytes | Exception], object]
+"""Is called with an answer's content, or with why there is none."""
 
 
 class Connection(Client):
@@ -25,7 +29,7 @@ class Connection(Client):
         self._ps = _Parser(self, self._delivered)
         self._answers_to = ""
         self._asked = 0
-        self._awaited: dict[bytes, asyncio.Future[bytes]] = {}
+        self._awaited: dict[bytes, tuple[Answered, asyncio.TimerHandle]] = {}
 
     async def listen(self) -> None:
         """Be ready to `ask`."""
@@ -50,48 +54,102 @@ class Connection(Client):
 
         Raises TimeoutError, nats.errors.NoRespondersError, and ConnectionReconnectingError where nothing was sent.
         """
-        self._asked += 1
-        reply = f"{self._answers_to}.{self._asked}"
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bytes] = loop.create_future()
-        self._awaited[reply.encode()] = answer
-        patience = loop.call_later(timeout_seconds, _give_up, answer)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        reply = self._await(partial(_settle, answer), timeout_seconds)
         try:
             await self._send(commands(reply))
             return await answer
         finally:
-            patience.cancel()
-            self._awaited.pop(reply.encode(), None)
+            self._answered(reply.encode(), None)
+
+    def ask_at_once(self, commands: Callable[[str], bytes], *, timeout_seconds: float, answered: Answered) -> bool:
+        """As `ask`, but `answered` is called as soon as the answer is read; whether it could be sent at once."""
+        if not self._is_clear:
+            return False
+        self._write(commands(self._await(answered, timeout_seconds)))
+        return True
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await super().close()
+        except TimeoutError:
+            self._abort()
+
+    async def _attempt_reconnect(self) -> None:
+        while not self.is_closed:
+            # What was not yet written would be waited for, also where the server takes nothing any more.
+            self._abort()
+            try:
+                await super()._attempt_reconnect()
+            except Exception as error:  # Whatever the client did not foresee: nobody else would ever try again.
+                await self._error_cb(error)
+                await asyncio.sleep(self.options["reconnect_time_wait"])
+            else:
+                return
 
     async def _connect_to_server(self, s: Srv) -> None:
-        # What the last try opened: a server that stands still takes connections, and says nothing.
-        if self._transport:  # pyright: ignore[reportGeneralTypeIssues]  # Whether it was ever opened.
-            self._transport.close()  # type: ignore[no-untyped-call]
+        # What the last try began: a server that stands still takes connections, and says nothing.
+        for name in ("_reading_task", "_ping_interval_task", "_flusher_task"):
+            task: asyncio.Task[None] | None = getattr(self, name)
+            if task is not None:
+                task.cancel()
+        self._abort()
         await super()._connect_to_server(s)
+
+    def _abort(self) -> None:
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    def _await(self, answered: Answered, timeout_seconds: float) -> str:
+        """A subject for an answer, and for no other."""
+        self._asked += 1
+        reply = f"{self._answers_to}.{self._asked}"
+        patience = asyncio.get_running_loop().call_later(
+            timeout_seconds, self._answered, reply.encode(), TimeoutError()
+        )
+        self._awaited[reply.encode()] = answered, patience
+        return reply
+
+    def _answered(self, reply: bytes, content: bytes | Exception | None) -> None:
+        answered, patience = self._awaited.pop(reply, (None, None))
+        if answered is None or patience is None:
+            return
+        patience.cancel()
+        if content is not None:
+            answered(content)
+
+    @property
+    def _is_clear(self) -> bool:
+        """Whether nothing else waits to be written."""
+        return self.is_connected and self._transport is not None and not self._pending
+
+    def _write(self, commands: bytes) -> None:
+        """At once, and not by the task that writes for everybody."""
+        assert self._transport is not None  # noqa: S101
+        self._transport.write(commands)
 
     async def _send(self, commands: bytes) -> None:
         if not self.is_connected:
             raise ConnectionReconnectingError
-        if self._transport is not None and not self._pending:
-            # At once, and not by the task that writes for everybody.
-            self._transport.write(commands)
+        if self._is_clear:
+            self._write(commands)
             return
         await self._send_command(commands)
         await self._flush_pending()
 
     def _answer(self, subject: bytes, _reply: bytes, headers: bytes, content: bytes) -> None:
-        answer = self._awaited.get(subject)
-        if answer is None or answer.done():
-            return
-        if headers.startswith(_NOBODY):
-            answer.set_exception(NoRespondersError())
-        else:
-            answer.set_result(content)
+        self._answered(subject, NoRespondersError() if headers.startswith(_NOBODY) else content)
 
 
-def _give_up(answer: asyncio.Future[bytes]) -> None:
-    if not answer.done():
-        answer.set_exception(TimeoutError())
+def _settle(answer: asyncio.Future[bytes], content: bytes | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(content, Exception):
+        answer.set_exception(content)
+    else:
+        answer.set_result(content)
 
 
 class _Parser(Parser):

@@ -10,8 +10,9 @@ from eventstore.appending import add
 from eventstore.grouping import Group, Head, look_up_heads, look_up_ids
 from eventstore.jetstream.planning import Planned, planned
 from eventstore.preparing import Request
-from eventstore.reading import Row
+from eventstore.rows import Row
 from eventstore.sqlite3_module import sqlite3
+from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import RunfoldError
 
 RUNS_MAX = 4_096
@@ -52,6 +53,8 @@ class Ends:
     def learn(self, requests: Sequence[Request], found: Group) -> None:
         for stream in {request.stream for request in requests} - self._ends.keys():
             head = found.heads.get(stream)
+            if head is None and stream == SYSTEM_STREAM:
+                continue  # It begins with the log; the mirror tells whether its beginning was taken by hand.
             self._ends[stream] = _End(head or Head(0, 0, b""), is_whole=head is None)
 
     def plan(self, requests: Sequence[Request], known: Group, recorded_at_us: int) -> list[Planned | None]:

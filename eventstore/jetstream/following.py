@@ -7,6 +7,7 @@ something, or hears nothing, follows anew from where he has come. Source: docs.n
 import time
 from collections.abc import Callable
 
+from nats.errors import ConnectionReconnectingError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from eventstore.jetstream.cluster import Cluster
@@ -42,6 +43,8 @@ class Following:
     async def begin(self) -> None:
         """Raises nats.errors.Error, TimeoutError, OSError."""
         connection = self._cluster.client
+        if not connection.is_connected:
+            raise ConnectionReconnectingError
         inbox = connection.new_inbox()
         self._subscription = await connection.deliver(inbox, self._arrive)
         await self._cluster.jetstream.add_consumer(  # pyright: ignore[reportUnknownMemberType]  # Its keywords have no types.

@@ -8,7 +8,7 @@ with what was sent, and not stored a second time.
 from collections.abc import Iterable, Sequence
 
 from eventstore.jetstream.planning import Planned
-from eventstore.reading import Row
+from eventstore.rows import Row
 from runfold.errors import LogFailed
 from runfold.events import REWRITES
 
@@ -34,7 +34,8 @@ class Granted:
         self.upto = position
         self._recorded_at_us = recorded_at_us
         self._grants: dict[int, Grant] = {}
-        self._rows: list[Row] = []
+        self.rows: list[Row] = []
+        """What the mirror has not been given."""
         self._sent: dict[int, bytes] = {}
 
     def add(self, plans: Sequence[tuple[Planned, int]]) -> list[Grant]:
@@ -47,7 +48,7 @@ class Granted:
 
     def take(self) -> list[Row]:
         """All that the mirror has not been given."""
-        taken, self._rows = self._rows, []
+        taken, self.rows = self.rows, []
         return taken
 
     def is_known(self, position: int, content: bytes) -> bool:
@@ -105,6 +106,6 @@ class Granted:
             if len(self._sent) > COMPARED_MAX:
                 self._sent.clear()
             self._sent.update(enumerate(plan.messages, start=grant.first))
-            self._rows += rows
+            self.rows += rows
             self.upto = grant.last
             grant.rows = rows

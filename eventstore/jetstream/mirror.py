@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from eventstore.appending import judge, store
+from eventstore.appending import ANCHOR_EVENTS, judge, store
 from eventstore.chain import data_digest, link
 from eventstore.contract import Appended
 from eventstore.failpoints import reach
@@ -30,11 +30,12 @@ from eventstore.jetstream.planning import Planned, planned
 from eventstore.jetstream.rewritten import Files
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.preparing import Request
-from eventstore.reading import COLUMNS, Row, uuid_text
+from eventstore.reading import BUSY_TIMEOUT_MS
+from eventstore.rows import COLUMNS, Row, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import SYSTEM_STREAM
-from runfold.errors import BadRequest, LogFailed, RunfoldError
+from runfold.errors import BadRequest, LogFailed, RunfoldError, Unavailable
 from runfold.events import REWRITES
 
 CHECKPOINT_PAGES = 8_000  # 32 MB: a checkpoint syncs two files, and those who wait for an answer wait for it.
@@ -48,7 +49,7 @@ class Arrived(msgspec.Struct, frozen=True):
 
 
 class Mirror(Writer):
-    """The write side of the copy; one connection, one thread."""
+    """The write side of the copy; one connection, and one thread at a time."""
 
     writes_mirrors = True
 
@@ -58,7 +59,8 @@ class Mirror(Writer):
         try:
             # What a power cut takes from a copy comes again from the stream.
             self.connection.execute("PRAGMA synchronous = NORMAL")
-            self.connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            self._is_patient = False
+            self.be_patient()
             self.connection.execute("PRAGMA secure_delete = ON")
             self.connection.execute(REPLACED)
             with self.locked():
@@ -101,6 +103,9 @@ class Mirror(Writer):
             before = len(group.rows)
             outcome = None if request.stream in streams else judge(self.connection, group, request)
             if isinstance(outcome, Appended) and not outcome.duplicate:
+                if request.stream == SYSTEM_STREAM and not request.expected and self._trimmed_to():
+                    plans.append(_without_beginning())
+                    continue
                 streams.add(request.stream)
                 plans.append(planned(request, group.rows[before:]))
             else:
@@ -114,24 +119,55 @@ class Mirror(Writer):
         """
         with self.locked():
             self.connection.execute("BEGIN IMMEDIATE")
+            return self._take(own, arrived)
+
+    def take_at_once(self, own: Sequence[Row], arrived: Sequence[Arrived]) -> tuple[int, list[Row]] | None:
+        """As `take`, but waits for nobody and syncs nothing; None where it would have to.
+
+        Raises LogFailed as it does.
+        """
+        if self._memory.unsealed_positions + len(own) + len(arrived) >= ANCHOR_EVENTS:
+            return None
+        with self._turns.held_if_free() as is_held:
+            if not is_held:
+                return None
+            self._be_patient(is_patient=False)
             try:
-                group = self._memory.group(self.connection, (), 0)
-                position = group.position
-                anchor, is_rewritten = self._add(group, own, [each for each in arrived if each.position > position])
-                reach("mirror.before_commit")
-                self.connection.execute("COMMIT")
-                reach("mirror.committed")
-                self._memory.keep(group)
-            except BaseException:
-                self._memory.forget()
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
-                raise
-            self._publish(anchor)
-            if is_rewritten:
-                self._memory.forget()
-                settle(self._data, self.connection)
-                self._checkpoint()
+                self.connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return None  # Whoever waits for it is told what is wrong.
+            return self._take(own, arrived)
+
+    def be_patient(self) -> None:
+        """Wait for others from now on, and sync what is due: until the next `take_at_once`."""
+        self._be_patient(is_patient=True)
+
+    def _be_patient(self, *, is_patient: bool) -> None:
+        if is_patient != self._is_patient:
+            self._is_patient = is_patient
+            self.connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS if is_patient else 0}")
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if is_patient else 0}")
+
+    def _take(self, own: Sequence[Row], arrived: Sequence[Arrived]) -> tuple[int, list[Row]]:
+        """Add it, and end the transaction that has begun."""
+        try:
+            group = self._memory.group(self.connection, (), 0)
+            position = group.position
+            anchor, is_rewritten = self._add(group, own, [each for each in arrived if each.position > position])
+            reach("mirror.before_commit")
+            self.connection.execute("COMMIT")
+            reach("mirror.committed")
+            self._memory.keep(group)
+        except BaseException:
+            self._memory.forget()
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+        self._publish(anchor)
+        if is_rewritten:
+            self._memory.forget()
+            settle(self._data, self.connection)
+            self._checkpoint()
         return group.position, group.rows
 
     def _add(self, group: Group, own: Sequence[Row], arrived: Sequence[Arrived]) -> tuple[str | None, bool]:
@@ -215,6 +251,14 @@ class Mirror(Writer):
 
     def _trim(self, position: int) -> None:
         self.connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?) WHERE one = 1", (position,))
+
+
+def _without_beginning() -> Unavailable:
+    """Each machine that still has its events would take another beginning for an altered log."""
+    return Unavailable(
+        f"the first events of `{SYSTEM_STREAM}` were purged from the replicated log",
+        hint="a machine that still has them goes on with it: `runfold token create` there, then try again",
+    )
 
 
 def _add(group: Group, arrived: Arrived, trimmed_to: Callable[[], int]) -> None:

@@ -2,15 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import TypeVar
 
 import aiosqlite
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from eventstore import reading
 from eventstore.contract import Page
 from eventstore.framing import Framed, Framing
 from eventstore.jetstream.cluster import RETRY_SECONDS, Cluster, heard, stream_bounds
@@ -18,17 +17,21 @@ from eventstore.jetstream.following import HEARTBEAT_SECONDS, Following
 from eventstore.jetstream.granted import Granted
 from eventstore.jetstream.messages import decode
 from eventstore.jetstream.mirror import Arrived, Mirror
+from eventstore.jetstream.mirror_thread import MirrorThread
 from eventstore.jetstream.rewritten import Rewritten
-from eventstore.sqlite import SqliteLog, hop
+from eventstore.rows import Row, recorded_of, uuid_text
+from eventstore.sqlite import SqliteLog
 from runfold.errors import LogFailed, Unavailable
 from runfold.events import REWRITES
 
 PATIENCE_SECONDS = 20.0  # A leader that dies is replaced in 4 to 9 s.
+LOOK_AGAIN_SECONDS = 1.0
 ELSEWHERE_SECONDS = 10.0  # Longer than an election: who has no answer so long asks another server.
 FRESH_SECONDS = 2.0  # A reader waits so long for the leader, and so long nobody asks again one that was silent.
 STOP_SECONDS = 0.5
 ARRIVED_MAX = 1_000  # Messages a transaction of the mirror; an append has less.
 SHOWN_MAX = 100  # Events that are handed on without reading them back.
+AGAIN = "a majority of its servers must be up; try again with the same ids"
 SILENCE_SECONDS = 3.0  # So long without what was promised, and the stream is followed anew.
 
 _T = TypeVar("_T")
@@ -48,13 +51,14 @@ class MirroredLog(SqliteLog):
         super().__init__(mirror, writes, reads)
         self.cluster = cluster
         self._mirror = mirror
+        self._thread = MirrorThread(writes, mirror)
         self._position = head[0]
         self._granted = Granted(*head)
         self._something = asyncio.Event()
         """Is set when the mirror may have something to take."""
         self._rewritten = Rewritten(cluster)
         self._first, self._wanted = 1, head[0]
-        self._moved_at = 0.0
+        self._moved_at = self._idle_asked_at = 0.0
         self._is_current, self._current_at, self._silent_until = False, time.monotonic(), 0.0
         self._mirror_task = asyncio.create_task(self._keep_mirror(), name="log mirror")
 
@@ -94,30 +98,29 @@ class MirroredLog(SqliteLog):
         """What the stream had before its first message was trimmed, but for what stands beside it."""
         with suppress(NatsError, TimeoutError):
             await self._remember()
-            trimmed = await hop(self._writes, lambda: self._mirror.unfilled_before(first, since=self._first))
+            trimmed = await self._thread.do(lambda: self._mirror.unfilled_before(first, since=self._first))
             if trimmed:
-                await hop(self._writes, lambda: self._mirror.trim(trimmed + 1))
+                await self._thread.do(lambda: self._mirror.trim(trimmed + 1))
             self._first = first
 
     async def _reach(self, position: int) -> None:
         """Wait until the mirror holds the stream up to a position. Raises Unavailable, LogFailed."""
         self._wanted = max(self._wanted, position)
-        if position <= self._position:
-            return
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while self._position < position:
-                    if self._failure:
-                        raise LogFailed(self._failure, hint="see `runfold doctor`")
-                    # Taken before the position is looked at, so that no step is slept through.
-                    woken = self._woken
-                    if self._position < position:
+        began = time.monotonic()
+        while self._position < position:
+            if self._failure:
+                raise LogFailed(self._failure, hint="see `runfold doctor`")
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise Unavailable(
+                    f"the replicated log did not deliver position {position} in {PATIENCE_SECONDS:g} s", hint=AGAIN
+                )
+            await self._look_elsewhere(began)
+            # Taken before the position is looked at, so that no step is slept through.
+            woken = self._woken
+            if self._position < position:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_SECONDS):
                         await woken.wait()
-        except TimeoutError:
-            raise Unavailable(
-                f"the replicated log did not deliver position {position} in {PATIENCE_SECONDS:g} s",
-                hint="a majority of its servers must be up; try again with the same ids",
-            ) from None
 
     async def _ask(self, question: Callable[[], Awaitable[_T]]) -> _T:
         """What the stream's leader answers, asked again while there is none. Raises Unavailable."""
@@ -130,8 +133,7 @@ class MirroredLog(SqliteLog):
                 await self._look_elsewhere(began)
                 if self._closing or time.monotonic() > ends:
                     raise Unavailable(
-                        f"the replicated log does not answer: {type(error).__name__}",
-                        hint="a majority of its servers must be up; try again with the same ids",
+                        f"the replicated log does not answer: {type(error).__name__}", hint=AGAIN
                     ) from error
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -148,6 +150,7 @@ class MirroredLog(SqliteLog):
 
     async def _keep_mirror(self) -> None:
         """Bring the stream into the mirror until cancelled; where it is silent too long, follow it anew."""
+        lost_at = time.monotonic()
         while True:
             following = Following(
                 self.cluster, self._position, arrived=self._something.set, is_known=self._granted.is_known
@@ -155,7 +158,10 @@ class MirroredLog(SqliteLog):
             self._granted.follow_from(self._position)
             try:
                 await following.begin()
-                await self._take_all(following)
+                try:
+                    await self._take_all(following)
+                finally:
+                    lost_at = time.monotonic()
             except TimeoutError:
                 await self._skip_deleted()
             except (NatsError, OSError):
@@ -167,6 +173,7 @@ class MirroredLog(SqliteLog):
             finally:
                 with suppress(NatsError):
                     await following.end()
+            await self._look_elsewhere(lost_at)
 
     async def _take_all(self, following: Following) -> None:
         """Raises TimeoutError where something is waited for and nothing comes, LogFailed, nats.errors.Error."""
@@ -184,16 +191,37 @@ class MirroredLog(SqliteLog):
             elif len(held) < ARRIVED_MAX:
                 await self._wait_for_something(following)
 
-    async def _fill(self, own: Sequence[reading.Row], arrived: Sequence[Arrived]) -> None:
+    async def _fill(self, own: Sequence[Row], arrived: Sequence[Arrived]) -> None:
         """Add what was granted, and behind it what arrived. Raises TimeoutError, LogFailed."""
         before = self._position
         await self._make_ready(own[-1][0] if own else before, arrived)
+        with self._failing():
+            position, rows = await self._thread.take(own, arrived)
+        self._filled(before, position, rows, arrived)
+
+    def _fill_at_once(self) -> bool:
+        """Add what was granted, where nobody has to be waited for. Raises LogFailed."""
+        before = self._position
+        with self._failing():
+            taken = self._thread.take_at_once(self._granted.rows, ())
+        if taken is None:
+            return False
+        self._granted.take()
+        self._filled(before, *taken, ())
+        return True
+
+    @contextmanager
+    def _failing(self) -> Generator[None]:
+        """Raises LogFailed for whatever fails within, as everybody is told from now on."""
         try:
-            position, rows = await hop(self._writes, lambda: self._mirror.take(own, arrived))
+            yield
         except Exception as error:
             self._failure = error.message if isinstance(error, LogFailed) else f"{type(error).__name__}: {error}"
             self._wake()
             raise LogFailed(self._failure, hint="see `runfold doctor`") from error
+
+    def _filled(self, before: int, position: int, rows: Sequence[Row], arrived: Sequence[Arrived]) -> None:
+        """The mirror has come to a position, from the one before by these rows."""
         self._position = max(self._position, position)
         self._granted.mirrored(position, rows, arrived=[each.position for each in arrived])
         if arrived:
@@ -201,10 +229,10 @@ class MirroredLog(SqliteLog):
         self._wake()
         self._show(before, rows)
 
-    def _show(self, before: int, rows: Sequence[reading.Row]) -> None:
+    def _show(self, before: int, rows: Sequence[Row]) -> None:
         """Who follows everything is given what has come, without another look at the mirror."""
         if self._tails and rows and len(rows) <= SHOWN_MAX and rows[-1][0] - before == len(rows):
-            self._pages.show(before, None, Page(events=tuple(map(reading.recorded_of, rows)), scanned_to=rows[-1][0]))
+            self._pages.show(before, None, Page(events=tuple(map(recorded_of, rows)), scanned_to=rows[-1][0]))
 
     async def _wait_for_something(self, following: Following) -> None:
         """Raises TimeoutError."""
@@ -212,9 +240,20 @@ class MirroredLog(SqliteLog):
             async with asyncio.timeout(HEARTBEAT_SECONDS):
                 await self._something.wait()
         self._something.clear()
+        await self._ask_when_idle(following)
         is_silent = time.monotonic() - following.came_at > SILENCE_SECONDS and self._wanted > self._granted.upto
         if following.is_lost or (is_silent and not following.has_come):
             raise TimeoutError
+
+    async def _ask_when_idle(self, following: Following) -> None:
+        """Where nothing comes, ask whether there is anything: a server that is cut from the others says nothing of it.
+
+        Raises nats.errors.Error, TimeoutError where the server knows no leader.
+        """
+        now = time.monotonic()
+        if now - max(following.came_at, self._idle_asked_at) > ELSEWHERE_SECONDS:
+            self._idle_asked_at = now
+            self._wanted = max(self._wanted, (await heard(stream_bounds(self.cluster))).last_seq)
 
     async def _make_ready(self, after: int, taken: Sequence[Arrived]) -> None:
         """Have here what stands in holes, and have erased what these events say is gone. Raises TimeoutError."""
@@ -223,13 +262,13 @@ class MirroredLog(SqliteLog):
             return
         try:
             await self._remember()
-            positions, runs = await hop(self._writes, lambda: self._mirror.taken_back(told))
+            positions, runs = await self._thread.do(lambda: self._mirror.taken_back(told))
             await self._rewritten.erase(positions)
             for run_id in runs:
                 await self._rewritten.shorten(run_id)
             for each in told:
-                files = await self._rewritten.files(reading.uuid_text(each.message.id))
-                await hop(self._writes, lambda each=each, files=files: self._mirror.announce_files(each, files))  # type: ignore[misc]
+                files = await self._rewritten.files(uuid_text(each.message.id))
+                await self._thread.do(lambda each=each, files=files: self._mirror.announce_files(each, files))  # type: ignore[misc]
         except (NatsError, OSError) as error:
             # Nothing was taken: the stream is followed anew from here.
             raise TimeoutError(str(error)) from error
@@ -239,7 +278,7 @@ class MirroredLog(SqliteLog):
         async with aclosing(self._rewritten.fresh()) as found:
             left = [each async for each in found]
         if left:
-            await hop(self._writes, lambda: self._mirror.remember(left))
+            await self._thread.do(lambda: self._mirror.remember(left))
 
     async def _skip_deleted(self) -> None:
         """Where the stream has nothing after the mirror's head, what was there has been deleted."""
@@ -255,7 +294,7 @@ class MirroredLog(SqliteLog):
 
     async def _pass_over(self, position: int) -> None:
         if position > self._position:
-            await hop(self._writes, lambda: self._mirror.pass_over(position))
+            await self._thread.do(lambda: self._mirror.pass_over(position))
             self._position = max(self._position, position)
             self._granted.mirrored(self._position, ())
             self._wake()
@@ -264,16 +303,18 @@ class MirroredLog(SqliteLog):
         await self._come_to(after)
         return await super().page(after=after, stream=stream)
 
-    async def framed(self, *, after: int, framing: Framing, stream: str | None = None) -> Framed:
+    async def framed(self, *, after: int, framing: Framing, stream: str | None = None, begins: bool = False) -> Framed:
         await self._come_to(after)
-        return await super().framed(after=after, stream=stream, framing=framing)
+        return await super().framed(after=after, stream=stream, framing=framing, begins=begins)
 
     async def _come_to(self, position: int) -> None:
-        """A cursor may be from another machine, which was further."""
+        """A cursor may be from another machine, which was further. Raises Unavailable while nobody can tell."""
         if position > self._position:
             await self._freshen()
+            if position > self._position and not self._is_current:
+                raise Unavailable(f"this machine has not yet come to position {position} of the log", hint=AGAIN)
 
-    def _has_come(self, rows: Sequence[reading.Row]) -> None:
+    def _has_come(self, rows: Sequence[Row]) -> None:
         """These events have come from the servers."""
 
     async def _stop(self) -> None:
@@ -282,3 +323,5 @@ class MirroredLog(SqliteLog):
             self._mirror_task.cancel()
             await asyncio.wait([self._mirror_task], timeout=STOP_SECONDS)
         await self.cluster.client.close()
+        # Who closes the mirror seals it, and waits for others to do so.
+        await self._thread.do(lambda: None)

@@ -20,7 +20,8 @@ from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import FORMAT, GAP, Message, decode, encode, subject_of
 from eventstore.jetstream.mirroring import PATIENCE_SECONDS
 from eventstore.mirrored import Mirrored, end_mirror, mirrored_log, note_mirrored
-from eventstore.reading import COLUMNS, bounds, open_reader
+from eventstore.reading import bounds, open_reader
+from eventstore.rows import COLUMNS
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import SYSTEM_STREAM

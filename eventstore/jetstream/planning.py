@@ -6,16 +6,20 @@ import msgspec
 
 from eventstore.jetstream.messages import FORMAT, encode
 from eventstore.preparing import Request
-from eventstore.reading import Row
+from eventstore.rows import Row
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """What an append writes to a run that still ends at `expected`: messages, and rows but for their positions."""
+    """What an append writes to a run that still ends at `expected`: messages, and rows but for their positions.
+
+    `is_purged`: the stream has nothing of the run any more, though it was never trimmed.
+    """
 
     stream: str
     expected: int
     messages: tuple[bytes, ...]
     rows: tuple[Row, ...] = ()
+    is_purged: bool = False
 
 
 def planned(request: Request, rows: Sequence[Row]) -> Planned:

@@ -5,11 +5,13 @@ A lone event is a plain request. Source of the format: NATS ADR-50, "JetStream B
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
 import nats.errors
+from nats.js.errors import NotFoundError
 
 from eventstore.jetstream.cluster import REQUEST_SECONDS, Cluster
 from eventstore.jetstream.messages import subject_of
@@ -59,6 +61,37 @@ class Publisher:
         answers = await asyncio.gather(*(self._publish(batch) for batch in batches))
         return [last for batch in answers for last in batch]
 
+    def publish_at_once(self, plan: Planned, answered: Callable[[int], object]) -> bool:
+        """As `publish`, but `answered` is called as soon as the answer is read; whether it could be sent at once.
+
+        What no retry mends is 0 too: who asks again is told.
+        """
+
+        def told(content: bytes | Exception) -> None:
+            ack = _Ack() if isinstance(content, Exception) else _ack(content)
+            answered(ack.seq if ack.error is None else 0)
+
+        messages = list(_conditional(self._cluster.name, plan))
+        batch = uuid.uuid4().hex if len(messages) > 1 else ""
+        commands = partial(_commands, messages, batch)
+        return self._cluster.client.ask_at_once(commands, timeout_seconds=REQUEST_SECONDS, answered=told)
+
+    async def as_left(self, plans: Sequence[Planned]) -> list[Planned]:
+        """The plans, those marked of whose runs somebody has purged all messages: the condition is then another."""
+        return [msgspec.structs.replace(plan, is_purged=await self._is_purged(plan)) for plan in plans]
+
+    async def _is_purged(self, plan: Planned) -> bool:
+        if not plan.expected:
+            return False
+        name = self._cluster.name
+        try:
+            await self._cluster.jetstream.get_msg(name, subject=subject_of(name, plan.stream), direct=False)
+        except NotFoundError:
+            return True
+        except (nats.errors.Error, TimeoutError, OSError):
+            pass
+        return False
+
     async def publish_together(self, plans: Sequence[Planned]) -> bool:
         """Append all plans or none of them; whether they were appended, as far as anybody knows."""
         ack = await self._ask(plans)
@@ -97,10 +130,7 @@ class Publisher:
             return await self._request(messages, uuid.uuid4().hex)
 
     async def _request(self, messages: "list[_Conditional]", batch: str) -> "_Ack":
-        def commands(reply: str) -> bytes:
-            numbered = enumerate(messages, start=1)
-            return b"".join([part for n, each in numbered for part in _command(batch, n, each, len(messages), reply)])
-
+        commands = partial(_commands, messages, batch)
         return _ack(await self._cluster.client.ask(commands, timeout_seconds=REQUEST_SECONDS))
 
 
@@ -129,10 +159,15 @@ def _last_positions(plans: Sequence[Planned], last: int) -> Iterator[int]:
 def _conditional(name: str, plan: Planned) -> "Iterator[_Conditional]":
     """The messages of an append: the first one says where the run has to end."""
     subject = subject_of(name, plan.stream)
-    expected: int | None = plan.expected
+    expected: int | None = 0 if plan.is_purged else plan.expected
     for content in plan.messages:
         yield subject, content, expected
         expected = None
+
+
+def _commands(messages: "Sequence[_Conditional]", batch: str, reply: str) -> bytes:
+    numbered = enumerate(messages, start=1)
+    return b"".join([part for n, each in numbered for part in _command(batch, n, each, len(messages), reply)])
 
 
 def _command(batch: str, number: int, message: "_Conditional", count: int, reply: str) -> tuple[bytes, bytes, bytes]:

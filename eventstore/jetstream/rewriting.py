@@ -40,7 +40,8 @@ from eventstore.keeping.redacting import Redacted, Redaction, check_texts
 from eventstore.objects.shared_blobs import blob_key, store_of
 from eventstore.objects.shared_outputs import bring_ended, output_of, share_output
 from eventstore.preparing import Request, prepare
-from eventstore.reading import COLUMNS, open_reader
+from eventstore.reading import open_reader
+from eventstore.rows import COLUMNS
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import Conflict, Contended, RunfoldError, Unavailable

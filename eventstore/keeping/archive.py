@@ -21,7 +21,8 @@ import msgspec
 from eventstore.intents import sync_folder
 from eventstore.proof.attachments import blobs_of
 from eventstore.proof.verifying import EVENT_COLUMNS, hash_of
-from eventstore.reading import open_reader, recorded_of
+from eventstore.reading import open_reader
+from eventstore.rows import recorded_of
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded
 from runfold.errors import BadRequest, NotAllowed, NotFound

@@ -20,7 +20,7 @@ from eventstore.keeping.archive import ArchivedRun, Manifest, Row, open_archive,
 from eventstore.objects import blobs
 from eventstore.proof.attachments import blobs_of
 from eventstore.proof.verifying import EVENT_COLUMNS
-from eventstore.reading import uuid_text
+from eventstore.rows import uuid_text
 from eventstore.writing import Rewriting, Writer
 from runfold.envelope import NewEvent
 from runfold.errors import Refused

@@ -6,41 +6,38 @@ must be those that an anchor has sealed. What this process has appended or check
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from eventstore.anchoring import ANCHORED, ANCHORS_FILE, Anchor
+from eventstore.anchoring import ANCHORS_FILE, Anchor
+from eventstore.columns import OF_ANOTHER_KIND, Columns, columns_at
+from eventstore.damage import HINT, is_damage
 from eventstore.mirrored import mirrored_log
-from eventstore.proof.faults import OF_ANOTHER_KIND
 from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import Damaged
-from runfold.events import EventRedacted
 
 BLOCK = 4096  # Positions that are remembered together, a byte each.
 BLOCKS_MAX = 4096  # 16 MiB; what is forgotten is checked again.
 ANCHORS_KNOWN_MAX = 65_536
 DAMAGED_KNOWN_MAX = 100
 TAIL_BYTES = 64 * 1024  # Many times the last line of the anchors beside the log.
-_HINT = "`runfold verify` tells all that does not match; a backup has it as it was"
 _begun: "WeakValueDictionary[tuple[Path, int, int], Checks]" = WeakValueDictionary()
 _opening = threading.Lock()
 
 
 def open_checked(data: Path, *, has_to_be_quick: bool = False) -> sqlite3.Connection:
-    """A reader whose events are checked, or, where it has to be quick, that only sees that the log was not cut.
+    """A reader whose events are checked; one that has to be quick only sees that the log was not cut, and is unshared.
 
     Raises NotFound, BadRequest, Unavailable, Damaged where it was.
     """
     checks = checks_of(data)
-    connection = open_reader(data, None if has_to_be_quick else checks)
+    connection = open_reader(data, None if has_to_be_quick else checks, is_unshared=has_to_be_quick)
     if checks is not None:
         try:
             checks.check_begun(connection)
@@ -69,7 +66,7 @@ def checks_of(data: Path) -> "Checks | None":
 
 def get_ready() -> None:
     """Load now what the first check needs: whoever is the first to read from a server does not wait for it."""
-    import_module("eventstore.proof.verifying")
+    import_module("eventstore.proof.linking")
 
 
 class Checks:
@@ -89,14 +86,25 @@ class Checks:
         with self._lock:
             self._mark_all(first, last)
 
-    def check(self, connection: sqlite3.Connection, positions: Sequence[int]) -> None:
-        """Check what is not known among events about to be served."""
+    def knows(self, position: int) -> bool:
+        return not self._unknown((position,))
+
+    def check(self, connection: sqlite3.Connection, positions: Sequence[int], columns: Columns | None = None) -> None:
+        """Check what is not known among events about to be served; `columns`: what was read of them already."""
         unknown = self._unknown(positions)
         if unknown:
             try:
-                self._check_events(connection, unknown)
+                if columns is None or columns.salts is None:
+                    columns = columns_at(connection, unknown)
+                # Here and not at the top: who finds nothing new to check does not wait for OpenSSL to load.
+                from eventstore.proof.linking import unsound
+
+                for wrong in () if columns is None else unsound(connection, columns):
+                    raise self._found(*wrong)
                 self._check_anchors(connection, unknown)
-            except OF_ANOTHER_KIND as error:
+            except (sqlite3.DatabaseError, *OF_ANOTHER_KIND) as error:
+                if isinstance(error, sqlite3.DatabaseError) and not is_damage(error):
+                    raise
                 raise self._found(
                     None, f"an event from {unknown[0]} to {unknown[-1]} cannot be read: {error}"
                 ) from error
@@ -153,7 +161,10 @@ class Checks:
             nothing = bytes(BLOCK)
             return [it for it in positions if not self._blocks.get(it // BLOCK, nothing)[it % BLOCK]]
 
-    def _mark(self, positions: Iterable[int]) -> None:
+    def _mark(self, positions: Sequence[int]) -> None:
+        if positions[-1] - positions[0] + 1 == len(positions):
+            self._mark_all(positions[0], positions[-1])
+            return
         for position in positions:
             self._block(position // BLOCK)[position % BLOCK] = 1
 
@@ -172,37 +183,9 @@ class Checks:
                 self._blocks.popitem(last=False)
         return block
 
-    def _check_events(self, connection: sqlite3.Connection, positions: list[int]) -> None:
-        # Here and below, not at the top: who finds nothing new to check does not wait for proof and OpenSSL to load.
-        from eventstore.proof.verifying import EVENT_COLUMNS, hash_of
-
-        is_dense = positions[-1] - positions[0] + 1 == len(positions)
-        where = "position BETWEEN ? AND ?" if is_dense else "position IN (SELECT value FROM json_each(?))"
-        rows = connection.execute(
-            f"SELECT {EVENT_COLUMNS} FROM events WHERE {where} ORDER BY position",  # noqa: S608
-            (positions[0], positions[-1]) if is_dense else (msgspec.json.encode(positions).decode(),),
-        )
-        before: dict[str, tuple[int, bytes]] = {}
-        for row in rows:
-            position, run_id, version, event_hash = row[0], row[1], row[2], row[14]
-            known = before.get(run_id)
-            if version == 1:
-                previous: bytes | None = b""
-            elif known is not None and known[0] == version - 1:
-                previous = known[1]
-            else:
-                previous = _hash_at(connection, run_id, version - 1)
-            if previous is None:
-                raise self._found(run_id, f"version {version - 1} of `{run_id}` is missing before event {position}")
-            if hash_of(row, previous) != event_hash:
-                raise self._found(run_id, f"event {position}, version {version} of `{run_id}`, does not match its hash")
-            if row[16] is not None and row[17] is not None and not _is_left(connection, run_id, version, row[16]):
-                raise self._found(run_id, f"event {position} of `{run_id}` is not what its redaction left of it")
-            before[run_id] = (version, event_hash)
-
     def _check_anchors(self, connection: sqlite3.Connection, positions: list[int]) -> None:
         """Positions and times are sealed by the next anchor, where one was made since."""
-        from eventstore.chain import anchor_digest
+        from eventstore.proof.linking import anchor_of
 
         trimmed_to = connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
         sealed = 0
@@ -220,7 +203,7 @@ class Checks:
             start, earlier = connection.execute(query, (sealed,)).fetchone() or (0, b"")
             if start < trimmed_to:
                 continue
-            if previous != earlier or anchor_digest(earlier, connection.execute(ANCHORED, (start, sealed))) != digest:
+            if previous != earlier or anchor_of(connection, earlier, start, sealed) != digest:
                 raise self._found(None, f"events {start + 1} to {sealed} are not those of the anchor at {sealed}")
             with self._lock:
                 self._anchors[sealed] = None
@@ -230,30 +213,12 @@ class Checks:
     def _found(self, run_id: str | None, message: str) -> Damaged:
         if len(self.damaged) < DAMAGED_KNOWN_MAX:
             self.damaged.setdefault(run_id, message)
-        return Damaged(message, hint=_HINT, run_id=run_id)
+        return Damaged(message, hint=HINT, run_id=run_id)
 
     def _cut(self, message: str) -> Damaged:
         self._found(None, message)
         hint = f"restore a backup; or, if this log is an older copy on purpose, move `{ANCHORS_FILE}` away"
         return Damaged(message, hint=hint)
-
-
-def _hash_at(connection: sqlite3.Connection, run_id: str, version: int) -> bytes | None:
-    row = connection.execute("SELECT hash FROM events WHERE run_id = ? AND version = ?", (run_id, version)).fetchone()
-    return None if row is None else bytes(row[0])
-
-
-def _is_left(connection: sqlite3.Connection, run_id: str, version: int, data: bytes) -> bool:
-    """Whether a redaction of the run says that this is what it left of the event."""
-    import hashlib
-
-    query = "SELECT data FROM events WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL"
-    told: dict[int, str] = {}
-    for row in connection.execute(query, (run_id,)):
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            redacted: Any = msgspec.json.decode(row[0], type=EventRedacted)
-            told[redacted.version] = redacted.digests.get("data", "")
-    return told.get(version) == hashlib.sha256(data).hexdigest()
 
 
 def _last_beside(path: Path) -> Anchor | None:

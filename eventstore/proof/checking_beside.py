@@ -32,7 +32,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckBeside:
-    """Begins at once, in so many processes where there is much to check; they end with the one that asked."""
+    """Begins at once, in another process, where there is much to check; it ends with the one that asked.
+
+    Of several workers the one that waits is the last.
+    """
 
     def __init__(self, data: Path, *, workers: int = 1) -> None:
         """Of a folder that has a log. A mirror of another log is checked as it is filled. Raises NotFound."""
@@ -41,9 +44,15 @@ class CheckBeside:
         with closing(open_reader(data)) as reader:
             self._upto = bounds(reader).last
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._here: tuple[int, int] | None = None
+        """What is left for the one that waits."""
         if self._is_needed and self._upto > CHECKED_HERE_EVENTS:
-            ends = [self._upto * number // workers for number in range(workers + 1)]
-            for after, upto in pairwise(ends):
+            # So many more for the one that waits as it checks before the others have started.
+            starts = [(self._upto - CHECKED_HERE_EVENTS) * number // workers for number in range(workers)]
+            parts = list(pairwise([*starts, self._upto]))
+            if workers > 1:
+                self._here = parts.pop()
+            for after, upto in parts:
                 command = [sys.executable, "-m", "eventstore.proof.checking_beside", str(data), str(after), str(upto)]
                 command.append(str(os.getpid()))
                 self._processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
@@ -52,10 +61,11 @@ class CheckBeside:
         """What is to be said of the events that were there at the beginning. Raises Unavailable."""
         if not self._processes:
             return self.go_on(Found(true=0), self._upto)
+        last = [] if self._here is None else [check(self._data, *self._here)]
         answers = [process.communicate()[0] for process in self._processes]
         self._processes.clear()
         try:
-            every = [msgspec.json.decode(answer, type=Found) for answer in answers]
+            every = [*(msgspec.json.decode(answer, type=Found) for answer in answers), *last]
         except msgspec.DecodeError as error:
             raise Unavailable("the log could not be checked", hint="`runfold verify` says why") from error
         return next((found for found in every if found.damage), every[-1])

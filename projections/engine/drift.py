@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from eventstore.facts import read_facts
 from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
-from eventstore.reading import bounds, read_facts
+from eventstore.reading import bounds
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.engine.checkpoints import Checkpoint, read_checkpoints

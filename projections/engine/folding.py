@@ -40,12 +40,13 @@ class Folding:
 
     def fold(self, facts: Iterable[Fact], *, after: int) -> None:
         """Take the next events; `after` is the position where the folds stand."""
-        connection, takers, last = self._connection, self._takers, after
+        connection, last = self._connection, after
+        of_runs, of_system = self._takers
         for fact in facts:
-            is_system = fact.run_id == SYSTEM_STREAM
-            known = takers[is_system].get(fact.type)
+            takers = of_runs if fact.run_id != SYSTEM_STREAM else of_system
+            known = takers.get(fact.type)
             if known is None:
-                known = takers[is_system][fact.type] = _takers(self.folds, fact.type, is_system=is_system)
+                known = takers[fact.type] = _takers(self.folds, fact.type, is_system=takers is of_system)
             applies, decode = known
             event: Decoded = None
             if decode is not None and (data := fact.data) is not None:
@@ -63,7 +64,7 @@ class Folding:
                         self.park(
                             name, last, f"event {fact.position} of `{fact.run_id}`: {type(error).__name__}: {error}"
                         )
-                        takers = self._takers
+                        of_runs, of_system = self._takers
             last = fact.position
 
     def park(self, name: str, last: int, error: str) -> None:

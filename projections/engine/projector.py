@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from eventstore.contract import PAGE_EVENTS
+from eventstore.facts import read_facts, some_facts
 from eventstore.proof.checking import open_checked
-from eventstore.reading import LOG_FILE, hash_at, read_facts, some_facts
+from eventstore.reading import LOG_FILE, hash_at
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.checkpoints import (
     CHECKPOINT_COLUMNS,
@@ -23,7 +24,7 @@ from projections.engine.checkpoints import (
     read_checkpoints,
 )
 from projections.engine.folding import Folding, Parked
-from projections.engine.opening import connect_to_build
+from projections.engine.opening import Folded, connect_to_build, sorting
 from projections.engine.remains import mark_remains
 from projections.engine.rewritten import pages_before, rewritten_runs
 from projections.engine.skips import Skips
@@ -47,12 +48,14 @@ class FullDisk(sqlite3.OperationalError):
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     """How far the views have read the log; `stale` when that is not its head.
 
-    `parked` views stay behind an event that their fold refuses.
+    `parked` views stay behind an event that their fold refuses. `behind` is how many positions of the log the others
+    have still to fold.
     """
 
     position: int
     stale: bool
     parked: tuple[str, ...] = ()
+    behind: int = 0
 
 
 class Projector:
@@ -69,6 +72,8 @@ class Projector:
         self._lacks_indexes = is_building
         self._clean_to: int | None = None if is_building else 0
         """Up to here nothing is folded that is redacted later: what a building begins with is as it is left."""
+        self._is_from_start = False
+        """Whether a building has folded all of its rows since it was opened."""
         self._unwanted: tuple[str, ...] = ()
         """Types of events that need not be read, as no view takes them."""
         if is_building:
@@ -79,18 +84,19 @@ class Projector:
         self._log: sqlite3.Connection | None = None
         self._skips: Skips | None = None
         self._log_identity: tuple[int, int] | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Folded | None = None
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Folded:
         """The open file."""
         assert self._connection is not None  # noqa: S101
         return self._connection
 
-    def use(self, connection: sqlite3.Connection) -> None:
+    def use(self, connection: Folded) -> None:
         """Go on with this file, whatever was open before."""
         self.leave()
         self._connection = connection
+        connection.log = self._log
 
     def build(self, path: Path) -> None:
         """Open a file that nobody reads yet, with its tables."""
@@ -115,14 +121,19 @@ class Projector:
         # After the checkpoints: a head read before them may be older than what another process has folded.
         head = bounds_of(log)
         known = [checkpoints.get(view.name, Checkpoint()) for view in self._views]
-        is_current = all(
-            checkpoint.fingerprint == view.fingerprint and checkpoint.status == "live" and checkpoint.position >= target
+        strange = foreign_places(log, head, known)
+        # Where each of those stands that go on: rows of another log are folded anew.
+        moving = [
+            0 if checkpoint.place in strange else checkpoint.position
             for view, checkpoint in zip(self._views, known, strict=True)
-        ) and not foreign_places(log, head, known)
+            if checkpoint.fingerprint == view.fingerprint and checkpoint.status == "live"
+        ]
+        behind = max(0, target - min(moving, default=target))
         return Freshness(
             position=min(checkpoint.position for checkpoint in known),
-            stale=not is_current,
+            stale=bool(behind or strange) or len(moving) < len(known),
             parked=tuple(name for name, checkpoint in checkpoints.items() if checkpoint.status == "parked"),
+            behind=behind,
         )
 
     def checkpoints(self) -> dict[str, Checkpoint]:
@@ -135,6 +146,7 @@ class Projector:
         """Fold up to a position of the log, as the one process that may; `on_page` hears how far it has come."""
         if self._clean_to is None:
             self._clean_to = bounds_of(log).last
+            self._is_from_start = not any(checkpoint.position for checkpoint in self.checkpoints().values())
         while True:
             checkpoints = self.checkpoints()
             head = bounds_of(log)
@@ -201,7 +213,7 @@ class Projector:
             upto=upto,
             limit=self._page_events,
             without=() if is_trimmed else self._unwanted,
-            with_ids=any(view.names for view in views),
+            with_causes=any(view.causes for view in views),
         )
         # Before the transaction: what cannot be read takes nothing back.
         nothing: list[Fact] = []
@@ -213,8 +225,11 @@ class Projector:
             folds = self._warm(views, before, now)
             folding = Folding(self.connection, folds, is_skipped=self._is_skipped)
             for facts in chain([first] if first else [], pages):
-                self._fold_anew(folding, rewritten_runs(facts, is_trimmed=is_trimmed), last, facts[0].position)
-                if facts[-1].position > (self._clean_to or 0):
+                is_clean = facts[-1].position <= (self._clean_to or 0)
+                # What was redacted before all of these were read need not be folded a second time.
+                if is_trimmed or not (is_clean and self._is_from_start):
+                    self._fold_anew(folding, rewritten_runs(facts, is_trimmed=is_trimmed), last, facts[0].position)
+                if not is_clean:
                     mark_remains(self.connection, facts)
                 folding.fold(facts, after=last)
                 last, read = facts[-1].position, read + len(facts)
@@ -304,9 +319,10 @@ class Projector:
     def make_indexes(self) -> None:
         """What `is_building` left out; also earlier, where rows of a run have to be found."""
         if self._lacks_indexes:
-            for view in self._views:
-                for statement in view.indexes:
-                    self.connection.execute(statement.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1))
+            with sorting(self.connection):
+                for view in self._views:
+                    for statement in view.indexes:
+                        self.connection.execute(statement.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1))
             self._lacks_indexes = False
 
     def _write_checkpoint(self, view: View, checkpoint: Checkpoint) -> None:
@@ -342,6 +358,8 @@ class Projector:
                 self._skips = Skips(self._log)
         except (FileNotFoundError, NotFound):
             self.close_log()
+        if self._connection is not None:
+            self._connection.log = self._log
         return self._log
 
     def close_log(self) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from eventstore.boot import boot_id
 from eventstore.contract import PAGE_EVENTS
+from eventstore.damage import damage_of, is_undecoded
 from eventstore.proof.checking_beside import CheckBeside, Found
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
@@ -28,10 +29,10 @@ from projections.engine.generations import (
     views_file,
 )
 from projections.engine.opening import connect
-from projections.engine.projector import Projector
-from projections.engine.sharing import Helper, shareable
+from projections.engine.projector import FullDisk, Projector
+from projections.engine.sharing import Helper, part_file, shareable, wait_for_helper
 from projections.engine.view import View
-from runfold.errors import BadRequest, Contended, Damaged, NotFound, Unavailable
+from runfold.errors import BadRequest, Contended, Damaged, NotFound, RunfoldError, Unavailable
 
 PAGE_EVENTS_BUILDING = 32 * PAGE_EVENTS  # Nobody waits for its commits, so they may be fewer.
 SWITCH_WAIT_SECONDS = 30.0
@@ -66,8 +67,8 @@ def rebuild(
     """Fold the log into the next generation and point at it; readers keep the old one until then.
 
     `anew` takes nothing of a rebuild that was cut: it may hold what has been redacted since.
-    With `only`, the other views are copied as they are. Two `workers` share the views, unless one that was cut is gone
-    on with. Raises BadRequest, Contended, Damaged.
+    With `only`, the other views are copied as they are. Two `workers` share the views, unless one worker had begun
+    with all of them. Raises BadRequest, Contended, Damaged.
     """
     unknown = sorted(set(only) - {view.name for view in views})
     if unknown:
@@ -76,69 +77,45 @@ def rebuild(
         if not is_ours:
             raise Contended("another process is rebuilding these views", hint="wait until it has ended")
         if anew:
-            remove_files(data, current_generation(data) + 1)
-        return build_next(data, views, only=only, workers=workers, on_progress=on_progress, on_check=on_check)
-
-
-def build_next(
-    data: Path,
-    views: tuple[View, ...],
-    *,
-    only: Sequence[str] = (),
-    workers: int = 1,
-    on_progress: Progress | None = None,
-    on_check: Callable[[], object] | None = None,
-    has_to_serve: bool = False,
-) -> Rebuilt:
-    """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock.
-
-    What was folded is checked then, see `eventstore.proof.checking`. Raises Damaged where the log does not match, and
-    leaves all as it was; with `has_to_serve` what is before the damage is folded, as the served views would be.
-    """
-    try:
+            generation = current_generation(data) + 1
+            wait_for_helper(data)
+            remove_files(data, generation)
         return _built(data, views, only=only, workers=workers, on_progress=on_progress, on_check=on_check)
-    except _FoundDamaged as error:
-        remove_files(data, current_generation(data) + 1)
-        if not has_to_serve:
-            raise
-        return _built(data, views, upto=error.true)
-
-
-class _FoundDamaged(Damaged):
-    """Up to position `true` the log is what was appended."""
-
-    def __init__(self, found: Found) -> None:
-        super().__init__(found.damage, hint=found.hint, run_id=found.run_id)
-        self.true = found.true
 
 
 def _built(
     data: Path,
     views: tuple[View, ...],
     *,
-    only: Sequence[str] = (),
-    workers: int = 1,
-    on_progress: Progress | None = None,
-    on_check: Callable[[], object] | None = None,
-    upto: int | None = None,
+    only: Sequence[str],
+    workers: int,
+    on_progress: Progress | None,
+    on_check: Callable[[], object] | None,
 ) -> Rebuilt:
+    """The next generation, whole before anybody is pointed to it; the caller holds the rebuilding lock.
+
+    What was folded is checked then, see `eventstore.proof.checking`. Raises Damaged where the log does not match, and
+    leaves all as it was.
+    """
     generation = current_generation(data) + 1
+    wait_for_helper(data)
     using = use(data, generation)
     checking = None
     try:
-        building = _Building(data, generation, views, only, upto)
+        building = _Building(data, generation, views, only)
         try:
-            with _uncollected():
+            with _uncollected(), _told_as_damage(data, workers):
                 if workers > 1:
                     building.fold_shared(on_progress)
+                building.take_part()
                 building.fold(on_progress)
-            if upto is None:
-                # Not while it folds: no more processes than workers are busy at a time.
-                with suppress(NotFound):
-                    checking = CheckBeside(data, workers=workers)
+            # Not while it folds: no more processes than workers are busy at a time.
+            with suppress(NotFound):
+                checking = CheckBeside(data, workers=workers)
             if on_check is not None:
                 on_check()
-            found = Found(true=0) if checking is None else checking.wait()
+            with _uncollected():
+                found = Found(true=0) if checking is None else checking.wait()
             # Nobody folds the old ones meanwhile, so no reader finds itself further back after the switch.
             with locked(data, FOLD_LOCK_FILE, SWITCH_WAIT_SECONDS) as is_ours:
                 if not is_ours:
@@ -149,18 +126,41 @@ def _built(
                 rebuilt = building.finish()
                 if checking is not None:
                     found = checking.go_on(found, rebuilt.position)
-                if found.damage:
-                    raise _FoundDamaged(found)
+                _refuse_damage(found)
                 switch_to(data, generation)
         finally:
             building.views.close()
         remove_unused(data)
         return rebuilt
+    except Damaged:
+        remove_files(data, generation)
+        raise
     finally:
         if checking is not None:
             checking.stop()
         if using is not None:
             os.close(using)
+
+
+def _refuse_damage(found: Found, broke: Exception | None = None) -> None:
+    if found.damage:
+        raise Damaged(found.damage, hint=found.hint, run_id=found.run_id) from broke
+
+
+@contextmanager
+def _told_as_damage(data: Path, workers: int) -> Generator[None]:
+    """Of what is folded before it is checked: whatever breaks at an altered log is told as Damaged."""
+    try:
+        yield
+    except (RunfoldError, FullDisk):
+        raise
+    except Exception as error:
+        with suppress(NotFound):
+            _refuse_damage(CheckBeside(data, workers=workers).wait(), broke=error)
+        if isinstance(error, sqlite3.DatabaseError) and is_undecoded(error):
+            # The bytes are those that were appended, but they are said to be a text.
+            raise damage_of(error) from error
+        raise
 
 
 @contextmanager
@@ -178,59 +178,82 @@ def _uncollected() -> Generator[None]:
 class _Building:
     """The next generation's file, from its first table to the moment before it is served."""
 
-    def __init__(
-        self, data: Path, generation: int, views: tuple[View, ...], only: Sequence[str], upto: int | None
-    ) -> None:
-        """`upto`: where to stop, the log's head where that is None."""
+    def __init__(self, data: Path, generation: int, views: tuple[View, ...], only: Sequence[str]) -> None:
         self._data = data
-        self._upto = upto
         self._wanted = views
         self._wish = "\n".join(sorted(only))
+        self._generation = generation
         self._path = views_file(data, generation)
+        self._part = part_file(self._path)
+        self._others = shareable(views)
+        """What a second process may fold."""
         self._copied: tuple[str, ...] = ()
         self.views = Projector(data, views, PAGE_EVENTS_BUILDING, is_building=True)
         try:
             self._log = self.views.open_log()
-            remove_parts(data, generation)
             if not self._can_go_on():
                 remove_files(data, generation)
             self.views.build(self._path)
             self._begin(only)
-            self._folded_from = self._position()
+            self._folded_from = self._position(self._part_position())
         except BaseException:
             self.views.close()
             raise
 
     def fold_shared(self, on_progress: Progress | None) -> None:
-        """Fold up to the log's head with a second process, where all views begin anew."""
-        head = self._head()
-        others = shareable(self._wanted)
+        """Fold up to the log's head with a second process, unless it began with all views in this one."""
+        head, others = self._head(), self._others
         kept = tuple(view for view in self._wanted if view not in others)
-        if self._folded_from or self._copied or not head or not others or not kept:
+        if self._have_others_begun() or self._copied or not head or not others or not kept:
             return
-        part = self._path.with_name(f"{self._path.name}-part{os.getpid()}")
-        helper = Helper(self._data, part, others, head=head)
+
+        def on_page(done: int) -> None:
+            if on_progress is not None:
+                on_progress(done, head)
+
+        helper = Helper(self._data, self._part, others, head=head, page_events=PAGE_EVENTS_BUILDING)
         own = Projector(self._data, kept, PAGE_EVENTS_BUILDING, is_building=True)
         try:
             log = own.open_log()
             own.build(self._path)
-            own.catch_up(log, head, on_page=on_progress and (lambda done: on_progress(done, head)))
+            own.catch_up(log, head, on_page=on_page)
             own.make_indexes()
-            if helper.wait():
-                self._take(helper)
+            helper.wait(on_page)
         finally:
             own.close()
             helper.stop()
 
-    def _take(self, helper: Helper) -> None:
-        connection = self.views.connection
-        connection.execute("ATTACH DATABASE ? AS part", (str(helper.path),))
+    def take_part(self) -> None:
+        """Copy what a second process has folded, however far it came, and go on from there."""
+        if self._part_position() and not self._have_others_begun():
+            connection = self.views.connection
+            connection.execute("ATTACH DATABASE ? AS part", (str(self._part),))
+            try:
+                with self.views.transaction():
+                    for view in self._others:
+                        _copy(connection, view, source="part")
+            finally:
+                connection.execute("DETACH DATABASE part")
+        remove_parts(self._data, self._generation)
+
+    def _have_others_begun(self) -> bool:
+        """Whether this process folds what a second one may: it goes on with that alone."""
+        checkpoints = self.views.checkpoints()
+        return any(checkpoints[view.name].position for view in self._others)
+
+    def _part_position(self) -> int:
+        """How far a second process came, now or in a rebuild that was cut; 0 where that cannot be gone on with."""
+        if not self._part.exists():
+            return 0
         try:
-            with self.views.transaction():
-                for view in helper.views:
-                    _copy(connection, view, source="part")
-        finally:
-            connection.execute("DETACH DATABASE part")
+            with closing(connect(self._part)) as part:
+                checkpoints = read_checkpoints(part)
+        except sqlite3.DatabaseError:
+            checkpoints = {}
+        if not self._are_ours(checkpoints, self._others):
+            remove_parts(self._data, self._generation)
+            return 0
+        return min(checkpoints[view.name].position for view in self._others)
 
     def fold(self, on_progress: Progress | None) -> None:
         """Fold until the log's head is near, however it moves meanwhile, and have most of the file on the disk."""
@@ -273,13 +296,17 @@ class _Building:
                 checkpoints = read_checkpoints(left)
         except (sqlite3.DatabaseError, TypeError):
             return False
-        head = bounds_of(self._log)
         self._copied = tuple(copied.split())
-        return (wish, boot) == (self._wish, boot_id()) and all(
+        return (wish, boot) == (self._wish, boot_id()) and self._are_ours(checkpoints, self._wanted)
+
+    def _are_ours(self, checkpoints: dict[str, Checkpoint], views: Sequence[View]) -> bool:
+        """Whether views have been folded by these fingerprints from this log, and none had to stop."""
+        head = bounds_of(self._log)
+        return all(
             checkpoint.fingerprint == view.fingerprint
             and (checkpoint.status == "live" or view.name in self._copied)
             and is_held(self._log, head, checkpoint)
-            for view in self._wanted
+            for view in views
             for checkpoint in (checkpoints.get(view.name, Checkpoint()),)
         )
 
@@ -301,11 +328,16 @@ class _Building:
             connection.execute("DETACH DATABASE served")
 
     def _head(self) -> int:
-        return bounds_of(self._log).last if self._upto is None else self._upto
+        return bounds_of(self._log).last
 
-    def _position(self) -> int:
+    def _position(self, part: int = 0) -> int:
+        """How far every view is; a second process may have some of them at `part`."""
         checkpoints = self.views.checkpoints()
-        return min(checkpoints[view.name].position for view in self._wanted if view.name not in self._copied)
+        return min(
+            max(checkpoints[view.name].position, part if view in self._others else 0)
+            for view in self._wanted
+            if view.name not in self._copied
+        )
 
 
 def _copy(connection: sqlite3.Connection, view: View, *, source: str = "served") -> bool:

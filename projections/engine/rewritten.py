@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
-from eventstore.reading import read_facts
+from eventstore.facts import read_facts
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Fact
 from runfold.errors import Trimmed

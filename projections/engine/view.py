@@ -52,8 +52,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the fold takes events of this type: of the others it does not even hear."""
     reads: Callable[[str], bool] = every_type
     """Whether it looks into their data: what nobody looks into is not decoded."""
-    names: bool = False
-    """Whether it looks at the ids of an event: its own, its cause's, its command's."""
+    causes: bool = False
+    """Whether it looks at what made an event: its cause, its command."""
     system: bool = False
     """Whether it takes the events of the system stream too."""
     sums: bool = False
@@ -86,36 +86,35 @@ class RunCache:
         """`load` is the SELECT of (body, position) of one run."""
         self._load = load
         self._runs_max = runs_max
-        self.held: OrderedDict[str, Run] = OrderedDict()
-        """For who asks once an event, and calls `get` only for a run that is not here."""
-        self.changed: dict[str, int] = {}
+        self._held: OrderedDict[str, Run] = OrderedDict()
+        self._changed: dict[str, int] = {}
         """Run → position of its last event, of those that changed since the last `settle`."""
 
     def get(self, connection: sqlite3.Connection, fact: Fact) -> Run:
         """The run as it was before this event; nobody else holds it."""
-        known = self.held.get(fact.run_id)
+        known = self._held.get(fact.run_id)
         if known is not None:
             return known
         row = connection.execute(self._load, (fact.run_id,)).fetchone()
         return new_run(fact.run_id, fact.tenant) if row is None else decode_run(row[0])
 
     def put(self, run: Run, position: int) -> None:
-        self.held[run.run_id] = run
-        self.changed[run.run_id] = position
+        self._held[run.run_id] = run
+        self._changed[run.run_id] = position
 
     def written(self) -> Iterator[tuple[Run, int]]:
         """What is to be written: what changed, with the position of its last event."""
-        for run_id, position in self.changed.items():
-            yield self.held[run_id], position
+        for run_id, position in self._changed.items():
+            yield self._held[run_id], position
 
     def settle(self) -> None:
         """What changed is written: it may be forgotten now, the oldest use first."""
-        for run_id in self.changed:
-            self.held.move_to_end(run_id)
-        self.changed.clear()
-        while len(self.held) > self._runs_max:
-            self.held.popitem(last=False)
+        for run_id in self._changed:
+            self._held.move_to_end(run_id)
+        self._changed.clear()
+        while len(self._held) > self._runs_max:
+            self._held.popitem(last=False)
 
     def clear(self) -> None:
-        self.held.clear()
-        self.changed.clear()
+        self._held.clear()
+        self._changed.clear()

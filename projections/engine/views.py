@@ -4,6 +4,7 @@ Which file that is, and what is done about one that cannot be used; `projections
 """
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,16 +16,19 @@ from projections.engine.generations import (
     REBUILD_LOCK_FILE,
     current_generation,
     locked,
+    remove_files,
     remove_unused,
+    switch_to,
     use,
     views_file,
 )
-from projections.engine.opening import connect, connect_read_only
+from projections.engine.opening import Folded, connect, connect_read_only
 from projections.engine.projector import ForeignViews, Freshness, FullDisk, Projector
 from projections.engine.view import View
 from runfold.errors import Contended, Damaged
 
 OPEN_WAIT_SECONDS = 10.0
+BEHIND_MAX = 5_000  # Positions, about a second of folding: who asks a server, or beside one, waits for no more of it.
 
 
 class Views:
@@ -60,7 +64,7 @@ class Views:
         return opened
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Folded:
         """To query with; valid until the next `refresh`."""
         return self._projector.connection
 
@@ -77,20 +81,30 @@ class Views:
         """The log as the views read it, None before its first event."""
         return self._projector.open_log()
 
-    def refresh(self, *, wait_seconds: float = 2.0) -> Freshness:
+    def refresh(self, *, wait_seconds: float = 2.0, behind_max: int | None = None) -> Freshness:
         """Fold what the log holds beyond the checkpoints; waits a bounded time for another process that does.
 
+        Views that are further behind than `behind_max` positions are left as they are: they are not for who waits.
         A damaged file is left behind: what it held is folded again from the log.
         """
+        return self._whole(lambda: self._refresh(wait_seconds, behind_max=behind_max))
+
+    def fold_some(self, positions: int) -> Freshness:
+        """Fold the next positions of the log, so many at most, where no other process folds."""
+        return self._whole(lambda: self._refresh(0, positions=positions))
+
+    def _whole(self, refresh: Callable[[], Freshness]) -> Freshness:
         try:
-            return self._refresh(wait_seconds)
+            return refresh()
         except sqlite3.DatabaseError as error:
             if not self._is_writable or not _is_damage(error):
                 raise
             self._replace(self._generation)
-            return self._refresh(wait_seconds)
+            return refresh()
 
-    def _refresh(self, wait_seconds: float) -> Freshness:
+    def _refresh(
+        self, wait_seconds: float, *, behind_max: int | None = None, positions: int | None = None
+    ) -> Freshness:
         if current_generation(self._data) != self._generation:
             self._open_current()
         log = self._projector.open_log()
@@ -98,11 +112,14 @@ class Views:
         freshness = self._projector.freshness(log, target)
         if not freshness.stale or not self._is_writable:
             return freshness
+        if behind_max is not None and freshness.behind > behind_max:
+            return freshness
         with locked(self._data, FOLD_LOCK_FILE, wait_seconds) as is_held:
             # Whether it was us or the process that we waited for: what counts is where the views stand now.
             if is_held:
+                upto = target if positions is None else target - freshness.behind + positions
                 with suppress(FullDisk, Damaged):
-                    self._projector.catch_up(log, target)
+                    self._projector.catch_up(log, min(target, upto))
             return self._projector.freshness(log, target)
 
     def close(self) -> None:
@@ -146,15 +163,20 @@ class Views:
             self._projector.prepare()
 
     def _replace(self, generation: int) -> None:
-        """Leave a file that cannot be used behind, as whoever is first of those that met it. Raises Contended."""
-        # Most processes never meet such a file.
-        from projections.engine.rebuilding import build_next
+        """Leave a file that cannot be used behind, as whoever is first of those that met it. Raises Contended.
 
+        The next one is served at once, `stale` until it is folded: who has to serve answers meanwhile.
+        """
         with locked(self._data, REBUILD_LOCK_FILE, OPEN_WAIT_SECONDS) as is_held:
             if not is_held:
                 raise Contended("another process is rebuilding the views", hint="wait until it has ended")
             if current_generation(self._data) == generation:
-                build_next(self._data, self._views, has_to_serve=True)
+                # Most processes never meet such a file.
+                from projections.engine.sharing import wait_for_helper
+
+                wait_for_helper(self._data)
+                remove_files(self._data, generation + 1)
+                switch_to(self._data, generation + 1)
         self._open_current()
 
 

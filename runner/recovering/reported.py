@@ -52,11 +52,9 @@ class Reporters:
             self._hear(run)
         known = {run.run_id for run in runs}
         self._heard = {run_id: heard for run_id, heard in self._heard.items() if run_id in known}
-        overdue = [(run, command) for run in runs if (command := self._overdue(run))]
+        overdue = [run for run in runs if self._overdue(run)]
         return [
-            run.run_id
-            for run, command in overdue
-            if not await self._is_heard_elsewhere(run) and await self._end(run, command)
+            run.run_id for run in overdue if not await self._is_heard_elsewhere(run) and await self._end(run.run_id)
         ]
 
     async def _is_heard_elsewhere(self, run: Run) -> bool:
@@ -87,8 +85,14 @@ class Reporters:
             return LoseClaim(claim=0, reason=f"its reporter was silent for {silent:.0f} s")
         return None
 
-    async def _end(self, run: Run, command: Command) -> bool:
+    async def _end(self, run_id: str) -> bool:
         try:
+            # Views that are behind know nothing of what was reported since.
+            run = await self._ledger.state(run_id)
+            self._hear(run)
+            command = None if run.is_resting else self._overdue(run)
+            if command is None:
+                return False
             executed = await self._ledger.execute(run.run_id, command, actor="system", tenant=run.tenant)
         except (Refused, NotFound):
             return False  # It has ended meanwhile, by its own reporter.

@@ -85,6 +85,7 @@ class Ending:
         self.root, self.run_id = root, run_id
         self.began = time.monotonic()
         self.kill_at = self.began + grace_seconds
+        self.killed_at: float | None = None
         self.found: set[int] = set()
         self.signals: list[str] = []
         self.survivors: set[int] = set()
@@ -99,8 +100,10 @@ class Ending:
             self._signal(alive - self.found, signal.SIGTERM)
             # A stopped process takes its TERM only once it continues.
             send(alive, signal.SIGCONT)
-        elif now < self.kill_at + KILL_WAIT_SECONDS:
+        elif self.killed_at is None or now < self.killed_at + KILL_WAIT_SECONDS:
+            # Also by who was kept from running for longer than all of this takes.
             self._signal(alive, signal.SIGKILL)
+            self.killed_at = self.killed_at or time.monotonic()
         else:
             self.survivors = alive
             return True

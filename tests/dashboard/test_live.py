@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
+from deploy.loopback import free_port
 from tests.dashboard.screen import Screen
-from tests.dashboard.upped import free_port, server
+from tests.dashboard.upped import server
 from tests.served import note
 from tests.terminal import runfold
 

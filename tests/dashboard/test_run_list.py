@@ -1,16 +1,51 @@
 """The list of runs as a person sees it."""
 
-import pytest
-from playwright.async_api import expect
+import asyncio
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
 
-from tests.dashboard.screen import Screen
+import pytest
+from playwright.async_api import Browser, expect
+
+from eventstore.sqlite import SqliteLog
+from projections.engine.generations import FOLD_LOCK_FILE, locked
+from projections.engine.views import Views
+from tests.dashboard.screen import PERSON, Screen
 from tests.dashboard.stories import name, write
+from tests.served import serving
+from tests.test_views_far_behind import NEWER, fill
+from tests.working import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
 
 async def test_a_new_user_is_told_what_to_type(screen: Screen) -> None:
     await expect(screen.page.get_by_text("runfold run -- echo hello")).to_be_visible()
+
+
+async def test_a_list_that_is_still_folded_says_so_grows_by_itself_and_then_is_live(
+    browser: Browser, tmp_path: Path
+) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await fill(log)
+    await log.close()
+    Views.open(tmp_path).close()
+    with ExitStack() as held:
+        held.enter_context(locked(tmp_path, FOLD_LOCK_FILE, 0))
+        async with serving(tmp_path) as served, AsyncExitStack() as stack:
+            context = await browser.new_context(**PERSON)
+            stack.push_async_callback(context.close)
+            screen = Screen(await context.new_page(), served)
+            await screen.log_in()
+            await expect(screen.page.get_by_text("these are not all runs yet")).to_be_visible()
+            await expect(screen.page.get_by_text("No run yet")).to_have_count(0)
+
+            held.close()
+
+            await expect(screen.page.locator(f"[data-run={NEWER}]")).to_be_visible()
+            await expect(screen.page.get_by_text("these are not all runs yet")).to_have_count(0)
+            await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+            assert screen.problems == []
 
 
 async def test_a_browser_without_a_session_is_asked_for_a_token(desk: Screen) -> None:
@@ -119,11 +154,10 @@ async def test_a_long_list_is_read_on_while_it_is_scrolled_and_draws_only_rows_i
     assert await rows.count() < 50
 
     last = desk.page.locator(f"[data-run={name(1)}]")
-    for _ in range(10):
-        await desk.page.keyboard.press("End")
-        if await last.count():
-            break
-        await expect(desk.page.get_by_text("Reading more")).to_have_count(0)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await last.count():
+            await desk.page.keyboard.press("End")
+            await expect(desk.page.get_by_text("Reading more")).to_have_count(0)
 
     await expect(last).to_contain_text("run 0")
     assert await rows.count() < 50

@@ -42,6 +42,37 @@ async def open_painting(screen: Screen) -> tuple[str, int]:
     return run_id, halfway
 
 
+# What was written since is answered before the tail that is asked for at the same time, and read after it.
+SLOW = """() => {
+  const real = window.fetch;
+  window.fetch = async (what, options) => {
+    const answer = await real(what, options);
+    if (String(what).includes("/output?tail=")) await new Promise((then) => setTimeout(then, 200));
+    if (String(what).includes("/output?after=")) {
+      const bytes = await answer.arrayBuffer();
+      answer.arrayBuffer = () => new Promise((give) => setTimeout(() => give(bytes), 500));
+    }
+    return answer;
+  };
+}"""
+
+
+async def test_output_that_is_on_its_way_while_the_tail_is_read_is_not_shown_twice(screen: Screen) -> None:
+    run_id, halfway = await open_painting(screen)
+    lines = screen.page.locator(".line")
+    await screen.show(f"/runs/{run_id}?tab=logs&at={halfway}")
+    await expect(lines).to_have_count(1)
+    await screen.page.evaluate(SLOW)
+
+    async with screen.page.expect_response(lambda answer: "/output?after=" in answer.url) as slow:
+        await screen.page.get_by_role("button", name="Back to now").click()
+    await (await slow.value).finished()
+    # It is shown, if it is, when the page has had this much time to itself.
+    await screen.page.evaluate("() => new Promise((then) => setTimeout(then, 700))")
+
+    await expect(lines).to_have_count(2)
+
+
 async def test_every_part_of_the_page_is_the_run_as_it_was_at_that_event(screen: Screen) -> None:
     run_id, halfway = await open_painting(screen)
     parts = {

@@ -24,6 +24,11 @@ export class ApiError extends Error {
 export const api = createClient<paths, "application/json">({ baseUrl: "/" });
 const POSITION_HEADER = "Runfold-Position";
 
+/** Whether the server has still to fold much of its log into what this answer is of. */
+export function isFolding(response: Response): boolean {
+  return response.headers.get("Runfold-Stale") === "folding";
+}
+
 api.use({
   onRequest({ request }) {
     for (const [name, value] of Object.entries(tenantHeaders())) request.headers.set(name, value);
@@ -32,7 +37,8 @@ api.use({
   onResponse({ response }) {
     // What is read here is the log up to this position: the stream begins there, and nothing falls between the two.
     const position = response.headers.get(POSITION_HEADER);
-    if (position !== null && response.ok) liveStream().begin(position);
+    // From an answer that is far behind it would begin with all that the server has still to fold.
+    if (position !== null && response.ok && !isFolding(response)) liveStream().begin(position);
     return undefined;
   },
 });

@@ -1690,11 +1690,14 @@ export interface components {
          *         `verified` is null before the first proof. `log_behind_seconds`: since when the servers of a replicated log have not
          *         answered; what is read meanwhile is as it was then, and nothing can be appended. `damaged` counts the runs, and the
          *         log itself as one, that this server found altered when it read them and does not serve. `journal` is null while the
-         *         log's journal is within its bound. `rebuilding` is null while no views are folded anew.
+         *         log's journal is within its bound. `rebuilding` is null while no views are folded anew, `folding` while they are not
+         *         far behind the log: lists and sums are old meanwhile, and say so; commands and single runs are as ever.
          */
         Readiness: {
             /** @default 0 */
             damaged?: number;
+            /** @default null */
+            folding?: components["schemas"]["Rebuilding"] | null;
             /** @default null */
             journal?: components["schemas"]["JournalTrouble"] | null;
             /** @default 0 */
@@ -1708,7 +1711,7 @@ export interface components {
         };
         /**
          * Rebuilding
-         * @description How far a rebuild of the views is, in positions of the log.
+         * @description How far a fold of the views is, in positions of the log.
          */
         Rebuilding: {
             done: number;

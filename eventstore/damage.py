@@ -1,0 +1,51 @@
+"""What SQLite says of a log's file that was altered or broken, told as the damage that it is."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from eventstore.sqlite3_module import sqlite3
+from runfold.errors import Damaged
+
+HINT = "`runfold verify` tells all that does not match; a backup has it as it was"
+UNOPENED_HINT = "keep a copy of the data folder as it is, then restore a backup"
+_CORRUPT, _NOT_A_DATABASE = 11, 26  # As in sqlite3.h; the upper bits say where it happened.
+_UNDECODED = "Could not decode to UTF-8"  # So the module begins what it says of a text that is none.
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def is_undecoded(error: sqlite3.DatabaseError) -> bool:
+    return str(error).startswith(_UNDECODED)
+
+
+def is_no_database(error: sqlite3.DatabaseError) -> bool:
+    return _code(error) == _NOT_A_DATABASE
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether it is about what the file holds, and not about locks, space, rights or a statement."""
+    return _code(error) in (_CORRUPT, _NOT_A_DATABASE) or is_undecoded(error)
+
+
+def damage_of(error: Exception, *, hint: str = HINT) -> Damaged:
+    return Damaged(f"the log's file is damaged: {error}", hint=hint)
+
+
+def told_as_damage(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The same reading of the log, which raises Damaged where the file is."""
+
+    @wraps(read)
+    def reading(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return read(*args, **kwargs)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            raise damage_of(error) from error
+
+    return reading
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,0 +1,43 @@
+"""Where in the log something stands: what a run said, and what was recorded at a time."""
+
+from eventstore.damage import told_as_damage
+from eventstore.sqlite3_module import sqlite3
+
+
+@told_as_damage
+def places_in(
+    connection: sqlite3.Connection, stream: str, first: int, last: int, *, is_descending: bool
+) -> sqlite3.Cursor:
+    """The positions `first` to `last` of one run's events, a row each, in order."""
+    order = "DESC" if is_descending else "ASC"
+    query = f"SELECT position FROM events WHERE run_id = ? AND position BETWEEN ? AND ? ORDER BY version {order}"  # noqa: S608
+    return connection.execute(query, (stream, first, last))
+
+
+@told_as_damage
+def place_of_end(connection: sqlite3.Connection, stream: str) -> int | None:
+    """The position of the last event that a run ever had, kept or not; None where it had none."""
+    row = connection.execute("SELECT position FROM heads WHERE run_id = ?", (stream,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+@told_as_damage
+def first_since(connection: sqlite3.Connection, moment_us: int) -> int:
+    """The first position recorded at that time or later: the log's times never go back, so halving finds it."""
+    low, high = 0, connection.execute("SELECT COALESCE(max(position), 0) + 1 FROM events").fetchone()[0]
+    while low + 1 < high:
+        middle = (low + high) // 2
+        found = recorded_from(connection, middle)
+        if found is not None and found[1] < moment_us:
+            low = middle
+        else:
+            high = middle
+    return int(high)
+
+
+@told_as_damage
+def recorded_from(connection: sqlite3.Connection, position: int) -> tuple[int, int] | None:
+    """The first event that is kept from a position on: where it stands, and when it was recorded."""
+    query = "SELECT position, recorded_at_us FROM events WHERE position >= ? ORDER BY position LIMIT 1"
+    found: tuple[int, int] | None = connection.execute(query, (position,)).fetchone()
+    return found

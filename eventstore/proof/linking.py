@@ -1,0 +1,143 @@
+"""Whether events read by columns are those that were appended: each matches its hash and the one before it."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+
+from eventstore.chain import Shared, all_anchored, data_digest, data_digests, digest_of_anchored, links, shared
+from eventstore.columns import HASH_BYTES, ID_BYTES, Columns, Common, OfCommons, anchored_between, cut, cut_even
+from eventstore.sqlite3_module import sqlite3
+from runfold.events import EventRedacted
+
+_REDACTED = (
+    "SELECT position, digest, data FROM events"
+    " WHERE position IN (SELECT value FROM json_each(?)) AND digest IS NOT NULL"
+)
+
+
+class Wrong(NamedTuple):
+    run_id: str
+    message: str
+
+
+class _Linked(NamedTuple):
+    run_id: str
+    sent_bytes: int
+    shared: Shared
+
+
+def unsound(connection: sqlite3.Connection, columns: Columns) -> Iterator[Wrong]:
+    """Events that are not what was appended, and what is wrong with them; they come with their salts.
+
+    Raises `columns.OF_ANOTHER_KIND`.
+    """
+    linked = OfCommons(_linked)
+    run_ids, sent_sizes, commons = zip(*map(linked.__getitem__, columns.commons), strict=True)
+    hashes = cut_even(columns.hashes, HASH_BYTES)
+    befores = _before(connection, run_ids, columns.versions, hashes)
+    redacted = _redacted(connection, columns)
+    found = links(
+        [before or b"" for before in befores],
+        commons,
+        versions=columns.versions,
+        ids=cut_even(columns.ids, ID_BYTES),
+        sents=cut(columns.sents, sent_sizes, HASH_BYTES),
+        digests=_digests(columns, redacted),
+    )
+    if b"".join(found) == columns.hashes and None not in befores and not redacted:
+        return
+    for position, run_id, version, before, event_hash, expected in zip(
+        columns.positions, run_ids, columns.versions, befores, hashes, found, strict=True
+    ):
+        if before is None:
+            yield Wrong(run_id, f"version {version - 1} of `{run_id}` is missing before event {position}")
+        elif event_hash != expected:
+            yield Wrong(run_id, f"event {position}, version {version} of `{run_id}`, does not match its hash")
+        elif not _is_left(connection, run_id, version, redacted.get(position, (b"", None))[1]):
+            yield Wrong(run_id, f"event {position} of `{run_id}` is not what its redaction left of it")
+
+
+def anchor_of(connection: sqlite3.Connection, previous: bytes, after: int, upto: int) -> bytes:
+    """The digest that an anchor at `upto` has. Raises `columns.OF_ANOTHER_KIND`."""
+    return digest_of_anchored(previous, all_anchored(*anchored_between(connection, after, upto)))
+
+
+def _linked(common: Common) -> _Linked:
+    parts = shared(
+        tenant=common.tenant,
+        run_id=common.run_id,
+        type_name=common.type,
+        schema=common.schema,
+        at_us=common.at_us,
+        actor=common.actor,
+        cause=bytes.fromhex(common.cause) or None,
+        command=bytes.fromhex(common.command) or None,
+        sent_bytes=common.sent_bytes,
+        correlation=common.correlation,
+    )
+    return _Linked(common.run_id, common.sent_bytes or 0, parts)
+
+
+def _digests(columns: Columns, redacted: dict[int, tuple[bytes, bytes | None]]) -> list[bytes]:
+    """Of the data of each event, or as it is kept where the event is redacted."""
+    assert columns.salts is not None  # noqa: S101
+    salts = cut_even(columns.salts, ID_BYTES)
+    if len(salts) + len(redacted) != len(columns.datas):
+        raise ValueError("a salt is missing")
+    if not redacted:
+        return data_digests(salts, columns.datas)
+    each = iter(salts)
+    return [
+        redacted[position][0] if position in redacted else data_digest(next(each), data)
+        for position, data in zip(columns.positions, columns.datas, strict=True)
+    ]
+
+
+def _before(
+    connection: sqlite3.Connection, run_ids: Sequence[str], versions: Sequence[int], hashes: Sequence[bytes]
+) -> list[bytes | None]:
+    """The hash before each event, empty before a run's first; None where that is missing."""
+    run_id, version, count = run_ids[0], versions[0], len(versions)
+    if run_ids.count(run_id) == count and versions == [*range(version, version + count)]:
+        return [b"" if version == 1 else _hash_at(connection, run_id, version - 1), *hashes[:-1]]
+    last: dict[str, tuple[int, bytes]] = {}
+    found: list[bytes | None] = []
+    for run_id, version, event_hash in zip(run_ids, versions, hashes, strict=True):
+        before = last.get(run_id)
+        if version == 1:
+            found.append(b"")
+        elif before is not None and before[0] == version - 1:
+            found.append(before[1])
+        else:
+            found.append(_hash_at(connection, run_id, version - 1))
+        last[run_id] = (version, event_hash)
+    return found
+
+
+def _hash_at(connection: sqlite3.Connection, run_id: str, version: int) -> bytes | None:
+    row = connection.execute("SELECT hash FROM events WHERE run_id = ? AND version = ?", (run_id, version)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _redacted(connection: sqlite3.Connection, columns: Columns) -> dict[int, tuple[bytes, bytes | None]]:
+    """What the data of redacted events was, as its digest, and what is left of it, by position."""
+    if not columns.redacted:
+        return {}
+    rows = connection.execute(_REDACTED, (msgspec.json.encode(columns.positions).decode(),)).fetchall()
+    return {position: (digest, data) for position, digest, data in rows}
+
+
+def _is_left(connection: sqlite3.Connection, run_id: str, version: int, data: bytes | None) -> bool:
+    """Whether a redaction of the run says that this is what it left of the event, where anything is left."""
+    if data is None:
+        return True
+    query = "SELECT data FROM events WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL"
+    told: dict[int, str] = {}
+    for row in connection.execute(query, (run_id,)):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            redacted = msgspec.json.decode(row[0], type=EventRedacted)
+            told[redacted.version] = redacted.digests.get("data", "")
+    return told.get(version) == hashlib.sha256(data).hexdigest()
