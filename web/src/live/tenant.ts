@@ -2,7 +2,10 @@
 const STORED = "runfold-tenant";
 export const TENANT_HEADER = "Runfold-Tenant";
 
-export function chosenTenant(): string {
+/** Read once: a page that is being left goes on asking for what it shows. */
+const shown = stored();
+
+function stored(): string {
   try {
     return sessionStorage.getItem(STORED) ?? "";
   } catch {
@@ -10,7 +13,11 @@ export function chosenTenant(): string {
   }
 }
 
-/** Every page, stream and download of this tab is of that tenant from now on. */
+export function chosenTenant(): string {
+  return shown;
+}
+
+/** Leave this page: every page, stream and download of this tab is of that tenant from then on. */
 export function chooseTenant(name: string): void {
   try {
     if (name) sessionStorage.setItem(STORED, name);
@@ -22,6 +29,5 @@ export function chooseTenant(name: string): void {
 }
 
 export function tenantHeaders(): Record<string, string> {
-  const tenant = chosenTenant();
-  return tenant ? { [TENANT_HEADER]: tenant } : {};
+  return shown ? { [TENANT_HEADER]: shown } : {};
 }

@@ -1,6 +1,6 @@
 import { defineStore } from "pinia";
 import { computed, reactive, ref, shallowRef } from "vue";
-import { ApiError, answered, api, type Snapshot } from "@/api/client";
+import { ApiError, answered, api, isFolding, type Snapshot } from "@/api/client";
 import type { components } from "@/api/schema";
 import type { LiveEvent } from "@/live/stream";
 import { isResting, type Status } from "@/words/status";
@@ -46,6 +46,8 @@ export const useRuns = defineStore("runs", () => {
   const filters = reactive<Filters>({ ...NO_FILTERS, status: [] });
   const pagination = reactive({ offset: 0, limit: PAGE_ROWS, total: 0 });
   const isLoading = ref(false);
+  /** The server has not folded its whole log yet: the list grows. */
+  const isGrowing = ref(false);
   const error = shallowRef<ApiError | null>(null);
   /** How many runs of each status the other filters leave. */
   const byStatus = shallowRef<Readonly<Record<string, number>>>({});
@@ -87,12 +89,17 @@ export const useRuns = defineStore("runs", () => {
   async function load(): Promise<void> {
     const mine = ++latest;
     isLoading.value = true;
-    const list = await attempt(() => answered(api.GET("/api/runs", { params: { query: query() } })));
+    let growing = false;
+    const list = await attempt(() => {
+      const asked = api.GET("/api/runs", { params: { query: query() } });
+      return answered(asked.then((answer) => ((growing = isFolding(answer.response)), answer)));
+    });
     if (mine !== latest) return; // A later question has been asked meanwhile.
     isLoading.value = false;
     if (!list) return;
     runs.value = list.items;
     next.value = list.next_cursor;
+    isGrowing.value = growing;
     pagination.total = list.total;
     byStatus.value = list.by_status;
     waiting.value = 0;
@@ -189,7 +196,7 @@ export const useRuns = defineStore("runs", () => {
   const hasUnfinished = computed(() => runs.value.some((run) => !isResting(run.status)));
 
   return {
-    runs, currentRun, currentRunSteps, filters, pagination, isLoading, error, byStatus, next, waiting, isFiltered, hasUnfinished,
+    runs, currentRun, currentRunSteps, filters, pagination, isLoading, isGrowing, error, byStatus, next, waiting, isFiltered, hasUnfinished,
     load, more, loadOne, loadSteps, put, refresh, refreshRows, heard, soon,
   };
 });
