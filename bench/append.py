@@ -16,7 +16,7 @@ from uuid import UUID
 import aiosqlite
 
 from bench.scoreboard import Figure, compared, interleaved, percentile, show
-from eventstore.reading import COLUMNS
+from eventstore.rows import COLUMNS
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import SCHEMA
@@ -166,9 +166,10 @@ async def ours(folder: Path, count: int, callers: int, new_id: Callable[[], UUID
                             future.set_result(None)
             waits.append(time.perf_counter() - started)
 
-    figures = await timed(count, callers, caller)
-    await log.close()
-    return figures
+    try:
+        return await timed(count, callers, caller)
+    finally:
+        await log.close()
 
 
 CASES: tuple[tuple[str, int, int, Callable[[], UUID], int, float | None], ...] = (

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from eventstore.chain import data_digest, link
-from eventstore.reading import uuid_bytes
+from eventstore.rows import uuid_bytes
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import derived_id

@@ -8,7 +8,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import uuid
@@ -19,8 +18,10 @@ from typing import Any
 
 import aiohttp
 
+from deploy.loopback import free_port
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite3_module import sqlite3
+from runfold.envelope import Recorded
 
 WRITERS = 8
 RUNS = 4
@@ -52,8 +53,8 @@ class _Field:
     data: Path
     url: str
     token: str = ""
-    acknowledged: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, list[str]] = field(default_factory=dict)
+    acknowledged: dict[str, int] = field(default_factory=dict[str, int])
+    seen: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     is_over: bool = False
     retries: int = 0
     reconnects: int = 0
@@ -63,7 +64,7 @@ async def kill_again_and_again(data: Path, *, kills: int, seed: int) -> Outcome:
     """So many kills at random moments, then one server that lives on until everybody has caught up."""
     chance = random.Random(seed)
     data.mkdir(parents=True, exist_ok=True)
-    place = _Field(data, f"http://127.0.0.1:{_free_port()}")
+    place = _Field(data, f"http://127.0.0.1:{free_port()}")
     server = await _start(place)
     try:
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {place.token}"}) as session:
@@ -186,7 +187,7 @@ def _judge(place: _Field, runs: list[str], kills: int) -> Outcome:
     reader = open_reader(place.data)
     stored: dict[str, list[int]] = {}
     for run in runs:
-        events = []
+        events: list[Recorded] = []
         after = 0
         while (page := read_page(reader, after=after, stream=run)).events:
             events += page.events
@@ -209,13 +210,6 @@ def _judge(place: _Field, runs: list[str], kills: int) -> Outcome:
     outcome.integrity = connection.execute("PRAGMA integrity_check").fetchone()[0]
     connection.close()
     return outcome
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def main() -> None:

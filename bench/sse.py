@@ -13,7 +13,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import aiohttp
@@ -24,6 +24,7 @@ from bench.scoreboard import Figure, compared, figure, show
 from bench.serving import TOKEN, open_ours, serve
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from projections.engine.views import Views
 from runfold.commands import Command, Complete, Observe, OpenReported
 from runfold.events import FileWritten, RunQueued
 
@@ -51,6 +52,12 @@ async def _fill(log: SqliteLog) -> None:
     ]
     for command in [*commands, Complete(reason_code="REPORTED")]:
         await ledger.execute(RUN, command, command_id=str(uuid.uuid4()), actor="user:bench", tenant="default")
+
+
+def _fold(folder: Path) -> None:
+    """As a server has done long before somebody comes back."""
+    with closing(Views.open(folder)) as views:
+        views.refresh()
 
 
 async def _take(url: str) -> bytes:
@@ -133,6 +140,7 @@ async def resumed() -> tuple[int, dict[str, list[dict[str, float]]]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
         async with _server(folder) as (ours, log):
             await _fill(log)
+            await asyncio.to_thread(_fold, folder)
             ready = await _take(f"http://127.0.0.1:{ours}{PATH}")
             table = _table(folder / "frames.db", ready)
             stack.callback(table.close)
@@ -166,7 +174,9 @@ def measure() -> Iterator[Figure]:
     yield figure(f"{name}, first client", "events/s", [EVENTS / it["seconds"] for it in found["first"]])
     yield compared(f"{name}, first, by CPU time", "1/s", spent["first"], spent["peers"], beside=peers)
     yield compared(f"{name}, after a start", "MB/s", rates["restart"], rates["peers"], beside=peers)
-    yield figure(f"{name}, after a start, first event", "ms", [it["first_ms"] for it in found["restart"]])
+    yield figure(f"{name}, after a start", "events/s", [EVENTS / it["seconds"] for it in found["restart"]])
+    began = [it["first_ms"] for it in found["restart"]]
+    yield figure(f"{name}, after a start, first event", "ms", began, ceiling=FIRST_MS_MAX)
 
 
 if __name__ == "__main__":
