@@ -8,6 +8,7 @@ from aiohttp import web
 from api.pages import get_page
 from api.problems import CSP_DOCS, CSP_PAGE
 from api.routes import Route
+from api.sending import SentFile
 from runfold.errors import NotFound
 
 BUNDLE = Path(__file__).parent / "bundle"
@@ -27,7 +28,7 @@ async def get_dashboard(request: web.Request) -> web.StreamResponse:
     if not page.is_file():
         return await get_page(request)
     policy = CSP_DOCS if request.path == DOCS else CSP_PAGE
-    return web.FileResponse(page, headers={"Content-Security-Policy": policy})
+    return SentFile(page, headers={"Content-Security-Policy": policy})
 
 
 async def get_lost(_request: web.Request) -> web.StreamResponse:
@@ -35,7 +36,7 @@ async def get_lost(_request: web.Request) -> web.StreamResponse:
     page = BUNDLE / "index.html"
     if not page.is_file():
         raise web.HTTPNotFound
-    return web.FileResponse(page, status=404, headers={"Content-Security-Policy": CSP_PAGE})
+    return SentFile(page, status=404, headers={"Content-Security-Policy": CSP_PAGE})
 
 
 async def get_asset(request: web.Request) -> web.StreamResponse:
@@ -45,7 +46,7 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
     # A name may hold an escaped slash; only files of this one folder are given out.
     if Path(name).name != name or not path.is_file():
         raise NotFound(f"the dashboard has no file `{name}`", hint="reload the page: it was built anew")
-    return web.FileResponse(path, headers={"Cache-Control": _FOR_EVER})
+    return SentFile(path, headers={"Cache-Control": _FOR_EVER})
 
 
 LOST = Route(

@@ -13,6 +13,7 @@ from api.answers import json_response
 from api.asking import query_views
 from api.guard import SCOPE
 from api.routes import QUERY, Route
+from api.sending import SentFile
 from api.service import SERVICE, known_run, last_of
 from eventstore.objects import blobs
 from projections import artifacts
@@ -100,7 +101,7 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
         )
     disposition = f"attachment; filename*=UTF-8''{quote(found.name, safe='')}"
     headers = {**HARMLESS, "Content-Type": found.media_type, "Content-Disposition": disposition}
-    return web.FileResponse(blobs.path_of(service.data, found.sha256), headers=headers)
+    return SentFile(blobs.path_of(service.data, found.sha256), headers=headers)
 
 
 def _too_large(name: str) -> TooLarge:

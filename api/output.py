@@ -12,6 +12,7 @@ from api.guard import SCOPE
 from api.output_parts import CHUNK_BYTES, Parts, step_parts, whole_file, whole_written
 from api.reading import moment_of
 from api.routes import QUERY, Route
+from api.sending import SentFile
 from api.service import SERVICE, last_of
 from eventstore.mirrored import mirrored_log
 from eventstore.objects.shared_outputs import bring_outputs
@@ -65,7 +66,7 @@ async def get_output(request: web.Request) -> web.StreamResponse:
                 hint="it wrote none, it was cleaned, or another machine has it",
             )
         if query.after is None and query.tail is None and at is None:
-            return web.FileResponse(path, headers=headers)
+            return SentFile(path, headers=headers)
         parts = whole_file(path, upto=None if at is None else await whole_written(service.log, run_id, at, last))
     if query.after is not None:
         content, offset = await asyncio.to_thread(_since, parts, query.after)
