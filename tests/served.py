@@ -74,6 +74,13 @@ class Served:
         return await self.ask("POST", f"/api/runs/{run_id}/control", json={"action": action, **body})
 
 
+class Server(TestServer):
+    """As `runfold up` serves: a request goes on when its client has gone. aiohttp's own server for tests cancels it."""
+
+    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
+        return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
+
+
 @asynccontextmanager
 async def serving(data: Path, *, now_us: Callable[[], int] | None = None, **options: Any) -> AsyncGenerator[Served]:
     """`now_us` is the clock of the log."""
@@ -91,7 +98,7 @@ async def serving(data: Path, *, now_us: Callable[[], int] | None = None, **opti
         **options,
     )
     try:
-        async with TestClient(TestServer(app)) as client:
+        async with TestClient(Server(app)) as client:
             yield Served(app, client, log, ledger)
     finally:
         await views.close()
