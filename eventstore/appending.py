@@ -1,11 +1,12 @@
 """Appending to the log in one transaction for many callers: each is judged alone, all are durable together."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from eventstore.anchoring import write_anchor
 from eventstore.chain import anchored, data_digest, link, sent_digest
 from eventstore.contract import Appended
-from eventstore.grouping import NO_HEAD, Group, Head, Memory, in_parts, look_up_ids
+from eventstore.grouping import NO_HEAD, ROWS_AT_ONCE_MAX, Group, Head, Memory, in_parts, look_up_ids
 from eventstore.preparing import Request
 from eventstore.rows import COLUMNS, RecordedRows, Row, recorded_of, uuid_text
 from eventstore.sqlite3_module import sqlite3
@@ -15,9 +16,6 @@ from runfold.errors import Conflict, EventIdConflict, RunfoldError, Unavailable
 ANCHOR_EVENTS = 1000
 SQLITE_BUSY = 5
 SQLITE_LOCKED = 6
-_INSERT = f"INSERT INTO events ({COLUMNS}) VALUES "  # noqa: S608
-_EVENT_MARKS = f"({', '.join('?' * 17)})"
-_REPLACE_HEADS = "REPLACE INTO heads (run_id, position, version, hash) VALUES "
 
 
 def append_group(
@@ -102,14 +100,14 @@ def _primary_code(error: sqlite3.Error) -> int:
 def store(connection: sqlite3.Connection, group: Group, *, since: int) -> str | None:
     """Write what the group adds after the head `since`; the line of a new anchor."""
     for size, values in in_parts(group.rows):
-        connection.execute(_INSERT + ", ".join([_EVENT_MARKS] * size), values)
+        connection.execute(_insert_events(size), values)
     heads: list[Row] = [
         (run_id, head.position, head.version, head.hash)
         for run_id, head in group.heads.items()
         if head.position > since
     ]
     for size, values in in_parts(heads):
-        connection.execute(_REPLACE_HEADS + ", ".join(["(?, ?, ?, ?)"] * size), values)
+        connection.execute(_replace_heads(size), values)
     connection.execute(
         "UPDATE head SET position = ?, recorded_at_us = ? WHERE one = 1", (group.position, group.recorded_at_us)
     )
@@ -121,6 +119,19 @@ def store(connection: sqlite3.Connection, group: Group, *, since: int) -> str | 
     if anchor is not None:
         group.sealed, group.unsealed = group.position, bytearray()
     return anchor
+
+
+# A statement that is the same object again is found among the compiled ones without reading it.
+@lru_cache(maxsize=ROWS_AT_ONCE_MAX)
+def _insert_events(count: int) -> str:
+    marks = ", ".join([f"({', '.join('?' * 17)})"] * count)
+    return f"INSERT INTO events ({COLUMNS}) VALUES {marks}"  # noqa: S608
+
+
+@lru_cache(maxsize=ROWS_AT_ONCE_MAX)
+def _replace_heads(count: int) -> str:
+    marks = ", ".join(["(?, ?, ?, ?)"] * count)
+    return f"REPLACE INTO heads (run_id, position, version, hash) VALUES {marks}"  # noqa: S608
 
 
 def judge(connection: sqlite3.Connection, group: Group, request: Request) -> Appended | RunfoldError:

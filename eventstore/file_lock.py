@@ -24,20 +24,20 @@ _HELD = re.compile(r"^\d+: FLOCK +\S+ +WRITE +(\d+) \S+:(\d+) ", re.M)
 
 
 class FileLock:
-    """The lock on an open file; `path` names it in errors."""
+    """The lock on an open file, held by who is in it; `path` names it in errors.
+
+    To enter raises Unavailable where it cannot be had in time, OSError where the file system knows no lock.
+    """
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor, self._path = descriptor, path
 
-    @contextmanager
-    def held(self) -> Generator[None]:
-        """Raises Unavailable where the lock cannot be had in time, OSError where the file system knows none."""
+    def __enter__(self) -> None:
         if not self._is_taken():
             self._wait()
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     @contextmanager
     def held_if_free(self) -> Generator[bool]:

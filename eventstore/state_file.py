@@ -298,7 +298,7 @@ def _locked(data: Path, run_id: str) -> Generator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with FileLock(descriptor, folder).held():
+        with FileLock(descriptor, folder):
             yield
     finally:
         os.close(descriptor)

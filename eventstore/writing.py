@@ -24,6 +24,9 @@ from runfold.errors import RunfoldError, Unavailable
 
 LOCK_FILE = "log.lock"
 READ_BYTES = 4 * 1024 * 1024
+JOURNAL_PAGES = 1_000  # Before they go into the log's file: SQLite's own measure.
+JOURNAL_PAGES_BUSY = 4_000  # As many as one block of the journal's index holds (4,062): to read costs no more.
+BUSY_REQUESTS = 8  # In one commit.
 STATEMENTS_KEPT_MAX = 300  # For appends of every number of rows up to 64, to each of the tables.
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -42,8 +45,10 @@ class Writer:
         """
         self._data = data
         self._now_us = now_us
-        self._mirror_path = data / MIRROR_FILE
+        self._mirror_path = str(data / MIRROR_FILE)
         self._memory = Memory()
+        self._busy = 0
+        self._journal_pages = JOURNAL_PAGES
         self._anchors = AnchorFile(data)
         if not self.writes_mirrors:
             refuse_mirror(data)
@@ -73,9 +78,22 @@ class Writer:
             # The log may have moved to other machines since this process opened it.
             if os.access(self._mirror_path, os.F_OK):
                 refuse_mirror(self._data)
+            self._let_journal_grow(len(requests))
             outcomes, anchor = append_group(self.connection, requests, self._now_us(), self._memory)
             self._publish(anchor)
         return outcomes
+
+    def _let_journal_grow(self, requests: int) -> None:
+        """Have the journal hold more while many append at once, and a while longer.
+
+        Each commit then writes the same pages again, one for every run, and only the last of each goes into the log's
+        file. A lone caller would wait for the journal to grow, and save nothing.
+        """
+        self._busy = max(requests, self._busy - 1)
+        pages = JOURNAL_PAGES_BUSY if self._busy >= BUSY_REQUESTS else JOURNAL_PAGES
+        if pages != self._journal_pages:
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            self._journal_pages = pages
 
     @contextmanager
     def rewriting(self, what: str, *, lifting: Sequence[str] = ()) -> Generator["Rewriting"]:
@@ -158,7 +176,7 @@ class Writer:
     def locked(self) -> AbstractContextManager[None]:
         """The lock that every process takes round what it writes. Raises Unavailable."""
         # SQLite's own busy handler is not fair between processes; this is, and it covers checkpoints too.
-        return self._turns.held()
+        return self._turns
 
     def _publish(self, anchor: str | None) -> None:
         # The events are committed and so is the anchor's row: a full disk here must not refuse them.

@@ -105,10 +105,10 @@ def test_a_lock_that_is_held_for_too_long_is_refused_and_free_afterwards(
     lock = FileLock(mine, tmp_path / "lock")
     fcntl.flock(others, fcntl.LOCK_EX)
 
-    with pytest.raises(Unavailable, match="has held"), lock.held():
+    with pytest.raises(Unavailable, match="has held"), lock:
         pass
     fcntl.flock(others, fcntl.LOCK_UN)
-    with lock.held(), pytest.raises(BlockingIOError):
+    with lock, pytest.raises(BlockingIOError):
         fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -15,8 +15,10 @@ from structlog.testing import capture_logs
 
 from cli.journal_watch import watch_journal
 from eventstore.journal import JOURNAL_BYTES_MAX, Holder, journal_of
+from eventstore.preparing import prepare
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
+from eventstore.writing import JOURNAL_PAGES, JOURNAL_PAGES_BUSY, Writer
 from tests.contract.events import new_event
 from tests.served import serving
 from tests.terminal import runfold
@@ -30,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 READS = """
 import sys
 from pathlib import Path
+from eventstore.preparing import prepare
 from eventstore.reading import open_reader
 rows = open_reader(Path(sys.argv[1])).execute("SELECT * FROM events")
 rows.fetchone()
@@ -148,3 +151,20 @@ async def test_who_keeps_the_journal_is_named_by_the_probe_to_admins_by_doctor_a
     assert [entry["log_level"] for entry in logged] == ["warning", "info"]
     assert logged[0]["pids"] == (reader.pid,)
     assert after["journal"] is None
+
+
+def test_the_journal_may_hold_more_while_many_append_at_once_and_a_while_longer(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, lambda: 1)
+    left = [prepare(f"r_{number}", [new_event()], 0) for number in range(60)]
+
+    def pages_after(count: int) -> int:
+        writer.append([left.pop() for _ in range(count)])
+        return int(writer.connection.execute("PRAGMA wal_autocheckpoint").fetchone()[0])
+
+    pages = [pages_after(count) for count in (1, 12, 1, 9, 1, 1, 1)]
+    writer.close()
+
+    few, many = JOURNAL_PAGES, JOURNAL_PAGES_BUSY
+    assert pages == [few, *[many] * 5, few]
+    page_bytes = 4096
+    assert many * page_bytes < JOURNAL_BYTES_MAX / 2

@@ -46,7 +46,7 @@ def in_use(data: Path) -> Generator[None]:
     (data / "runs").mkdir(exist_ok=True)
     descriptor = os.open(data / "runs", os.O_RDONLY)
     try:
-        with FileLock(descriptor, data / "runs").held():
+        with FileLock(descriptor, data / "runs"):
             yield
     finally:
         os.close(descriptor)

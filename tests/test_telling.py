@@ -32,7 +32,7 @@ async def test_who_appends_is_answered_while_the_file_of_his_run_is_held(tmp_pat
     async with behind(tmp_path) as ledger:
         (folder := tmp_path / "runs" / RUN).mkdir(parents=True)
         descriptor = os.open(folder, os.O_RDONLY)
-        with FileLock(descriptor, folder).held():
+        with FileLock(descriptor, folder):
             await act(ledger, OpenReported(queued=RunQueued(driver="reported")))
             for command in (Pause(), Resume(), Pause()):
                 await act(ledger, command)
