@@ -16,6 +16,7 @@ from runfold.events import Receipt
 from runner.turns import keeper
 
 _KEEPER = str(Path(keeper.__file__).resolve())
+_CLOSED = -1
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +91,7 @@ class KeptProcess:
         self.send(b"G")
 
     def send(self, order: bytes) -> None:
-        """`T` end, `K` end without grace, `S` stop, `C` continue, `W` the window has changed."""
+        """`T` end, `K` end without grace, `S` stop, `C` continue, `W` the window has changed; later, nothing."""
         with contextlib.suppress(OSError):
             os.write(self._control, order)
 
@@ -98,7 +99,9 @@ class KeptProcess:
         text = await _read_whole(self._status)
         # The keeper ends right after its report; waiting here leaves no zombie.
         await asyncio.to_thread(self._process.wait)
-        os.close(self._control)
+        # Its number is given to the next file that is opened, and an order may still come.
+        control, self._control = self._control, _CLOSED
+        os.close(control)
         if text:
             return msgspec.json.decode(text, type=Report)
         # The keeper itself was killed: what carries the run's marker has nobody else to end it.
