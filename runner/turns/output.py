@@ -205,8 +205,10 @@ class Output:
             self._telemetry.append((0, event))
 
     def close(self) -> list[Event | Unknown]:
-        """Make the file durable and give the tail of each stream; what comes later is dropped."""
+        """Make the file durable and give the tail of each stream, once; what comes later is dropped."""
         with self._changed:
+            if self._closed:
+                return []
             self._closed = True
             self._changed.notify_all()
             events: list[Event | Unknown] = list(self._rejected.values())

@@ -82,6 +82,10 @@ class KeptProcess:
                 cwd=cwd,
                 pass_fds=(control_read, status_write),
             )
+        except BaseException:
+            os.close(control_write)
+            os.close(status_read)
+            raise
         finally:
             os.close(control_read)
             os.close(status_write)
@@ -95,18 +99,27 @@ class KeptProcess:
         with contextlib.suppress(OSError):
             os.write(self._control, order)
 
+    def drop(self) -> None:
+        """Let the keeper end that was not told to start anything."""
+        os.close(self._status)
+        self._close_control()
+        self._process.wait()
+
     async def wait_report(self) -> Report:
         text = await _read_whole(self._status)
         # The keeper ends right after its report; waiting here leaves no zombie.
         await asyncio.to_thread(self._process.wait)
-        # Its number is given to the next file that is opened, and an order may still come.
-        control, self._control = self._control, _CLOSED
-        os.close(control)
+        self._close_control()
         if text:
             return msgspec.json.decode(text, type=Report)
         # The keeper itself was killed: what carries the run's marker has nobody else to end it.
         receipt = await asyncio.to_thread(end_leftovers, self._run_id)
         return Report(signal=int(signal.SIGKILL), receipt=receipt)
+
+    def _close_control(self) -> None:
+        # Its number is given to the next file that is opened, and an order may still come.
+        control, self._control = self._control, _CLOSED
+        os.close(control)
 
 
 class LivingKeeper(msgspec.Struct, frozen=True, kw_only=True):

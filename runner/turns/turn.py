@@ -73,7 +73,12 @@ class Turn:
             raise
         finally:
             streams.close_writers()
-        output = Output(path, plan.secrets, listener)
+        try:
+            output = Output(path, plan.secrets, listener)
+        except BaseException:
+            streams.close()
+            process.drop()
+            raise
         return cls(plan, process, streams, output, listener)
 
     def send(self, order: Literal[b"S", b"C"]) -> None:
@@ -97,6 +102,13 @@ class Turn:
 
     async def run(self, observe: Observe) -> TurnEnd:
         """Carry it to its end; `observe` is handed its events, in order, in batches."""
+        try:
+            return await self._run(observe)
+        finally:
+            # Also where its events could not be recorded.
+            self._output.close()
+
+    async def _run(self, observe: Observe) -> TurnEnd:
         began = time.monotonic()
         reporting = asyncio.create_task(self._process.wait_report())
         try:
