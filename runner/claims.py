@@ -13,6 +13,7 @@ from eventstore.leases import LEASE_SECONDS, Lease, Leases, Waiting
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import Unavailable
 from runner import machine
+from runner.threads import in_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,16 +41,7 @@ class Claims:
 
     async def _hop(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         async with self._turn:
-            hop = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-            try:
-                return await asyncio.shield(hop)
-            except asyncio.CancelledError:
-                # Its thread goes on, and two of them in one connection end the process.
-                while not hop.done():
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await asyncio.wait([hop])
-                hop.exception()
-                raise
+            return await in_thread(function, *args, **kwargs)
 
     async def take(self, run_id: str, tenant: str, claim: int) -> None:
         lease = Lease(

@@ -1,10 +1,13 @@
 """A run whose driver is gone is ended by the next one who looks, and nobody else's is touched."""
 
+import asyncio
 import os
+import threading
 import uuid
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from eventstore.boot import boot_id
 from eventstore.leases import LEASE_SECONDS, Lease, Leases, monotonic_us
@@ -13,7 +16,10 @@ from eventstore.sqlite import SqliteLog
 from runfold.commands import StartHere
 from runfold.events import RunQueued
 from runner import machine
+from runner.recovering import recover as recovering
+from runner.recovering.lost import lost_leases
 from runner.recovering.recover import recover
+from tests.working import PATIENCE_SECONDS
 
 RUN = "r_" + "a" * 26
 MINE = Lease(
@@ -63,3 +69,30 @@ async def test_a_run_of_another_host_is_left_alone(tmp_path: Path) -> None:
     elsewhere = msgspec.structs.replace(MINE, host="elsewhere", pid_started_at="1")
 
     assert (await recovered(tmp_path, elsewhere))[0] == []
+
+
+async def test_who_is_cancelled_while_he_looks_closes_the_leases_when_nobody_uses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_there, goes_on, found = threading.Event(), threading.Event(), list[list[Lease]]()
+
+    def look(leases: Leases, now_us: int) -> list[Lease]:
+        is_there.set()
+        goes_on.wait(PATIENCE_SECONDS)
+        found.append(lost_leases(leases, now_us))
+        return found[0]
+
+    Leases.open(tmp_path).close()
+    monkeypatch.setattr(recovering, "lost_leases", look)
+    log = await SqliteLog.open(tmp_path)
+    looking = asyncio.create_task(recover(Ledger(log), log, data=tmp_path))
+    await asyncio.to_thread(is_there.wait, PATIENCE_SECONDS)
+    looking.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    await log.close()
+
+    assert found == [[]]

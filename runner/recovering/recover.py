@@ -13,6 +13,7 @@ from runfold.commands import LoseClaim
 from runfold.errors import NotFound, Refused
 from runner import machine
 from runner.recovering.lost import lost_leases
+from runner.threads import in_thread
 from runner.turns.process import end_keepers, end_leftovers, keepers_of
 
 POLL_SECONDS = 0.05
@@ -31,7 +32,7 @@ async def recover(
     leases = await asyncio.to_thread(Leases.open, data)
     found: list[str] = []
     try:
-        lost = await asyncio.to_thread(lost_leases, leases, now())
+        lost = await in_thread(lost_leases, leases, now())
         while lost:
             ending = [lease for lease in lost if await asyncio.to_thread(_is_ending, lease, now())]
             found += [it.run_id for it in lost if it not in ending and await _lose(ledger, log, leases, it)]
@@ -78,5 +79,5 @@ async def _lose(ledger: Ledger, log: EventLog, leases: Leases, lease: Lease) -> 
     except (Refused, NotFound):
         # The run has ended, or another worker has it: only the row is left over.
         is_lost = False
-    await asyncio.to_thread(leases.release, lease.run_id, lease.claim)
+    await in_thread(leases.release, lease.run_id, lease.claim)
     return is_lost
