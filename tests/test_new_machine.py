@@ -1,5 +1,6 @@
 """A new machine of a cluster begins with the newest snapshot that holds, and follows the log from there."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -15,6 +16,7 @@ from eventstore.objects.object_store import open_store
 from projections.catalogue import VIEWS
 from projections.engine.seeding import bring_views
 from projections.engine.views import Views
+from runfold.errors import InvalidSetting
 from runfold.events import EventRedacted, encode_data
 from tests.contract.events import all_events, new_event
 from tests.contract.jetstream import shared_cluster
@@ -147,3 +149,14 @@ async def test_a_snapshot_from_before_a_redaction_goes_at_once(machines: Machine
     assert (first.position, second.position) == (5, 6)
     assert [snapshot.position for snapshot in kept] == [6]
     assert machines.snapshot("one") is None
+
+
+@pytest.mark.slow
+async def test_a_machine_whose_store_cannot_be_named_leaves_no_connection_open(tmp_path: Path) -> None:
+    address = parse_address(shared_cluster().url(f"t{uuid.uuid4().hex}"))
+    before = asyncio.all_tasks()
+
+    with pytest.raises(InvalidSetting, match="names no store"):
+        await JetStreamLog.connect(address, tmp_path, blobs="nowhere://store")
+
+    assert asyncio.all_tasks() == before

@@ -64,7 +64,6 @@ class JetStreamLog(GrantedLog):
         """The log at an address, mirrored in a folder; `blobs`: the store it shares. Raises Unavailable, BadRequest."""
         cluster = await connect(address, replicas=replicas, patience_seconds=patience_seconds)
         mirrored = Mirrored(address=address.shown, log_id=cluster.log_id, blobs=blobs)
-        began_at = await seed_mirror(cluster, data, blobs) if blobs else 0
         made: list[Mirror] = []
 
         def open_mirror() -> sqlite3.Connection:
@@ -72,6 +71,7 @@ class JetStreamLog(GrantedLog):
             return made[0].connection
 
         try:
+            began_at = await seed_mirror(cluster, data, blobs) if blobs else 0
             writes = await connected(open_mirror)
             try:
                 head = await hop(writes, lambda: made[0].head)
