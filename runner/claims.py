@@ -44,6 +44,14 @@ class Claims:
             return await in_thread(function, *args, **kwargs)
 
     async def take(self, run_id: str, tenant: str, claim: int) -> None:
+        """Say that this worker lives, and take the lease. Raises Fenced, Unavailable."""
+        # Whoever sees the claim in the log must be able to see that its worker lives.
+        if self._presence is not None:
+            await self._presence.beat(self.worker)
+        await self.take_again(run_id, tenant, claim)
+
+    async def take_again(self, run_id: str, tenant: str, claim: int) -> None:
+        """As `take`, when the claim is won: another may have tried meanwhile. Raises Fenced."""
         lease = Lease(
             run_id=run_id,
             tenant=tenant,
@@ -54,9 +62,6 @@ class Claims:
             pid=os.getpid(),
             pid_started_at=machine.process_started_at(os.getpid()),
         )
-        # Whoever sees the claim in the log must be able to see that its worker lives.
-        if self._presence is not None:
-            await self._presence.beat(self.worker)
         await self._hop(self._leases.take, lease)
 
     async def release(self, run_id: str, claim: int) -> None:

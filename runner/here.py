@@ -198,7 +198,7 @@ async def resume_here(
                 # Who may not go on must not keep others from it.
                 await claims.release(run.run_id, claim)
                 raise
-            await claims.take(run.run_id, run.tenant, claim)
+            await claims.take_again(run.run_id, run.tenant, claim)
             return await _drive(driving, after=executed.events[-1].position, quiet=quiet)
     finally:
         await claims.close()

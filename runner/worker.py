@@ -165,8 +165,14 @@ class Worker:
                 tenant=run.tenant,
             )
             reach("after.Claim")
-            await self._claims.take(run_id, run.tenant, executed.run.claim)
+            await self._claims.take_again(run_id, run.tenant, executed.run.claim)
         except (Refused, NotFound, InvalidSetting):
+            return None
+        except Unavailable as error:
+            # What it drives goes on meanwhile.
+            logger.warning("a run cannot be taken now: %s", error, run_id=run_id)
+            self._waiting[run_id] = None
+            await asyncio.sleep(error.retry_after_seconds)
             return None
         driving = await self._driving(executed.run)
         return None if driving is None else (driving, executed.events[-1].position)

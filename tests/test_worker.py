@@ -3,11 +3,13 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from eventstore.boot import boot_id
 from runfold.commands import Cancel, Grant, Pause, Resume
+from runfold.errors import Unavailable
 from runfold.events import (
     LogUpdated,
     RunCancelled,
@@ -19,6 +21,7 @@ from runfold.events import (
     TurnStarted,
 )
 from runner import machine
+from runner.claims import Claims
 from tests.working import working
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_log")]
@@ -259,6 +262,33 @@ async def test_only_listed_variables_reach_the_command(tmp_path: Path, monkeypat
 
         assert {"LET_THROUGH", "PATH", "RUNFOLD_RUN_ID"} <= names
         assert "KEPT_BACK" not in names
+
+
+async def test_a_worker_takes_a_run_when_it_can_say_again_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Presence:
+        """Of servers that have no leader at first, and then each other time."""
+
+        asked = 0
+
+        async def beat(self, name: str) -> None:
+            self.asked += 1
+            if self.asked == 1 or self.asked % 2 == 0:
+                raise Unavailable("who of the workers lives cannot be said")
+
+    async with working(tmp_path, shell("true"), workers=0) as nobody:
+        run_id = await nobody.queue("w")
+    opened = Claims.open
+
+    async def opened_with(data: Path) -> Claims:
+        return await opened(data, presence=cast("Any", Presence()))
+
+    monkeypatch.setattr(Claims, "open", opened_with)
+    async with working(tmp_path, shell("true")) as worker:
+        run = await worker.wait_rest(run_id)
+
+    assert (run.status, run.claim) == ("completed", 1)
 
 
 @pytest.mark.parametrize(("on_lost", "status"), [("resume", "queued"), ("fail", "stopped")])
