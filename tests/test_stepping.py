@@ -1,8 +1,11 @@
 """A worker drives a graph of steps with real processes: in order, at once, again, with limits, questions, a cache."""
 
+import asyncio
 import shutil
+import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +13,13 @@ from eventstore.proof.attachments import Attachments
 from eventstore.reading import open_reader
 from runfold.commands import Cancel, CompleteStep, Deny, Grant, StartStep
 from runfold.events import ArtifactStored, StepCompleted, StepStarted
+from runner.steps import stepping
 from runner.turns import output_file
+from runner.turns.watching import Watching
 from tests.disks import small_disk
-from tests.working import Working, working
+from tests.working import PATIENCE_SECONDS, Working, working
 
+TURNS = 100
 pytestmark = pytest.mark.slow
 
 
@@ -214,6 +220,30 @@ async def test_a_cancelled_run_leaves_no_step_behind(tmp_path: Path) -> None:
 
         assert (run.status, run.open_turns, run.open_steps) == ("cancelled", (), ())
         assert await statuses(workers, run_id) == {"a": "cancelled", "b": "cancelled"}
+
+
+async def test_a_driver_that_breaks_ends_a_step_that_is_just_about_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins, goes_on = threading.Event(), threading.Event()
+
+    def held(*args: Any, **kwargs: Any) -> Watching:
+        begins.set()
+        goes_on.wait(PATIENCE_SECONDS)
+        return Watching(*args, **kwargs)
+
+    monkeypatch.setattr(stepping, "Watching", held)
+    async with working(tmp_path, toml(step("a", "exec sleep 1000"))) as workers:
+        await workers.queue("w")
+        await asyncio.to_thread(begins.wait, PATIENCE_SECONDS)
+        (driving,) = [task for task in asyncio.all_tasks() if "Worker._drive" in repr(task)]
+        driving.cancel()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        goes_on.set()
+        await asyncio.wait([driving], timeout=PATIENCE_SECONDS)
+
+        assert driving.cancelled()
 
 
 async def test_the_output_of_steps_at_once_is_kept_whole_and_proved(tmp_path: Path) -> None:

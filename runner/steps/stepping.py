@@ -81,9 +81,8 @@ class StepDriving(Driving):
         try:
             return await super().drive(after=after)
         finally:
-            # Whatever broke, no step's processes are left behind.
-            for turn in self._step_turns.values():
-                turn.end()
+            # Whatever broke, no step's processes are left behind, nor those of one that is just about to begin.
+            self._fence()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             self._close_watching()
 
