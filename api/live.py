@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import Any, Protocol, TypeAlias
 
 from eventstore.framing import Framed
-from runfold.errors import RunfoldError
 
 UNTAKEN_BYTES_MAX = 64 * 1024  # A client with more on the way than this is not written to.
 AT_ONCE = 100  # Members written to before others get their turn, as whoever reads or appends what comes next.
@@ -115,8 +114,8 @@ class Group:
                     if time.monotonic() >= looked_at + self._look_seconds:
                         looked_at = time.monotonic()
                         self._look(looked_at)
-            except RunfoldError:
-                # Each member meets the error in its own reading, and answers for itself.
+            except Exception:
+                # Each member meets the error in its own reading, and answers for itself; nobody waits for ever.
                 self.on_end()
                 self.wake()
             finally:

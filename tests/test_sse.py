@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from api.following import Streaming
 from api.frames import Form, Frames
-from eventstore.framing import event_frame
+from eventstore.framing import Framed, event_frame
 from runfold.envelope import Recorded, envelope_json
 from tests.served import ADMIN, OTHER, Served, note, serving
 from tests.working import PATIENCE_SECONDS
@@ -445,6 +446,32 @@ async def test_who_waits_together_and_who_falls_behind_each_see_every_event_once
 
     assert all(content.count(b"data: [DONE]\n\n") == 1 for content in found)
     assert [_ids_of(content) for content in found] == [expected] * len(found)
+
+
+async def test_who_waits_together_goes_on_after_a_look_that_failed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, waits, fails = served.log.frames, asyncio.Event(), asyncio.Event()
+
+    async def failing(**wanted: Any) -> AsyncIterator[Framed]:
+        if not fails.is_set():
+            waits.set()
+            await fails.wait()
+            raise sqlite3.OperationalError("disk I/O error")
+        async with aclosing(frames(**wanted)) as pages:
+            async for page in pages:
+                yield page
+
+    monkeypatch.setattr(served.log, "frames", failing)
+    run_id = await served.open_run(title="a")
+    async with await served.ask("GET", f"/api/runs/{run_id}/stream") as response:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await waits.wait()
+        fails.set()
+        await served.report(run_id, note(1))
+        content = await _until_holds(response, b"message 1")
+
+    assert [frame_id for frame_id, _ in _whole_frames(content)] == await _all_ids(served, run_id)
 
 
 async def _connected(
