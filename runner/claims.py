@@ -40,8 +40,15 @@ class Claims:
             self._leases.close()
 
     async def _hop(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Raises Unavailable where the leases cannot be read or written now."""
         async with self._turn:
-            return await in_thread(function, *args, **kwargs)
+            try:
+                return await in_thread(function, *args, **kwargs)
+            except sqlite3.OperationalError as error:
+                raise Unavailable(
+                    f"the leases cannot be written now: {error}",
+                    hint="free or repair the disk, or end what holds `leases.db`; what was acknowledged is kept",
+                ) from error
 
     async def take(self, run_id: str, tenant: str, claim: int) -> None:
         """Say that this worker lives, and take the lease. Raises Fenced, Unavailable."""
@@ -71,7 +78,7 @@ class Claims:
         """Say again and again, until cancelled, that this worker is there, also while it drives nothing."""
         while True:
             # What cannot be said now is said the next time: nothing but a list of workers rests on it.
-            with contextlib.suppress(sqlite3.OperationalError, Unavailable):
+            with contextlib.suppress(Unavailable):
                 await self._hop(self._leases.attend, self.worker, machine.host())
                 if self._presence is not None:
                     await self._presence.beat(self.worker)
@@ -79,7 +86,7 @@ class Claims:
 
     async def retire(self) -> None:
         """Say that this worker is there no more; other machines hear no more of it."""
-        with contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.suppress(Unavailable):
             await asyncio.shield(self._hop(self._leases.retire, self.worker))
 
     @contextlib.asynccontextmanager
@@ -111,8 +118,10 @@ class Claims:
                     # Nobody can say that he lives while the log has no leader, nor can his claim be taken then.
                     with contextlib.suppress(Unavailable):
                         await self._presence.beat(self.worker)
-                if held and not await self._hop(self._leases.renew, run_id, held) and claim() == held:
-                    lost()
+                # What cannot be written now is written the next time: a lease outlives two that are missed.
+                with contextlib.suppress(Unavailable):
+                    if held and not await self._hop(self._leases.renew, run_id, held) and claim() == held:
+                        lost()
 
         async with background(renew()):
             yield

@@ -5,6 +5,7 @@ tail. A claim is a conditional append, so of several workers exactly one wins.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,7 +166,9 @@ class Worker:
                 tenant=run.tenant,
             )
             reach("after.Claim")
-            await self._claims.take_again(run_id, run.tenant, executed.run.claim)
+            # Where that cannot be written now, the first one stands.
+            with contextlib.suppress(Unavailable):
+                await self._claims.take_again(run_id, run.tenant, executed.run.claim)
         except (Refused, NotFound, InvalidSetting):
             return None
         except Unavailable as error:
