@@ -240,8 +240,9 @@ class RemoteRuns:
         return msgspec.json.decode(self._post(path, body), type=Snapshot)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _post(self, path: str, body: dict[str, Any]) -> bytes:
         return self._send("POST", path, body)
@@ -262,16 +263,15 @@ class RemoteRuns:
     def _answer(
         self, method: str, path: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[bytes, http.client.HTTPMessage]:
-        if self._connection is None:
-            self._connection = self._connect(self._host, timeout=ANSWER_SECONDS)
+        is_known = self._connection is not None
         try:
-            self._connection.request(
-                method, self._path + path, body=body, headers={**self._headers(), **(headers or {})}
-            )
-            response = self._connection.getresponse()
-            content = response.read()
+            response, content = self._exchange(method, path, body, headers or {})
         except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
+            self.close()
+            if not is_known or isinstance(error, TimeoutError):
+                raise self._unreachable(error) from error
+            # The server closes a connection that is idle, and may have been started anew; what is sent has its key.
+            return self._answer(method, path, body=body, headers=headers)
         if response.status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             # A range that begins at the end of what there is: nothing yet.
             return b"", response.headers
@@ -280,6 +280,16 @@ class RemoteRuns:
         if response.headers.get("Runfold-Stale"):
             talk("note: the server's views are behind its log; what follows may be older than the last event")
         return content, response.headers
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Raises OSError, http.client.HTTPException."""
+        if self._connection is None:
+            self._connection = self._connect(self._host, timeout=ANSWER_SECONDS)
+        self._connection.request(method, self._path + path, body=body, headers={**self._headers(), **headers})
+        response = self._connection.getresponse()
+        return response, response.read()
 
     def _stream(self, run_id: str, after: int) -> Generator[Recorded, None, None]:
         connection = self._connect(self._host, timeout=ANSWER_SECONDS)

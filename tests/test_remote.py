@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from cli.first_token import local_token
+from cli.remote import open_remote
+from cli.settings import load_settings
+from deploy.loopback import free_port
+from projections.run_list import RunFilter
+from runfold.errors import Unavailable
 from tests.terminal import first_line, read, record, runfold, started
 
 pytestmark = pytest.mark.slow
@@ -198,3 +204,20 @@ def test_an_address_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "error: `runs.example.com` from RUNFOLD_URL is not the address of a server" in done.stderr
+
+
+def test_who_asked_before_asks_a_server_that_was_started_anew(tmp_path: Path) -> None:
+    record(tmp_path)
+    local_token(tmp_path)
+    port = str(free_port())
+    there = {"RUNFOLD_URL": f"http://127.0.0.1:{port}", "RUNFOLD_DATA": str(tmp_path)}
+    with open_remote(load_settings({}, environ=there, folder=tmp_path)) as runs:
+        totals: list[int | None] = []
+        for _ in range(2):
+            with started(tmp_path, "up", "--port", port) as server:
+                first_line(server)
+                totals.append(runs.list_runs(RunFilter(tenant=None)).total)
+        with pytest.raises(Unavailable, match="does not answer"):
+            runs.list_runs(RunFilter(tenant=None))
+
+    assert totals == [1, 1]
