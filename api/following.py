@@ -95,6 +95,8 @@ class Follower:
                 # Whoever is to end it meanwhile found nobody waiting to be woken.
                 if not is_further and self._may_go_on():
                     await live.group(source.what, self.position, source.pages).stay(self)
+                if self._has_left():
+                    raise _Gone
                 # Pages of which the client wants nothing keep no connection alive.
                 if self._is_silent(time.monotonic()):
                     self._put(keepalive(self.position))
@@ -118,8 +120,11 @@ class Follower:
         return self._response
 
     def is_due(self, now: float) -> bool:
+        return self._has_left() or now >= self._ends_at or self._is_silent(now)
+
+    def _has_left(self) -> bool:
         transport = self._request.transport
-        return transport is None or transport.is_closing() or now >= self._ends_at or self._is_silent(now)
+        return transport is None or transport.is_closing()
 
     def _may_go_on(self) -> bool:
         return not self._closing.is_set() and time.monotonic() < self._ends_at and is_granted(self._request)

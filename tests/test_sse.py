@@ -17,6 +17,7 @@ import pytest
 
 from api.following import Streaming
 from api.frames import Form, Frames
+from api.service import SERVICE
 from eventstore.framing import Framed, event_frame
 from runfold.envelope import Recorded, envelope_json
 from tests.served import ADMIN, OTHER, Served, note, serving
@@ -548,6 +549,25 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> 
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(asyncio.all_tasks()) > before + 1:
                 await served.report(run_id, note(1))
+
+
+async def test_a_client_that_goes_away_is_noticed_at_the_next_look_where_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, streaming=Streaming(look_seconds=0.01, keepalive_seconds=3_600)) as served:
+        run_id = await served.open_run(title="a")
+        live = served.app[SERVICE].live
+        streams = [await served.ask("GET", path) for path in ("/api/stream", f"/api/runs/{run_id}/stream")]
+        opened = live.clients
+
+        for stream in streams:
+            stream.close()
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while live.clients:
+                await asyncio.sleep(0.01)
+
+    assert opened == 2
 
 
 async def _until_holds(response: Any, wanted: bytes) -> bytes:
