@@ -5,6 +5,8 @@ import os
 import re
 import secrets
 import socket
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -13,7 +15,7 @@ from cli.actor import local_actor
 from eventstore.contract import EventLog
 from projections.tokens import TokenBook, digest_of
 from runfold.client.place import TOKEN_FILE
-from runfold.errors import RunfoldError
+from runfold.errors import InvalidSetting, RunfoldError
 
 HOST_CHARACTERS_MAX = 40
 FOLDER_CHARACTERS = 6
@@ -43,15 +45,28 @@ def token_name(data: Path) -> str:
 
 
 def local_token(data: Path) -> str:
-    """The token as it is in the folder, made where there is none; only the owner can read the file."""
+    """The token as it is in the folder, made where there is none; only the owner can read the file.
+
+    Raises InvalidSetting where the file holds none: an empty token would let everybody in.
+    """
     path = data / TOKEN_FILE
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    token = secrets.token_urlsafe(32)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    if not path.exists():
+        _make_token(path)
+    token = path.read_text(encoding="ascii").strip()
+    if not token:
+        raise InvalidSetting(f"`{path}` is empty", hint="remove it: the next start makes a token")
     return token
+
+
+def _make_token(path: Path) -> None:
+    """Make it under another name, so that nobody ever reads half of it; of two who make it, one does."""
+    descriptor, new = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(new, path)
+    finally:
+        os.unlink(new)

@@ -1,7 +1,9 @@
 """The token of a folder's first start: on a shared log every server knows it, and anybody in charge can revoke it."""
 
+import threading
 import uuid
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -9,14 +11,18 @@ import pytest
 
 from api.app import make_app
 from api.service import SERVICE
-from cli.first_token import first_token, token_name
+from cli.first_token import first_token, local_token, token_name
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.service import ViewService
 from projections.tokens import TokenBook
+from runfold.client.place import TOKEN_FILE
+from runfold.errors import InvalidSetting
 from tests.contract.jetstream import shared_cluster
+
+MAKERS = 8
 
 
 class Server:
@@ -100,3 +106,26 @@ async def test_the_first_token_of_a_folder_with_a_log_of_its_own_stands_in_no_ev
         assert (book.every(), (tmp_path / "token").read_text().strip()) == ([], token)
     finally:
         await log.close()
+
+
+def test_a_token_is_whole_whenever_it_is_read_and_the_same_for_all_who_make_it_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(MAKERS) as makers:
+        together = threading.Barrier(MAKERS)
+
+        def make(_: int) -> str:
+            together.wait()
+            return local_token(tmp_path)
+
+        tokens = set(makers.map(make, range(MAKERS)))
+
+    assert tokens == {(tmp_path / TOKEN_FILE).read_text().strip()}
+    assert len(tokens.pop()) == 43
+    assert [path.name for path in tmp_path.iterdir()] == [TOKEN_FILE]
+    assert (tmp_path / TOKEN_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_whose_token_is_empty_is_not_open_to_everybody(tmp_path: Path) -> None:
+    (tmp_path / TOKEN_FILE).touch(mode=0o600)
+
+    with pytest.raises(InvalidSetting, match="is empty"):
+        local_token(tmp_path)
