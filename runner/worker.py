@@ -13,13 +13,14 @@ import structlog
 
 from eventstore.contract import EventLog, Page
 from eventstore.failpoints import reach
-from eventstore.ledger import Ledger
+from eventstore.ledger import Executed, Ledger
+from eventstore.ordered_ids import ordered_id
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Fail
 from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError, Trimmed, Unavailable
-from runfold.events import Failure, event_class
+from runfold.events import Failure, RunClaimed, event_class
 from runfold.state import Run
 from runfold.workflows import Registry
 from runner import machine
@@ -57,6 +58,8 @@ class Worker:
         self._ledger, self._log, self._views, self._claims = ledger, log, views, claims
         self._data, self._registry, self._slots, self._left = data, registry, slots, left
         self._waiting: dict[str, None] = {}
+        self._unanswered: dict[str, str] = {}
+        """The command ids of claims that may have been won and are not driven yet, by run."""
         self._drivings: dict[Driving, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
         self._is_unsure = asyncio.Event()
@@ -137,7 +140,7 @@ class Worker:
         for recorded in page.events:
             if recorded.type in _QUEUES:
                 self._waiting[recorded.run_id] = None
-            elif recorded.type == "run_claimed":
+            elif recorded.type == "run_claimed" and recorded.run_id not in self._unanswered:
                 self._waiting.pop(recorded.run_id, None)
             if event_class(recorded.type) in _TOLD_ON:
                 moved.add(recorded.run_id)
@@ -152,33 +155,47 @@ class Worker:
 
     async def _take(self, run_id: str) -> tuple[Driving, int] | None:
         """Claim the run, at the position that is answered; None where it is not, or no longer, a worker's to take."""
+        executed = driving = None
         try:
-            run = await self._ledger.state(run_id)
-            if run.status != "queued" or run.driver != "queue" or run.worker or not await self._is_for_here(run):
-                return None
-            # The lease comes first, and once more when the claim is won: another may have tried meanwhile.
-            await self._claims.take(run_id, run.tenant, run.claim + 1)
-            reach("before.Claim")
-            executed = await self._ledger.execute(
-                run_id,
-                Claim(worker=self._claims.worker, host=machine.host()),
-                actor=f"worker:{self._claims.worker}",
-                tenant=run.tenant,
-            )
-            reach("after.Claim")
-            # Where that cannot be written now, the first one stands.
-            with contextlib.suppress(Unavailable):
-                await self._claims.take_again(run_id, run.tenant, executed.run.claim)
+            executed = await self._claim(run_id)
+            driving = None if executed is None else await self._driving(executed.run)
         except (Refused, NotFound, InvalidSetting):
-            return None
+            pass
         except Unavailable as error:
             # What it drives goes on meanwhile.
             logger.warning("a run cannot be taken now: %s", error, run_id=run_id)
             self._waiting[run_id] = None
             await asyncio.sleep(error.retry_after_seconds)
             return None
-        driving = await self._driving(executed.run)
-        return None if driving is None else (driving, executed.events[-1].position)
+        self._unanswered.pop(run_id, None)
+        return None if executed is None or driving is None else (driving, executed.events[-1].position)
+
+    async def _claim(self, run_id: str) -> Executed | None:
+        """What was sent and may have been won is sent again as it was, and answered as the first time."""
+        run = await self._ledger.state(run_id)
+        if run.status == "queued" and run.driver == "queue" and not run.worker and await self._is_for_here(run):
+            # The lease comes first, and once more when the claim is won: another may have tried meanwhile.
+            await self._claims.take(run_id, run.tenant, run.claim + 1)
+        elif run_id not in self._unanswered:
+            return None
+        reach("before.Claim")
+        executed = await self._ledger.execute(
+            run_id,
+            Claim(worker=self._claims.worker, host=machine.host()),
+            command_id=self._unanswered.setdefault(run_id, ordered_id()),
+            actor=f"worker:{self._claims.worker}",
+            tenant=run.tenant,
+        )
+        reach("after.Claim")
+        won = executed.events[-1].event()
+        if not (isinstance(won, RunClaimed) and executed.run.worker and executed.run.claim == won.claim):
+            # Won, and lost before that was heard: it may wait for a worker again.
+            self._waiting[run_id] = None
+            return None
+        # Where that cannot be written now, the first one stands.
+        with contextlib.suppress(Unavailable):
+            await self._claims.take_again(run_id, run.tenant, won.claim)
+        return executed
 
     async def _is_for_here(self, run: Run) -> bool:
         """A command that somebody typed is repeated by his own account on his own machine, and nowhere else."""

@@ -7,14 +7,18 @@ from typing import Any, cast
 
 import pytest
 
+import runner.worker
 from eventstore.boot import boot_id
-from runfold.commands import Cancel, Grant, Pause, Resume
+from eventstore.contract import EventLog
+from eventstore.ledger import Executed, Ledger
+from runfold.commands import Cancel, Claim, Command, Grant, LoseClaim, Pause, Resume
 from runfold.errors import Unavailable
 from runfold.events import (
     LogUpdated,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunQueued,
     RunStarted,
     RunStopped,
     TurnCancelled,
@@ -22,6 +26,7 @@ from runfold.events import (
 )
 from runner import machine
 from runner.claims import Claims
+from runner.launch import order_of_run
 from tests.working import working
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_log")]
@@ -289,6 +294,52 @@ async def test_a_worker_takes_a_run_when_it_can_say_again_that_it_lives(
         run = await worker.wait_rest(run_id)
 
     assert (run.status, run.claim) == ("completed", 1)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_claim_that_was_won_unheard_is_driven_by_its_worker_unless_it_was_lost_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    execute = Ledger.execute
+    tries: list[str] = []
+
+    async def unheard(self: Ledger, run_id: str, command: Command, **more: Any) -> Executed:
+        executed = await execute(self, run_id, command, **more)
+        if isinstance(command, Claim):
+            tries.append(run_id)
+            if len(tries) == 1:
+                if is_lost:
+                    await execute(self, run_id, LoseClaim(claim=1), actor="system", tenant="default")
+                raise Unavailable("the log's servers did not answer")
+        return executed
+
+    monkeypatch.setattr(Ledger, "execute", unheard)
+    async with working(tmp_path, shell("true")) as worker:
+        run_id = await worker.queue("w")
+        run = await worker.wait_rest(run_id)
+        types = await worker.types(run_id)
+
+    assert (run.status, run.claim) == ("completed", 2 if is_lost else 1)
+    assert types.count("run_claimed") == run.claim
+    assert types.count("turn_started") == 1
+
+
+async def test_a_run_that_is_taken_is_driven_when_its_order_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+
+    async def read_late(log: EventLog, run_id: str) -> RunQueued:
+        reads.append(run_id)
+        if len(reads) == 1:
+            raise Unavailable("the log cannot be read now")
+        return await order_of_run(log, run_id)
+
+    monkeypatch.setattr(runner.worker, "order_of_run", read_late)
+    async with working(tmp_path, shell("true")) as worker:
+        run = await worker.wait_rest(await worker.queue("w"))
+
+    assert (run.status, run.claim, len(reads)) == ("completed", 1, 2)
 
 
 @pytest.mark.parametrize(("on_lost", "status"), [("resume", "queued"), ("fail", "stopped")])
