@@ -18,7 +18,7 @@ from eventstore.ordered_ids import ordered_id
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
-from runfold.errors import RunfoldError
+from runfold.errors import RunfoldError, Unavailable
 from runfold.events import CostEstimated, Json, RunQueued
 from runfold.limits import with_new
 from runfold.redact import redact, secrets_of
@@ -198,7 +198,9 @@ async def resume_here(
                 # Who may not go on must not keep others from it.
                 await claims.release(run.run_id, claim)
                 raise
-            await claims.take_again(run.run_id, run.tenant, claim)
+            # Where that cannot be written now, the first one stands.
+            with contextlib.suppress(Unavailable):
+                await claims.take_again(run.run_id, run.tenant, claim)
             return await _drive(driving, after=executed.events[-1].position, quiet=quiet)
     finally:
         await claims.close()

@@ -23,11 +23,15 @@ from eventstore.sqlite import SqliteLog
 from runfold import events
 from runfold.commands import Cancel
 from runfold.envelope import Recorded
+from runfold.errors import Unavailable
 from runfold.events import FileWritten, RunFailed, SubprocessOutput, TurnCompleted, TurnFailed
 from runner import machine
+from runner.claims import Claims
+from runner.here import resume_here
+from runner.launch import launch_of, order_of_run
 from runner.turns.output import EVENT_TEXT_BYTES, PENDING_BYTES
 from runner.turns.turn import FLUSH_SECONDS
-from tests.working import PATIENCE_SECONDS
+from tests.working import PATIENCE_SECONDS, working
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
@@ -321,3 +325,26 @@ async def test_a_run_that_times_out_exits_with_124(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 124
+
+
+async def test_a_run_that_is_taken_over_is_driven_also_where_its_lease_cannot_be_written_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_again = Claims.take_again
+    takes: list[int] = []
+
+    async def take_once(self: Claims, run_id: str, tenant: str, claim: int) -> None:
+        takes.append(claim)
+        if len(takes) > 1:
+            raise Unavailable("the leases cannot be written now")
+        await take_again(self, run_id, tenant, claim)
+
+    monkeypatch.setattr(Claims, "take_again", take_once)
+    async with working(tmp_path, "[workflow.w]\ncommand = ['true']\n", workers=0) as nobody:
+        run = await nobody.ledger.state(await nobody.queue("w"))
+        launch = launch_of(await order_of_run(nobody.log, run.run_id), nobody.registry.workflows["w"])
+        code = await resume_here(nobody.ledger, nobody.log, run, launch, data=nobody.data, quiet=True)
+        after = await nobody.ledger.state(run.run_id)
+
+    assert (code, after.status, after.claim) == (0, "completed", 1)
+    assert takes == [1, 1]
