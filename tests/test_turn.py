@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,20 @@ async def test_a_turn_whose_events_cannot_be_recorded_leaves_nothing_open(tmp_pa
         while descriptors() - before:
             # The streams' threads close theirs when the last writer has gone.
             await asyncio.sleep(0.01)
+
+
+def test_a_turn_that_is_cancelled_again_and_again_leaves_nothing_open(tmp_path: Path) -> None:
+    async def cancelled() -> None:
+        running = asyncio.create_task(opened(tmp_path, "sleep", "600").run(ignore))
+        while not running.done():
+            await asyncio.sleep(0)
+            running.cancel()
+
+    before = descriptors()
+
+    asyncio.run(cancelled())
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while descriptors() - before or keepers_of(RUN):
+        assert time.monotonic() < deadline, descriptors() - before
+        time.sleep(0.01)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,9 +107,15 @@ class KeptProcess:
         self._process.wait()
 
     async def wait_report(self) -> Report:
-        text = await _read_whole(self._status)
-        # The keeper ends right after its report; waiting here leaves no zombie.
-        await asyncio.to_thread(self._process.wait)
+        try:
+            text = await _read_whole(self._status)
+            # The keeper ends right after its report; waiting here leaves no zombie.
+            await asyncio.to_thread(self._process.wait)
+        except BaseException:
+            # Nobody waits any more: it ends what it holds, and then itself.
+            self._close_control()
+            threading.Thread(target=self._process.wait, name="runfold-keeper", daemon=True).start()
+            raise
         self._close_control()
         if text:
             return msgspec.json.decode(text, type=Report)
