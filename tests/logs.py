@@ -9,9 +9,16 @@ from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.sqlite import SqliteLog
 
+DAY_US = 86_400 * 1_000_000
+
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+def tomorrow_us() -> int:
+    """The clock of a log in which whatever is spent counts today, also when today ends meanwhile."""
+    return _now_us() + DAY_US
 
 
 class Logs:

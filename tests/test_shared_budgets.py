@@ -26,10 +26,12 @@ from runfold.state import Run
 from runner.reactor import Reactor
 from tests.given import after, here, names, when
 from tests.leaving import served
+from tests.logs import tomorrow_us
 from tests.served import serving
 from tests.working import Working, working
 
 DAY_US = 86_400 * 1_000_000
+NOON_US = 20_000 * DAY_US + DAY_US // 2
 SPENDS = '{"runfold": {"type": "token_usage", "model": "m", "input_tokens": 100, "cost_micros": 600000}}'
 TOML = f"""[workflow.w]
 command = ['sh', '-c', '''printf "%s\\n" '{SPENDS}'''']
@@ -115,13 +117,13 @@ def test_a_budget_that_asks_lets_one_run_go_on_and_gives_nobody_more() -> None:
 
 
 class Scene:
-    """A real log with reported runs, and the clock of the test."""
+    """A real log with reported runs, in which it is always noon, and the clock of the test."""
 
     def __init__(self, log: SqliteLog, views: ViewService) -> None:
         self.log, self.views = log, views
-        self.ledger = Ledger(log)
+        self.ledger = Ledger(log, now_us=lambda: NOON_US)
         self.rules: tuple[BudgetRule, ...] = ()
-        self.spending = Spending(views, lambda: self.rules)
+        self.spending = Spending(views, lambda: self.rules, now_us=lambda: NOON_US)
 
     async def open(self, *, tenant: str = "default", driver: e.Driver = "reported", **queued: Any) -> str:
         run_id = run_id_of(uuid.uuid4())
@@ -143,7 +145,7 @@ class Scene:
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    log = await SqliteLog.open(tmp_path)
+    log = await SqliteLog.open(tmp_path, now_us=lambda: NOON_US)
     views = await ViewService.open(tmp_path)
     yield Scene(log, views)
     await views.close()
@@ -190,7 +192,7 @@ async def test_what_is_left_is_listed_for_the_own_tenant(scene: Scene) -> None:
 async def test_what_is_left_is_the_same_over_http_and_in_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "runfold.toml").write_text("[budgets.day]\ncost_usd = 2\n")
     registry = read_registry(tmp_path)
-    async with serving(tmp_path / "data", registry=lambda: registry) as server:
+    async with serving(tmp_path / "data", now_us=tomorrow_us, registry=lambda: registry) as server:
         run_id = await server.open_run()
         await server.report(run_id, {"type": "token_usage", "data": {"input_tokens": 5, "cost_micros": 500_000}})
         there = await (await server.ask("GET", "/api/budgets")).json()
@@ -226,7 +228,7 @@ async def test_a_broken_file_takes_no_budget_away(scene: Scene) -> None:
     scene.rules = (day(1.0),)
     run_id = await scene.open()
     await scene.spend(run_id, 1_500_000)
-    spending = Spending(scene.views, lambda: scene.rules or parse_budgets("[budgets.day]"))
+    spending = Spending(scene.views, lambda: scene.rules or parse_budgets("[budgets.day]"), now_us=lambda: NOON_US)
     run = await scene.ledger.state(run_id)
     before = await spending.left(run)
     scene.rules = ()
@@ -336,7 +338,7 @@ def test_a_run_that_stops_at_a_budget_ends_what_is_at_work_and_begins_nothing() 
 
 @pytest.mark.slow
 async def test_a_day_that_is_spent_starts_no_turn_and_says_what_was_spent(tmp_path: Path) -> None:
-    async with working(tmp_path, TOML) as workers:
+    async with working(tmp_path, TOML, now_us=tomorrow_us) as workers:
         await workers.wait_rest(first := await workers.queue("w"))
         run = await workers.wait_rest(second := await workers.queue("w"))
         types = await workers.types(second)
@@ -352,7 +354,7 @@ async def test_a_day_that_is_spent_starts_no_turn_and_says_what_was_spent(tmp_pa
 
 @pytest.mark.slow
 async def test_a_driver_ends_its_own_run_when_others_have_spent_the_day(tmp_path: Path) -> None:
-    async with working(tmp_path, TOML) as workers:
+    async with working(tmp_path, TOML, now_us=tomorrow_us) as workers:
         quiet = await workers.queue("quiet")
         await workers.wait_type(quiet, "turn_started")
         loud = await workers.queue("w")
@@ -374,7 +376,7 @@ async def test_a_killed_server_leaves_nothing_behind_that_the_next_one_has_to_re
         await nobody.execute(run_id, c.OpenReported(queued=e.RunQueued(driver="reported", **queued)))
         return run_id
 
-    async with working(tmp_path, TOML, workers=0) as nobody:
+    async with working(tmp_path, TOML, workers=0, now_us=tomorrow_us) as nobody:
         with served(tmp_path) as server:
             quiet, silent = await opened_run(nobody), await opened_run(nobody, limits={"time": "1s"})
             server.kill()

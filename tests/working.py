@@ -71,11 +71,13 @@ class Working:
 
 
 @asynccontextmanager
-async def working(folder: Path, toml: str, *, slots: int = 4, workers: int = 1) -> AsyncGenerator[Working]:
-    """`folder` is where the workflows work; the data is in `folder/data`."""
+async def working(
+    folder: Path, toml: str, *, slots: int = 4, workers: int = 1, now_us: Callable[[], int] | None = None
+) -> AsyncGenerator[Working]:
+    """`folder` is where the workflows work; the data is in `folder/data`. `now_us` is the clock of the log."""
     data = folder / "data"
     registry = Registry(workflows=parse_workflows(toml), budgets=parse_budgets(toml), folder=str(folder))
-    log = await logs.open(data)
+    log = await (logs.open(data) if now_us is None else logs.open(data, now_us=now_us))
     views = await ViewService.open(data)
     ledger, claims, stop = Ledger(log), await Claims.open(data), asyncio.Event()
     spending = Spending(views, lambda: registry.budgets)

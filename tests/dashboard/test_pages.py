@@ -1,12 +1,26 @@
 """The pages about all runs: who did what, what was spent, how the server stands."""
 
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
+import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.dashboard.screen import Screen
-from tests.served import OTHER, note
+from tests.logs import DAY_US
+from tests.served import OTHER, Served, note, serving
 
 pytestmark = pytest.mark.slow
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    """All that is recorded is of one day, within the last seven: of yesterday noon."""
+    noon_us = time.time_ns() // 1000 // DAY_US * DAY_US - DAY_US // 2
+    async with serving(tmp_path, now_us=lambda: noon_us) as served:
+        yield served
 
 
 def spent(model: str, micros: int | None) -> dict[str, object]:

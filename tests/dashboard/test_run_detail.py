@@ -13,6 +13,7 @@ from runfold.events import CostEstimated, Event, RunQueued, RunStarted, StepSpec
 from runfold.workflows import Registry
 from tests.dashboard.screen import PERSON, Screen
 from tests.histories import new_event
+from tests.logs import tomorrow_us
 from tests.served import note, serving
 
 pytestmark = pytest.mark.slow
@@ -242,7 +243,7 @@ async def test_the_budgets_that_a_run_shares_are_shown_as_they_stand_and_not_of_
     browser: Browser, tmp_path: Path
 ) -> None:
     rules = parse_budgets("[budgets.day]\ncost_usd = 10\n[budgets.tenant.other]\ncost_usd = 3\n")
-    async with serving(tmp_path, registry=lambda: Registry(budgets=rules)) as served:
+    async with serving(tmp_path, now_us=tomorrow_us, registry=lambda: Registry(budgets=rules)) as served:
         context = await browser.new_context(**PERSON)
         screen = Screen(await context.new_page(), served)
         await screen.log_in()
