@@ -8,7 +8,6 @@ process of its own. The first client finds no frames ready, all others do; after
 
 import asyncio
 import json
-import sqlite3
 import sys
 import tempfile
 import uuid
@@ -24,6 +23,7 @@ from bench.scoreboard import Figure, compared, figure, show
 from bench.serving import TOKEN, open_ours, serve
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from projections.engine.views import Views
 from runfold.commands import Command, Complete, Observe, OpenReported
 from runfold.events import FileWritten, RunQueued

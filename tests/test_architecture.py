@@ -81,6 +81,19 @@ def test_the_domain_does_not_know_the_client(path: Path) -> None:
     assert not {name for name in known if name.startswith("runfold.client")}
 
 
+def test_one_place_chooses_the_sqlite_for_tests_and_benches_too() -> None:
+    """Of two in one process neither sees the other's locks (sqlite.org/howtocorrupt.html, 2.2.1): who closes his last
+    connection cuts the journal's index off under the other's readers, which end by SIGBUS.
+    """
+    beside = [path for folder in ("tests", "bench", "deploy") for path in (ROOT / folder).rglob("*.py")]
+
+    choosing = [
+        str(path.relative_to(ROOT)) for path in (*FILES, *beside) if {"sqlite3", "pysqlite3"} & set(imports(path))
+    ]
+
+    assert choosing == ["eventstore/sqlite3_module.py"]
+
+
 def test_every_file_says_what_it_promises() -> None:
     silent = [str(path.relative_to(ROOT)) for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))]
 

@@ -1,6 +1,5 @@
 """A data folder on a disk that is read-only or full, or with a broken pointer: told plainly, and left as it was."""
 
-import sqlite3
 import subprocess
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
@@ -14,6 +13,7 @@ from eventstore.keeping.backup import restore
 from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.errors import InvalidSetting, LogFailed
 from tests.contract.events import new_event

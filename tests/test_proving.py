@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from eventstore.proof.verified import read_verified
+from eventstore.sqlite3_module import sqlite3
 from tests.leaving import are_gone, handles_of
 from tests.served import VIEWER, serving
 from tests.terminal import first_line, read, record, runfold, started

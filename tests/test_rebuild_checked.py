@@ -1,7 +1,6 @@
 """What a rebuild folds is what was appended: a log that was altered is refused by name, and nothing is switched."""
 
 import random
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from eventstore.proof import checking_beside
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from projections.engine.generations import current_generation
 from projections.engine.rebuilding import rebuild
 from projections.engine.views import Views

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import pytest
 
 from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.engine import rebuilding
 from projections.engine.drift import Drift

@@ -1,13 +1,13 @@
 """Views that another version has made: a server folds them anew beside itself, and says how far that is."""
 
 import os
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cli.settings import load_settings
+from eventstore.sqlite3_module import sqlite3
 from projections.engine.generations import current_generation
 from projections.engine.underway import UNDERWAY_FILE, read_underway, told
 from runfold.errors import InvalidSetting

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import socket
-import sqlite3
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -19,6 +18,7 @@ from api.following import Streaming
 from api.frames import Form, Frames
 from api.service import SERVICE
 from eventstore.framing import Framed, event_frame
+from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded, envelope_json
 from tests.served import ADMIN, OTHER, Served, note, serving
 from tests.working import PATIENCE_SECONDS
