@@ -6,9 +6,10 @@ from functools import lru_cache
 from eventstore.anchoring import write_anchor
 from eventstore.chain import anchored, data_digest, link, sent_digest
 from eventstore.contract import Appended
-from eventstore.grouping import NO_HEAD, ROWS_AT_ONCE_MAX, Group, Head, Memory, in_parts, look_up_ids
+from eventstore.grouping import NO_HEAD, Group, Head, Memory, look_up_ids
+from eventstore.identified import rows_of
 from eventstore.preparing import Request
-from eventstore.rows import COLUMNS, RecordedRows, Row, recorded_of, uuid_text
+from eventstore.rows import COLUMNS, ROWS_AT_ONCE_MAX, RecordedRows, Row, in_parts, recorded_of, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import NewEvent, Recorded
 from runfold.errors import Conflict, EventIdConflict, RunfoldError, Unavailable
@@ -155,9 +156,7 @@ def judge(connection: sqlite3.Connection, group: Group, request: Request) -> App
 
 def _known(connection: sqlite3.Connection, group: Group, request: Request) -> list[Recorded]:
     """The events of the run that have one of the request's ids, in order."""
-    marks = ", ".join("?" * len(request.ids))
-    query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND id IN ({marks}) ORDER BY position"  # noqa: S608
-    known = [recorded_of(row) for row in connection.execute(query, (request.stream, *request.ids)).fetchall()]
+    known = [recorded_of(row) for row in sorted(rows_of(connection, request.stream, "id", request.ids))]
     # What an earlier caller of this transaction added is not yet in the table.
     added = group.added.get(request.stream, {})
     mine = [recorded_of(added[id]) for id in request.ids if id in added]

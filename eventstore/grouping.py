@@ -1,19 +1,16 @@
 """What one transaction knows of the log it appends to: read when it begins, or remembered from the one before."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import msgspec
 
+from eventstore.identified import known_pairs
 from eventstore.preparing import Request
-from eventstore.rows import Row
+from eventstore.rows import Row, in_parts
 from eventstore.sqlite3_module import sqlite3
 
 SALT_BYTES = 16
-ROWS_AT_ONCE_MAX = 256  # 17 values each: far below the 32,766 of one statement.
-ROWS_AS_THEY_ARE_MAX = 64  # Up to here every number of rows has a statement of its own.
 HEADS_REMEMBERED_MAX = 4096
 
 
@@ -118,18 +115,6 @@ class Memory:
         self._heads.clear()
 
 
-def in_parts(rows: Sequence[Row]) -> Iterator[tuple[int, list[Any]]]:
-    """The rows in as few parts as there are statements for, with their values in one list: a thread that waits for a
-    statement gives way to the others, and of many statements only some are kept compiled."""
-    start = 0
-    while start < len(rows):
-        size = len(rows) - start
-        if size > ROWS_AS_THEY_ARE_MAX:
-            size = min(ROWS_AT_ONCE_MAX, 1 << size.bit_length() - 1)
-        yield size, list(chain.from_iterable(rows[start : start + size]))
-        start += size
-
-
 def look_up(connection: sqlite3.Connection, group: Group, requests: Sequence[Request]) -> None:
     """What the log holds of all requests: the last events of their runs, and which of their ids it knows."""
     look_up_heads(connection, group, {request.stream for request in requests})
@@ -145,8 +130,5 @@ def look_up_heads(connection: sqlite3.Connection, group: Group, streams: Collect
 
 def look_up_ids(connection: sqlite3.Connection, group: Group, requests: Sequence[Request]) -> None:
     pairs = [(request.stream, id) for request in requests if request.stream in group.heads for id in request.ids]
-    for size, values in in_parts(pairs):
-        marks = ", ".join(["(?, ?)"] * size)
-        query = f"SELECT run_id, id FROM events WHERE (run_id, id) IN (VALUES {marks})"  # noqa: S608
-        for run_id, identity in connection.execute(query, values).fetchall():
-            group.known.setdefault(run_id, {})[identity] = None
+    for run_id, identity in known_pairs(connection, pairs):
+        group.known.setdefault(run_id, {})[identity] = None

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore.failpoints import reach
+from eventstore.identified import known_pairs
 from eventstore.rows import uuid_bytes
 from eventstore.sqlite3_module import sqlite3
 
@@ -47,8 +48,7 @@ def settle(data: Path, connection: sqlite3.Connection) -> None:
             path.unlink()
             continue
         intent = msgspec.json.decode(path.read_bytes(), type=Intent)
-        query = "SELECT 1 FROM events WHERE run_id = ? AND id = ?"
-        is_committed = connection.execute(query, (intent.run_id, uuid_bytes(intent.event_id))).fetchone()
+        is_committed = known_pairs(connection, [(intent.run_id, uuid_bytes(intent.event_id))])
         for ready, target in intent.renames:
             if is_committed:
                 with suppress(FileNotFoundError):  # It has its name already.

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from eventstore.columns import Columns
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.damage import UNOPENED_HINT, damage_of, is_damage, is_no_database, is_undecoded, told_as_damage
+from eventstore.identified import rows_of
 from eventstore.rows import COLUMNS, Row, recorded_of, uuid_bytes
 from eventstore.sqlite3_module import UNSHARED, sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded
@@ -362,14 +363,12 @@ def find(
 ) -> tuple[Recorded, ...]:
     """The stream's events with one of these ids, or made by one of these commands, in order."""
     found: dict[int, Row] = {}
-    for column, names in (("id", ids), ("command", commands)):
+    asked: tuple[tuple[Literal["id", "command"], Sequence[str]], ...] = (("id", ids), ("command", commands))
+    for column, names in asked:
         if len(names) > APPEND_EVENTS_MAX:
             raise BadRequest(f"{len(names)} ids looked up at once, at most {APPEND_EVENTS_MAX}")
-        if names:
-            marks = ", ".join("?" * len(names))
-            query = f"SELECT {COLUMNS} FROM events WHERE run_id = ? AND {column} IN ({marks})"  # noqa: S608
-            for row in connection.execute(query, (stream, *(uuid_bytes(text) for text in names))).fetchall():
-                found[row[0]] = row
+        for row in rows_of(connection, stream, column, [uuid_bytes(text) for text in names]):
+            found[row[0]] = row
     checks = checking_of(connection)
     if checks is not None:
         checks.check(connection, sorted(found))

@@ -1,7 +1,8 @@
 """A row of the log, and the event that it stands for."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeAlias, cast, overload
 
 from runfold.envelope import Recorded
@@ -13,6 +14,8 @@ COLUMNS = (
 )
 Row: TypeAlias = tuple[Any, ...]
 """The values of COLUMNS."""
+ROWS_AT_ONCE_MAX = 256  # 17 values each: far below the 32,766 of one statement.
+ROWS_AS_THEY_ARE_MAX = 64  # Up to here every number of rows has a statement of its own.
 
 
 def recorded_of(row: Row) -> Recorded:
@@ -36,6 +39,18 @@ def recorded_of(row: Row) -> Recorded:
         data=row[15],
         salt=row[16],
     )
+
+
+def in_parts(rows: Sequence[Row]) -> Iterator[tuple[int, list[Any]]]:
+    """The rows in as few parts as there are statements for, with their values in one list: a thread that waits for a
+    statement gives way to the others, and of many statements only some are kept compiled."""
+    start = 0
+    while start < len(rows):
+        size = len(rows) - start
+        if size > ROWS_AS_THEY_ARE_MAX:
+            size = min(ROWS_AT_ONCE_MAX, 1 << size.bit_length() - 1)
+        yield size, list(chain.from_iterable(rows[start : start + size]))
+        start += size
 
 
 class RecordedRows(Sequence[Recorded]):
