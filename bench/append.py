@@ -68,12 +68,14 @@ class Bare:
     async def append(self, run_id: str, version: int) -> int:
         return await self.append_all(run_id, version, 1)
 
-    async def append_all(self, run_id: str, version: int, count: int) -> int:
+    async def append_all(self, run_id: str, version: int, count: int, *, command: bytes | None = None) -> int:
+        """`command`: what made them; what came by one is kept with a digest of what was sent."""
+        sent = None if command is None else bytes(32)
         now = time.time_ns() // 1000
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for number in range(version, version + count):
             row = (run_id, number, self._new_id().bytes, "file_written", 1, now, now, "default", "worker:bench",
-                   None, None, None, "", bytes(32), DATA, bytes(16))  # fmt: skip
+                   None, command, sent, "", bytes(32), DATA, bytes(16))  # fmt: skip
             self._waiting.append((row, future))
         self._arrived.set()
         await future

@@ -1,4 +1,4 @@
-"""Measures events reported over HTTP beside an aiohttp handler with a bare insert of the same rows."""
+"""Measures events reported over HTTP beside an aiohttp handler with a bare insert of the same rows, command and all."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def bare(folder: Path, size: int) -> dict[str, float]:
             events = msgspec.json.decode(await request.read())["events"]
             first = versions.get(run_id, 0) + 1
             versions[run_id] = first + len(events) - 1
-            last = await log.append_all(run_id, first, len(events))
+            last = await log.append_all(run_id, first, len(events), command=by_time().bytes)
             return web.Response(body=b'{"last":%d}' % last, content_type="application/json")
 
         app = web.Application()
