@@ -330,7 +330,7 @@ def _misfit(parameter: Parameter, value: Any) -> str:
         "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)
     }  # fmt: skip
     if not isinstance(value, kinds[parameter.type]) or (isinstance(value, bool) and parameter.type != "boolean"):
-        return f"is not a {parameter.type}"
+        return "is not an integer" if parameter.type == "integer" else f"is not a {parameter.type}"
     if isinstance(value, str) and (len(value) > VALUE_CHARACTERS_MAX or "\0" in value):
         return f"is longer than {VALUE_CHARACTERS_MAX} characters, or has a zero byte"
     if isinstance(value, str) and _OWN_NAMES & set(_PLACEHOLDER.findall(value)):

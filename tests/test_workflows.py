@@ -94,8 +94,8 @@ def test_an_order_can_be_carried_out_from_the_log_alone() -> None:
         (None, "needs the parameter `task`"),
         ({"task": "war"}, "is not one of tests, docs"),
         ({"task": 3}, "is not a string"),
-        ({"task": "docs", "depth": "2"}, "is not a integer"),
-        ({"task": "docs", "depth": True}, "is not a integer"),
+        ({"task": "docs", "depth": "2"}, "is not an integer"),
+        ({"task": "docs", "depth": True}, "is not an integer"),
         ([1], "is not an object"),
     ],
 )
