@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -68,6 +69,8 @@ class Node:
         """Until `go_on`: it neither answers nor is it gone."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            # Its threads stop one after the other; until the last has, it may still answer.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def go_on(self) -> None:
         if self._process is not None:

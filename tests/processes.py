@@ -1,6 +1,9 @@
 """Programs of the tests as processes of their own."""
 
 import asyncio
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,3 +18,9 @@ async def output_of(program: str, *args: str | Path) -> str:
     output, _ = await process.communicate()
     assert process.returncode == 0
     return output.decode()
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """It stands still when this returns: a signal alone stops its threads one after the other, in a while."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)

@@ -20,6 +20,7 @@ from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.writing import JOURNAL_PAGES, JOURNAL_PAGES_BUSY, Writer
 from tests.contract.events import new_event
+from tests.processes import stop
 from tests.served import serving
 from tests.terminal import runfold
 
@@ -53,11 +54,6 @@ def in_a_statement(data: Path) -> Generator["subprocess.Popen[bytes]"]:
             yield process
         finally:
             process.kill()
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 def grow(data: Path) -> None:

@@ -25,6 +25,7 @@ from runfold.workflows import Asked, order_of, parse_workflows
 from tests.contract.events import numbered
 from tests.contract.jetstream import shared_cluster
 from tests.leaving import are_gone, handles_of
+from tests.processes import stop
 from tests.terminal import started
 
 IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
@@ -141,7 +142,7 @@ async def test_a_worker_that_stood_still_past_its_time_writes_nothing_more_and_e
         run_id = await here.queue("lost")
         turn = await here.pid_of_turn(run_id)
         claimed: Any = (await here.wait(run_id, "run_claimed")).event()
-        zombie.send_signal(signal.SIGSTOP)
+        stop(zombie)
         # As it is when it has been silent for its time.
         await JetStreamPresence(here.log.cluster).leave(claimed.worker)
         with here.worker("elsewhere"):
@@ -166,7 +167,7 @@ async def test_a_worker_from_which_the_log_was_purged_says_so_and_goes_on_with_w
         async with opened(tmp_path, cluster.url("log"), replicas=1) as here:
             with here.worker("there") as worker:
                 await here.wait(await here.queue("short"), "run_completed")
-                worker.send_signal(signal.SIGSTOP)
+                stop(worker)
                 # What was on its way to the worker goes with its connection.
                 cluster.nodes[0].kill()
                 cluster.nodes[0].start()

@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from deploy.loopback import free_port
+from eventstore.stopped import is_stopped
 from tests.dashboard.screen import Screen
 from tests.dashboard.upped import server
 from tests.served import note
@@ -116,6 +117,8 @@ async def asleep(page: Page) -> AsyncGenerator[None]:
     try:
         for pid in drawing:
             os.kill(pid, signal.SIGSTOP)
+        while not all(map(is_stopped, drawing)):
+            await asyncio.sleep(0)
         yield
     finally:
         for pid in drawing:

@@ -133,6 +133,7 @@ async def test_the_journal_stays_small_beside_a_backup_that_is_stopped(tmp_path:
         while not (tmp_path / "copy" / "log.db").exists() or (tmp_path / "copy" / "log.db").stat().st_size < 1_000_000:
             await asyncio.sleep(0)
         os.killpg(copying.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, copying.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         largest = written = 0
         while written < WRITTEN_BYTES:
             last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=last)).last
