@@ -20,10 +20,11 @@ from api import (
     files,
     history_queries,
     launching,
+    logging_in,
     metrics,
     openapi,
     output,
-    pages,
+    probes,
     reading,
     retrying,
     run_queries,
@@ -77,7 +78,8 @@ ROUTES: tuple[Route, ...] = (
     *metrics.ROUTES,
     *tokens.ROUTES,
     *openapi.ROUTES,
-    *pages.ROUTES,
+    *probes.ROUTES,
+    *logging_in.ROUTES,
     *dashboard.ROUTES,
 )
 """Everything that the server answers; each is declared beside its handler, and `/api/openapi.json` shows them all."""

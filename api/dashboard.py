@@ -1,17 +1,20 @@
-"""The dashboard's built files, and for every address of its pages the one page that draws them."""
+"""The dashboard's built files, and for every address of its pages the one page that draws them.
+
+Where none is built, a small page stands there that lists the runs and says how to build it.
+"""
 
 from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
-from api.pages import get_page
 from api.problems import CSP_DOCS, CSP_PAGE
 from api.routes import Route
 from api.sending import SentFile
 from runfold.errors import NotFound
 
 BUNDLE = Path(__file__).parent / "bundle"
+_PLAIN = Path(__file__).parent / "static"
 DOCS = "/api/docs"
 PAGES = ("/", "/runs", "/runs/{run_id}", "/approvals", "/audit", "/compare", "/costs", "/admin", "/tokens", DOCS)
 # A file's name holds the digest of its content: another content is another name.
@@ -23,10 +26,9 @@ class AnyQuery(msgspec.Struct, frozen=True):
 
 
 async def get_dashboard(request: web.Request) -> web.StreamResponse:
-    """The page of the bundle; where none is built, the plain list that says how to build one."""
     page = BUNDLE / "index.html"
     if not page.is_file():
-        return await get_page(request)
+        return _plain("index.html", "text/html")
     policy = CSP_DOCS if request.path == DOCS else CSP_PAGE
     return SentFile(page, headers={"Content-Security-Policy": policy})
 
@@ -47,6 +49,17 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
     if Path(name).name != name or not path.is_file():
         raise NotFound(f"the dashboard has no file `{name}`", hint="reload the page: it was built anew")
     return SentFile(path, headers={"Cache-Control": _FOR_EVER})
+
+
+async def get_script(_request: web.Request) -> web.Response:
+    """The script of the page that stands where no dashboard is built."""
+    return _plain("app.js", "text/javascript")
+
+
+def _plain(name: str, media_type: str) -> web.Response:
+    return web.Response(
+        text=(_PLAIN / name).read_text("utf-8"), content_type=media_type, headers={"Content-Security-Policy": CSP_PAGE}
+    )
 
 
 LOST = Route(
@@ -86,6 +99,16 @@ ROUTES: tuple[Route, ...] = (
         summary="A file of the dashboard",
         needs="open",
         media_type="application/octet-stream",
+        described=False,
+    ),
+    Route(
+        method="GET",
+        path="/app.js",
+        operation="page_script",
+        handler=get_script,
+        summary="The script of the page",
+        needs="open",
+        media_type="text/javascript",
         described=False,
     ),
 )
