@@ -21,10 +21,6 @@ class Framing(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[str, ...] = ()
     """Types whose appearance a page tells, wanted or not."""
 
-    @property
-    def is_narrowed(self) -> bool:
-        return bool(self.tenant is not None or self.types or self.classes)
-
     def takes(self, run_id: str, tenant: str, type_name: str) -> bool:
         return (
             run_id != SYSTEM_STREAM

@@ -59,7 +59,7 @@ class ReadyPages:
         stream: str | None,
         rows_max: int = PAGE_ROWS,
     ) -> list[Framed]:
-        """As `read_framed`, from what is ready where it can be. Raises Trimmed, Diverged, Damaged."""
+        """The pages of `read_found`, from what is ready where it can be. Raises Trimmed, Diverged, Damaged."""
         end = end_of(connection, after=after, stream=stream)
         self._look(connection, end)
         what, read = (stream, framing), (stream, None)

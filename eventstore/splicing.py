@@ -67,30 +67,14 @@ class Found(NamedTuple):
     is_full: bool
 
 
-def read_framed(
-    connection: sqlite3.Connection,
-    *,
-    after: int,
-    framing: Framing,
-    stream: str | None = None,
-    rows_max: int = PAGE_ROWS,
-) -> list[Framed]:
-    """The next events after a position as pages: one or more, none above FRAMES_BYTES but where it is a single frame.
-
-    Raises Trimmed, Diverged, and Damaged where no page before it is sound.
-    """
-    return read_found(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)[1]
-
-
-def framed_again(texts: Texts, framing: Framing, *, upto: int) -> list[Framed]:
-    """The pages of what was read and found sound before, after which there is more."""
-    return [page for page, _ in _paged(Found(columns_from(texts), upto, is_full=True), framing)]
-
-
 def read_found(
     connection: sqlite3.Connection, *, after: int, framing: Framing, stream: str | None, rows_max: int
 ) -> tuple[Found, list[Framed]]:
-    """As `read_framed`, and what the pages were made of; they do not reach its end where not all of it is sound."""
+    """The next events after a position, and their pages: one or more, none above FRAMES_BYTES but of a single frame.
+
+    The pages do not reach the end of what was found where not all of it is sound. Raises Trimmed, Diverged, and Damaged
+    where no page before it is sound.
+    """
     end = end_of(connection, after=after, stream=stream)
     try:
         found = _read(connection, after=after, stream=stream, end=end, rows_max=rows_max)
@@ -113,6 +97,11 @@ def read_found(
         if not pages:
             raise
     return found, pages
+
+
+def framed_again(texts: Texts, framing: Framing, *, upto: int) -> list[Framed]:
+    """The pages of what was read and found sound before, after which there is more."""
+    return [page for page, _ in _paged(Found(columns_from(texts), upto, is_full=True), framing)]
 
 
 def _read(connection: sqlite3.Connection, *, after: int, stream: str | None, end: int, rows_max: int) -> Found:

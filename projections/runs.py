@@ -100,15 +100,6 @@ def find_run_ids(connection: sqlite3.Connection, prefix: str, *, tenant: str | N
     return [row[0] for row in rows]
 
 
-def newest_run_id(connection: sqlite3.Connection, tenant: str | None) -> str | None:
-    row = connection.execute(
-        """SELECT run_id FROM runs WHERE ?1 IS NULL OR tenant = ?1
-        ORDER BY created_at_us DESC, run_id DESC LIMIT 1""",
-        (tenant,),
-    ).fetchone()
-    return None if row is None else row[0]
-
-
 def active_runs(connection: sqlite3.Connection) -> list[Run]:
     """The runs of all tenants that do not rest."""
     rows = connection.execute(

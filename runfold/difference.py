@@ -91,11 +91,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Sides
     turns: Sides
 
-    @property
-    def same(self) -> bool:
-        """Whether both did the same and ended the same; what it took may differ."""
-        return self.divergence is None and self.reason.a == self.reason.b and not self.steps and not self.files
-
 
 class Side:
     """One run on its way through its events, in order, as far as the moment at which it is looked at."""

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -28,13 +28,12 @@ from runner.asking import Asking
 from runner.claims import Claims
 from runner.driving import Driving
 from runner.heeding import Charge
-from runner.launch import Launch, environment_to_record, launch_here
+from runner.launch import Launch, environment_to_record
 from runner.prices import check_order, check_price
 from runner.steps.stepping import driving_of
 from runner.turns import terminal
 from runner.turns.turn import TurnEnd
 
-GRACE_SECONDS = 5.0
 FIRST_CLAIM = 1
 EXIT_LIMIT, EXIT_TIMED_OUT, EXIT_NOT_RUNNABLE, EXIT_NOT_FOUND = 75, 124, 126, 127
 
@@ -43,34 +42,6 @@ class Interrupted(Protocol):
     def interrupt(self, what: str) -> None: ...
 
     def resize(self) -> None: ...
-
-
-async def run_here(
-    ledger: Ledger,
-    log: EventLog,
-    *,
-    data: Path,
-    argv: Sequence[str],
-    title: str | None = None,
-    labels: Mapping[str, str] | None = None,
-    tenant: str = "default",
-    actor: str = "system",
-    quiet: bool = False,
-    tty: bool = True,
-    grace_seconds: float = GRACE_SECONDS,
-    start: Callable[[str], None] | None = None,
-) -> int:
-    """Run the command to its end and give the exit code; `start` is told the run's id once it is recorded."""
-    order = RunQueued(
-        driver="here",
-        title=title if title is not None else " ".join(argv),
-        labels=dict(labels or {}),
-        command=tuple(argv),
-        cwd=str(Path.cwd()),
-        grace_seconds=grace_seconds,
-    )
-    launch = launch_here(order, None, shown=True, tty=tty and terminal.is_terminal(1))
-    return await drive_here(ledger, log, order, launch, data=data, tenant=tenant, actor=actor, quiet=quiet, start=start)
 
 
 async def drive_here(

@@ -11,7 +11,7 @@ from eventstore.keeping.redacting import redact
 from eventstore.proof.checking import open_checked
 from eventstore.proof.linking import unsound
 from eventstore.reading import open_reader
-from eventstore.splicing import read_framed
+from eventstore.splicing import read_found
 from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.errors import Damaged
@@ -105,8 +105,8 @@ def test_an_event_whose_salt_was_taken_is_not_served(data: Path) -> None:
         file.execute("PRAGMA ignore_check_constraints = ON")
         file.execute("UPDATE events SET salt = NULL WHERE position = 7")
     with closing(open_checked(data)) as reader:
-        first, *_ = read_framed(reader, after=0, framing=Framing(), rows_max=6)
+        _, (first, *_) = read_found(reader, after=0, framing=Framing(), stream=None, rows_max=6)
 
         assert first.scanned_to == 6
         with pytest.raises(Damaged, match="event"):
-            read_framed(reader, after=6, framing=Framing())
+            read_found(reader, after=6, framing=Framing(), stream=None, rows_max=6)

@@ -1,4 +1,4 @@
-"""Runs a command under `run_here`: DATA, then the command; the run's id goes to the descriptor in RUN_ID_FD."""
+"""Orders and drives a command as `runfold run` does: DATA, then the command; RUN_ID_FD is told the run's id."""
 
 import asyncio
 import os
@@ -7,11 +7,14 @@ from pathlib import Path
 
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
-from runner.here import run_here
+from runfold.events import RunQueued
+from runner.here import drive_here
+from runner.launch import launch_here
+from runner.turns.terminal import is_terminal
 
 
 async def main() -> int:
-    data = Path(sys.argv[1])
+    data, argv = Path(sys.argv[1]), sys.argv[2:]
     log = await SqliteLog.open(data)
     try:
         number = int(os.environ.get("RUN_ID_FD", "-1"))
@@ -21,10 +24,15 @@ async def main() -> int:
                 os.write(number, run_id.encode() + b"\n")
                 os.close(number)
 
-        grace = float(os.environ.get("GRACE_SECONDS", "0.3"))
-        return await run_here(
-            Ledger(log), log, data=data, argv=sys.argv[2:], actor="user:test", grace_seconds=grace, start=tell
+        order = RunQueued(
+            driver="here",
+            title=" ".join(argv),
+            command=tuple(argv),
+            cwd=str(Path.cwd()),
+            grace_seconds=float(os.environ.get("GRACE_SECONDS", "0.3")),
         )
+        launch = launch_here(order, None, shown=True, tty=is_terminal(1))
+        return await drive_here(Ledger(log), log, order, launch, data=data, actor="user:test", start=tell)
     finally:
         await log.close()
 

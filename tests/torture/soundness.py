@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eventstore.objects import blobs
 from eventstore.proof.verifying import Proof, anchors_beside
-from eventstore.reading import LOG_FILE, open_reader, read_page
+from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from projections.engine.drift import Drift
 from projections.engine.views import Views
@@ -91,7 +91,3 @@ def _view_wrongs(data: Path) -> list[str]:
         return [fault.message for fault in Drift(connection, data).faults()]
     finally:
         connection.close()
-
-
-def is_made(data: Path) -> bool:
-    return (data / LOG_FILE).exists()
