@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
 from nats.aio.msg import Msg
@@ -14,14 +13,14 @@ from eventstore.jetstream.messages import Message, decode
 from eventstore.jetstream.replicas import current_servers, messages_at, readers
 from eventstore.keeping.second_copy import EVENTS_BETWEEN
 from eventstore.proof.faults import Fault
-from eventstore.proof.verifying import EVENT_COLUMNS
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WholeRow, whole_rows
 from runfold.errors import LogFailed, Unavailable
 
 PAGE_MESSAGES = 1_000
 SILENT = "the server falls silent there or soon after, as one does that cannot read its own file"
 CONNECT_SECONDS = 10.0
-_COMPARED = {n: name for n, name in enumerate(EVENT_COLUMNS.split(", ")) if name not in ("position", "recorded_at_us")}
+_COMPARED = tuple(name for name in WholeRow._fields if name not in ("position", "recorded_at_us"))
 """The time is not: a mirror never lets it go back, whatever the clocks of the machines say."""
 _MAY_GO = frozenset({"salt", "data", "digest"})
 Page = list[tuple[int, Message]]
@@ -131,7 +130,7 @@ async def _pages(messages: AsyncGenerator[Msg, None], head: int) -> AsyncGenerat
 def _difference(
     connection: sqlite3.Connection, page: Page, after: int, upto: int, trimmed_to: int
 ) -> Difference | None:
-    ours = {row[0]: row for row in connection.execute(EVENTS_BETWEEN, (after, upto))}
+    ours = {row.position: row for row in whole_rows(connection.execute(EVENTS_BETWEEN, (after, upto)))}
     for position, message in page:
         row = ours.pop(position, None)
         if row is None:
@@ -140,12 +139,12 @@ def _difference(
             return Difference(position, "the mirror does not have it", message.run_id, message.version)
         changed = _changed(row, message)
         if changed:
-            return Difference(position, f"its {changed} is another in the mirror", row[1], row[2])
+            return Difference(position, f"its {changed} is another in the mirror", row.run_id, row.version)
     # What was redacted is deleted in the stream, and what it left is kept beside it.
-    lost = min((position for position, row in ours.items() if row[17] is None), default=None)
+    lost = min((position for position, row in ours.items() if row.digest is None), default=None)
     if lost is None:
         return None
-    return Difference(lost, "the stream does not have it", ours[lost][1], ours[lost][2])
+    return Difference(lost, "the stream does not have it", ours[lost].run_id, ours[lost].version)
 
 
 def _is_end(connection: sqlite3.Connection, position: int, run_id: str) -> bool:
@@ -154,9 +153,9 @@ def _is_end(connection: sqlite3.Connection, position: int, run_id: str) -> bool:
     return connection.execute(query, (run_id, position)).fetchone() is not None
 
 
-def _changed(row: tuple[Any, ...], message: Message) -> str:
-    for number, name in _COMPARED.items():
-        if row[number] != getattr(message, name) and not (row[17] is not None and name in _MAY_GO):
+def _changed(row: WholeRow, message: Message) -> str:
+    for name in _COMPARED:
+        if getattr(row, name) != getattr(message, name) and not (row.digest is not None and name in _MAY_GO):
             return name
     return ""
 

@@ -31,8 +31,9 @@ from eventstore.jetstream.rewritten import Files
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.preparing import Request
 from eventstore.reading import BUSY_TIMEOUT_MS
-from eventstore.rows import COLUMNS, Row, uuid_text
+from eventstore.rows import Row, uuid_text
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import INSERT_WHOLE
 from eventstore.writing import Writer
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, LogFailed, RunfoldError, Unavailable
@@ -309,8 +310,6 @@ def _digest(message: Message) -> bytes:
 def _put_redacted(connection: sqlite3.Connection, group: Group, arrived: Sequence[Arrived]) -> None:
     """The rows of events that were redacted before their log was copied; they have a digest in place of a salt."""
     rows = {each.position: each.message.digest for each in arrived}
-    columns = f"{COLUMNS}, digest"
-    query = f"INSERT INTO events ({columns}) VALUES ({', '.join('?' * (COLUMNS.count(',') + 2))})"  # noqa: S608
     for row in [row for row in group.rows if row[0] in rows]:
-        connection.execute(query, (*row, rows[cast("int", row[0])]))
+        connection.execute(INSERT_WHOLE, (*row, rows[cast("int", row[0])]))
         group.rows.remove(row)

@@ -21,8 +21,8 @@ from eventstore.jetstream.messages import FORMAT, GAP, Message, decode, encode, 
 from eventstore.jetstream.mirroring import PATIENCE_SECONDS
 from eventstore.mirrored import Mirrored, end_mirror, mirrored_log, note_mirrored
 from eventstore.reading import bounds, open_reader
-from eventstore.rows import COLUMNS
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WHOLE_COLUMNS
 from eventstore.writing import Writer
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, Conflict, LogFailed, NotAllowed, Unavailable
@@ -164,7 +164,7 @@ def _after(cluster: Cluster, source: sqlite3.Connection, position: int, *, limit
     At the place of a trimmed run's last event stands one that stays: it keeps the run's id from being given again.
     """
     upto = min(position + limit, bounds(source).last)
-    query = f"SELECT {COLUMNS}, digest FROM events WHERE position > ? AND position <= ?"  # noqa: S608
+    query = f"SELECT {WHOLE_COLUMNS} FROM events WHERE position > ? AND position <= ?"  # noqa: S608
     rows = {row[0]: _message(row) for row in source.execute(query, (position, upto)).fetchall()}
     query = "SELECT position, run_id, version, hash FROM heads WHERE position > ? AND position <= ?"
     for place, run_id, version, last_hash in source.execute(query, (position, upto)).fetchall():

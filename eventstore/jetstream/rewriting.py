@@ -41,15 +41,15 @@ from eventstore.objects.shared_blobs import blob_key, store_of
 from eventstore.objects.shared_outputs import bring_ended, output_of, share_output
 from eventstore.preparing import Request, prepare
 from eventstore.reading import open_reader
-from eventstore.rows import COLUMNS
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WHOLE_COLUMNS
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import Conflict, Contended, RunfoldError, Unavailable
 from runfold.events import RunArchived, encode_data
 
 TRIES = 5
 LOOK_BYTES = 4096
-_ROW = f"SELECT {COLUMNS}, digest FROM events WHERE position = ?"  # noqa: S608
+_ROW = f"SELECT {WHOLE_COLUMNS} FROM events WHERE position = ?"  # noqa: S608
 Append = Callable[[str, Sequence[NewEvent], int], Awaitable[Appended]]
 Plan = Callable[[Sequence[Request]], Awaitable[Sequence[Planned | Appended | RunfoldError | None]]]
 

@@ -20,11 +20,12 @@ import msgspec
 
 from eventstore.intents import sync_folder
 from eventstore.proof.attachments import blobs_of
-from eventstore.proof.verifying import EVENT_COLUMNS, hash_of
+from eventstore.proof.verifying import hash_of
 from eventstore.reading import open_reader
 from eventstore.rows import recorded_of
 from eventstore.sqlite3_module import sqlite3
-from runfold.envelope import SYSTEM_STREAM, Recorded
+from eventstore.whole_rows import WHOLE_COLUMNS, WholeRow, whole_rows
+from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, NotAllowed, NotFound
 from runfold.evolve import fold
 from runfold.state import Run, new_run
@@ -65,7 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ArchivedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event as the log's table holds it; digests and ids in hexadecimal, the data as it was."""
 
     position: int
@@ -87,17 +88,27 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw
     digest: str | None
 
-    @property
-    def content(self) -> bytes | None:
-        return None if self.salt is None and bytes(self.data) == b"null" else bytes(self.data)
-
-    def values(self) -> tuple[Any, ...]:
-        """In the order of EVENT_COLUMNS."""
-        return (
-            *(self.position, self.run_id, self.version, bytes.fromhex(self.id), self.type, self.schema, self.at_us),
-            *(self.recorded_at_us, self.tenant, self.actor, _bytes(self.cause), _bytes(self.command)),
-            *(_bytes(self.sent), self.correlation, bytes.fromhex(self.hash), _bytes(self.salt)),
-            *(self.content, _bytes(self.digest)),
+    def row(self) -> WholeRow:
+        data = bytes(self.data)
+        return WholeRow(
+            position=self.position,
+            run_id=self.run_id,
+            version=self.version,
+            id=bytes.fromhex(self.id),
+            type=self.type,
+            schema=self.schema,
+            at_us=self.at_us,
+            recorded_at_us=self.recorded_at_us,
+            tenant=self.tenant,
+            actor=self.actor,
+            cause=_bytes(self.cause),
+            command=_bytes(self.command),
+            sent=_bytes(self.sent),
+            correlation=self.correlation,
+            hash=bytes.fromhex(self.hash),
+            data=None if self.salt is None and data == b"null" else data,
+            salt=_bytes(self.salt),
+            digest=_bytes(self.digest),
         )
 
 
@@ -158,16 +169,15 @@ def open_archive(path: Path) -> Generator[tuple[Manifest, Iterator[tuple[str, IO
         raise _damaged(path, str(error)) from error
 
 
-def read_rows(path: Path, content: IO[bytes], manifest: Manifest) -> Iterator[Row]:
+def read_rows(path: Path, content: IO[bytes], manifest: Manifest) -> Iterator[WholeRow]:
     """The events, each proved by the hash of its run. Raises BadRequest."""
     heads: dict[str, tuple[int, bytes]] = {}
     for line in content:
-        row = msgspec.json.decode(line, type=Row)
-        values = row.values()
+        row = msgspec.json.decode(line, type=ArchivedEvent).row()
         version, previous = heads.get(row.run_id, (0, b""))
-        if row.version != version + 1 or hash_of(values, previous) != values[14]:
+        if row.version != version + 1 or hash_of(row, previous) != row.hash:
             raise _damaged(path, f"version {row.version} of `{row.run_id}` does not match its hash")
-        heads[row.run_id] = row.version, values[14]
+        heads[row.run_id] = row.version, row.hash
         yield row
     if heads != {run.run_id: (run.version, bytes.fromhex(run.hash)) for run in manifest.runs}:
         raise _damaged(path, "its runs are not those of its manifest")
@@ -177,19 +187,17 @@ def _write_events(
     connection: sqlite3.Connection, run_id: str, events: IO[bytes], digest: Any, blobs: dict[str, None]
 ) -> ArchivedRun:
     run, after, last = new_run(run_id), 0, b""
-    query = f"SELECT {EVENT_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT {PAGE_ROWS}"  # noqa: S608
-    while rows := connection.execute(query, (run_id, after)).fetchall():
-        for values in rows:
-            row = row_of(values)
-            line = msgspec.json.encode(row) + b"\n"
+    query = f"SELECT {WHOLE_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT {PAGE_ROWS}"  # noqa: S608
+    while rows := [*whole_rows(connection.execute(query, (run_id, after)))]:
+        for row in rows:
+            line = msgspec.json.encode(archived_of(row)) + b"\n"
             digest.update(line)
             events.write(line)
-            if values[16] is not None:
+            if row.data is not None:
                 with suppress(msgspec.DecodeError):
-                    blobs.update(dict.fromkeys(blobs_of(row.type, msgspec.json.decode(values[16]))))
-            last = values[14]
-        run = fold(run, [_recorded(values) for values in rows])
-        after = rows[-1][2]
+                    blobs.update(dict.fromkeys(blobs_of(row.type, msgspec.json.decode(row.data))))
+        run = fold(run, map(recorded_of, rows))
+        after, last = rows[-1].version, rows[-1].hash
     if not run.version or run_id == SYSTEM_STREAM:
         raise NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
     if not run.is_resting:
@@ -289,16 +297,12 @@ def _damaged(path: Path, what: str) -> BadRequest:
     return BadRequest(f"the archive `{path}` is damaged: {what}", hint="take another copy of it; nothing was changed")
 
 
-def row_of(values: tuple[Any, ...]) -> Row:
-    named = dict(zip(Row.__struct_fields__, values, strict=True))
+def archived_of(row: WholeRow) -> ArchivedEvent:
+    named = row._asdict()
     for name in ("id", "cause", "command", "sent", "hash", "salt", "digest"):
         named[name] = None if named[name] is None else named[name].hex()
     named["data"] = msgspec.Raw(b"null" if named["data"] is None else named["data"])
-    return Row(**named)
-
-
-def _recorded(values: tuple[Any, ...]) -> Recorded:
-    return recorded_of((*values[:14], values[14], values[16], values[15]))
+    return ArchivedEvent(**named)
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -6,7 +6,7 @@ copy that differ are noticed with the next part.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from eventstore.proof.attachments import blobs_of
 from eventstore.proof.checking import open_checked
 from eventstore.reading import check_page
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WholeRow, whole_rows
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import Diverged, NotFound
 from runfold.events import REWRITES, RunArchived
@@ -108,12 +109,12 @@ class Keeper:
         self, connection: sqlite3.Connection, copy: SecondCopy, last: Segment | None, head: int
     ) -> Segment | None:
         after, number, previous = (0, 1, "") if last is None else (last.upto, last.number + 1, last.digest)
-        rows = connection.execute(_FIRST_ROWS, (after, head, self._events_max + 1)).fetchall()
+        rows = [*whole_rows(connection.execute(_FIRST_ROWS, (after, head, self._events_max + 1)))]
         upto = head
         if len(rows) > self._events_max:
             rows = _whole(connection, rows[: self._events_max], head)
-            upto = rows[-1][0]
-        check_page(connection, [row[0] for row in rows], None, after=after, stream=None, upto=upto)
+            upto = rows[-1].position
+        check_page(connection, [row.position for row in rows], None, after=after, stream=None, upto=upto)
         self._share(rows)
         reach("copy.shared")
         trimmed_to = connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
@@ -141,13 +142,13 @@ class Keeper:
         """What events name is in the store before they are: where a machine has it, it is not another's to bring."""
         for row in rows:
             content = _content(row)
-            for sha256 in blobs_of(row[4], content):
+            for sha256 in blobs_of(row.type, content):
                 path = self._data / "blobs" / sha256[:2] / sha256
                 if path.is_file() and not self._store.has(blob_key(sha256)):
                     self._store.create(blob_key(sha256), path)
-            output = output_of(row[4], content)
+            output = output_of(row.type, content)
             if output is not None:
-                share_output(self._store, self._data / "runs" / row[1] / "output.log", output)
+                share_output(self._store, self._data / "runs" / row.run_id / "output.log", output)
 
     def _rewrite(self, connection: sqlite3.Connection, copy: SecondCopy) -> None:
         """Take from older segments what the last one says is redacted, cleaned or trimmed; twice is harmless."""
@@ -164,8 +165,8 @@ class Keeper:
                 if found is None:
                     raise NotFound(f"segment {number} of the second copy is missing")
                 segment, rows = found
-                if any(row[1] == run_id for row in rows):
-                    ours = connection.execute(EVENTS_BETWEEN, (segment.after, segment.upto)).fetchall()
+                if any(row.run_id == run_id for row in rows):
+                    ours = [*whole_rows(connection.execute(EVENTS_BETWEEN, (segment.after, segment.upto)))]
                     self._forget(connection, _named(rows) - _named(ours))
                     copy.replace(number, encode_segment(segment, ours))
                     reach("copy.rewritten")
@@ -182,12 +183,12 @@ def _whole(connection: sqlite3.Connection, rows: Rows, head: int) -> Rows:
     """The rows and what belongs to the last append among them: all events of one were recorded at one time."""
     last = rows[-1]
     query = f"{EVENTS_BETWEEN.removesuffix(' ORDER BY position')} AND recorded_at_us = ? ORDER BY position"
-    return [*rows, *connection.execute(query, (last[0], head, last[7])).fetchall()]
+    return [*rows, *whole_rows(connection.execute(query, (last.position, head, last.recorded_at_us)))]
 
 
-def _content(row: tuple[Any, ...]) -> Any:
+def _content(row: WholeRow) -> Any:
     try:
-        return None if row[16] is None else msgspec.json.decode(row[16])
+        return None if row.data is None else msgspec.json.decode(row.data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -197,8 +198,8 @@ def _named(rows: Rows) -> set[str]:
     found = set[str]()
     for row in rows:
         content = _content(row)
-        found.update(blobs_of(row[4], content))
-        output = output_of(row[4], content)
+        found.update(blobs_of(row.type, content))
+        output = output_of(row.type, content)
         if output is not None:
             found.add(output.sha256)
     return found
@@ -215,14 +216,11 @@ def _anchors(connection: sqlite3.Connection, after: int, upto: int) -> tuple[Sea
 def _rewritten(rows: Rows) -> dict[str, int | None]:
     """The runs of which a segment says that earlier events are no longer what they were; and up to where, if known."""
     found: dict[str, int | None] = {}
-    for row in _telling(rows):
-        if row[1] != SYSTEM_STREAM:
-            found[row[1]] = row[0]
+    for row in rows:
+        if row.type not in REWRITES or row.data is None:
             continue
-        told = msgspec.json.decode(row[16], type=RunArchived)
-        found[told.run_id] = None
+        if row.run_id != SYSTEM_STREAM:
+            found[row.run_id] = row.position
+        else:
+            found[msgspec.json.decode(row.data, type=RunArchived).run_id] = None
     return found
-
-
-def _telling(rows: Rows) -> Iterator[tuple[Any, ...]]:
-    return (row for row in rows if row[4] in REWRITES and row[16] is not None)

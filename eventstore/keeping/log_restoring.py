@@ -23,15 +23,15 @@ from eventstore.objects.object_store import ObjectStore
 from eventstore.objects.shared_blobs import fetch_from
 from eventstore.objects.shared_outputs import bring_output, output_of
 from eventstore.proof.attachments import blobs_of
-from eventstore.proof.verifying import EVENT_COLUMNS, Proof
+from eventstore.proof.verifying import Proof
 from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import INSERT_WHOLE, WholeRow
 from eventstore.writing import SCHEMA
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, NotFound, Refused
 from runfold.events import RunArchived
 
-_INSERT = f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608
 _HEAD = (
     "INSERT INTO heads (run_id, position, version, hash) VALUES (?, ?, ?, ?) ON CONFLICT (run_id)"
     " DO UPDATE SET position = excluded.position, version = excluded.version, hash = excluded.hash"
@@ -101,50 +101,50 @@ class _Restoring:
 
     def add(self, segment: Segment, rows: Rows) -> None:
         self._connection.execute("BEGIN")
-        self._connection.executemany(_INSERT, rows)
-        self._connection.executemany(_HEAD, [(row[1], row[0], row[2], row[14]) for row in rows])
+        self._connection.executemany(INSERT_WHOLE, rows)
+        self._connection.executemany(_HEAD, [(row.run_id, row.position, row.version, row.hash) for row in rows])
         for row in rows:
-            if row[1] == SYSTEM_STREAM and row[4] == "run_archived" and row[16] is not None:
-                self._trim(row)
+            if row.run_id == SYSTEM_STREAM and row.type == "run_archived" and row.data is not None:
+                self._trim(row.position, row.data)
             else:
                 self._bring(row)
         for anchor in segment.anchors:
             self._seal(anchor)
         self._connection.execute(
             "UPDATE head SET position = ?, trimmed_to = ?, recorded_at_us = max(recorded_at_us, ?)",
-            (segment.upto, segment.trimmed_to, rows[-1][7] if rows else 0),
+            (segment.upto, segment.trimmed_to, rows[-1].recorded_at_us if rows else 0),
         )
         self._connection.execute("COMMIT")
         self.segments, self._events, self._last = self.segments + 1, self._events + len(rows), segment
 
-    def _trim(self, row: tuple[Any, ...]) -> None:
+    def _trim(self, position: int, data: bytes) -> None:
         """A run that the log gave up: its events may stand in older segments still, its head stands in none."""
-        told = msgspec.json.decode(row[16], type=RunArchived)
+        told = msgspec.json.decode(data, type=RunArchived)
         if not told.counts.get("trimmed"):
             return
         summary: Any = told.summary
         self._connection.execute("DROP TRIGGER IF EXISTS events_remain")
-        self._connection.execute("DELETE FROM events WHERE run_id = ? AND position < ?", (told.run_id, row[0]))
+        self._connection.execute("DELETE FROM events WHERE run_id = ? AND position < ?", (told.run_id, position))
         closed = told.counts.get("closed", 0)
-        position = row[0] - 1 if closed else summary["position"]
-        head = (told.run_id, position, told.counts["trimmed"] + closed, bytes.fromhex(told.digests["hash"]))
+        last = position - 1 if closed else summary["position"]
+        head = (told.run_id, last, told.counts["trimmed"] + closed, bytes.fromhex(told.digests["hash"]))
         self._connection.execute(_HEAD, head)
 
-    def _bring(self, row: tuple[Any, ...]) -> None:
+    def _bring(self, row: WholeRow) -> None:
         """The blobs and outputs that an event names; those of trimmed runs are not there any more."""
         try:
-            content: Any = None if row[16] is None else msgspec.json.decode(row[16])
+            content: Any = None if row.data is None else msgspec.json.decode(row.data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
-        for sha256 in blobs_of(row[4], content):
+        for sha256 in blobs_of(row.type, content):
             path = self._data / "blobs" / sha256[:2] / sha256
             if path.exists() or fetch_from(self._store, sha256, path):
                 self._files += 1
             else:
                 self._missing[sha256] = None
-        output = output_of(row[4], content)
+        output = output_of(row.type, content)
         if output is not None:
-            if bring_output(self._store, self._data / "runs" / row[1] / "output.log", output):
+            if bring_output(self._store, self._data / "runs" / row.run_id / "output.log", output):
                 self._files += 1
             else:
                 self._missing[output.sha256] = None

@@ -16,18 +16,17 @@ import msgspec
 from eventstore.anchoring import write_anchor
 from eventstore.appending import ANCHOR_EVENTS
 from eventstore.intents import Intent, announce, write_durably
-from eventstore.keeping.archive import ArchivedRun, Manifest, Row, open_archive, read_rows
+from eventstore.keeping.archive import ArchivedRun, Manifest, open_archive, read_rows
 from eventstore.objects import blobs
 from eventstore.proof.attachments import blobs_of
-from eventstore.proof.verifying import EVENT_COLUMNS
 from eventstore.rows import uuid_text
+from eventstore.whole_rows import INSERT_WHOLE, WholeRow
 from eventstore.writing import Rewriting, Writer
 from runfold.envelope import NewEvent
 from runfold.errors import Refused
 from runfold.events import EventRedacted, RunArchived, encode_data
 
 READY = ".restored"
-_INSERT = f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +67,9 @@ def opened_archive(path: Path) -> Generator[Path]:
 
 def _stage(
     path: Path, manifest: Manifest, members: Iterator[tuple[str, IO[bytes]]], folder: Path
-) -> tuple[Callable[[str], list[Row]], dict[str, Path]]:
+) -> tuple[Callable[[str], list[WholeRow]], dict[str, Path]]:
     """Everything out of the archive and proved, before the log is touched."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[WholeRow]] = {}
     files: dict[str, Path] = {}
     for number, (name, content) in enumerate(members):
         if name == "events.jsonl":
@@ -92,7 +91,7 @@ class _Restoring:
         self._files = files
         self._renames: list[tuple[str, str]] = []
 
-    def run(self, archived: ArchivedRun, rows: list[Row], actor: str) -> Restored:
+    def run(self, archived: ArchivedRun, rows: list[WholeRow], actor: str) -> Restored:
         last = bytes.fromhex(archived.hash)
         head = self._connection.execute(
             "SELECT version, hash FROM heads WHERE run_id = ?", (archived.run_id,)
@@ -128,18 +127,17 @@ class _Restoring:
             files=files,
         )
 
-    def _insert(self, rows: list[Row]) -> None:
+    def _insert(self, rows: list[WholeRow]) -> None:
         position, recorded_at_us = self._connection.execute("SELECT position, recorded_at_us FROM head").fetchone()
         recorded_at_us = max(recorded_at_us, self._rewriting.now_us)
         for number, row in enumerate(rows, 1):
-            values = list(row.values())
             # The log's own words; no hash holds them.
-            values[0], values[7] = position + number, recorded_at_us
-            self._connection.execute(_INSERT, values)
+            placed = row._replace(position=position + number, recorded_at_us=recorded_at_us)
+            self._connection.execute(INSERT_WHOLE, placed)
         position += len(rows)
         self._connection.execute(
             "INSERT OR REPLACE INTO heads (run_id, position, version, hash) VALUES (?, ?, ?, ?)",
-            (rows[-1].run_id, position, rows[-1].version, bytes.fromhex(rows[-1].hash)),
+            (rows[-1].run_id, position, rows[-1].version, rows[-1].hash),
         )
         self._connection.execute("UPDATE head SET position = ?, recorded_at_us = ?", (position, recorded_at_us))
         anchor = write_anchor(self._connection, position, at_least=ANCHOR_EVENTS)
@@ -154,7 +152,7 @@ class _Restoring:
         ).fetchall()
         return {msgspec.json.decode(data, type=EventRedacted).version: version for version, data in told}
 
-    def _fill(self, rows: list[Row]) -> int:
+    def _fill(self, rows: list[WholeRow]) -> int:
         """Give emptied events their data again; what was redacted stays away."""
         filled = 0
         for row in rows:
@@ -162,11 +160,11 @@ class _Restoring:
                 filled += self._connection.execute(
                     "UPDATE events SET data = ?, salt = ?, digest = NULL"
                     " WHERE run_id = ? AND version = ? AND data IS NULL",
-                    (bytes(row.data), bytes.fromhex(row.salt), row.run_id, row.version),
+                    (row.data, row.salt, row.run_id, row.version),
                 ).rowcount
         return filled
 
-    def _bring_blobs(self, rows: list[Row]) -> int:
+    def _bring_blobs(self, rows: list[WholeRow]) -> int:
         """At once: nobody minds a blob that no event names yet."""
         names = {f"blobs/{sha256}" for row in rows for sha256 in _blobs(row)}
         known = names & self._files.keys()
@@ -205,8 +203,8 @@ class _Restoring:
             self._renames.clear()
 
 
-def _blobs(row: Row) -> list[str]:
+def _blobs(row: WholeRow) -> list[str]:
     try:
-        return [] if row.content is None else list(blobs_of(row.type, msgspec.json.decode(row.content)))
+        return [] if row.data is None else list(blobs_of(row.type, msgspec.json.decode(row.data)))
     except msgspec.DecodeError:
         return []

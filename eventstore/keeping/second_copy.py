@@ -7,23 +7,22 @@ there, so two writers cannot both go on from one segment.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import msgspec
 
 from eventstore.keeping.segments import Segment, decode_segment
 from eventstore.objects.object_store import ObjectStore
 from eventstore.proof.faults import Fault
-from eventstore.proof.verifying import EVENT_COLUMNS
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WHOLE_COLUMNS, WholeRow, whole_rows
 from runfold.errors import BadRequest, Damaged, NotFound
 from runfold.events import EventRedacted
 
 PREFIX = "log"
 READ_AHEAD = 16  # Segments on their way at once.
-Rows = list[tuple[Any, ...]]
-EVENTS_BETWEEN = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608
-_COMPARED = {n: name for n, name in enumerate(EVENT_COLUMNS.split(", ")) if name != "recorded_at_us"}
+Rows = list[WholeRow]
+EVENTS_BETWEEN = f"SELECT {WHOLE_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position"  # noqa: S608
+_COMPARED = tuple(name for name in WholeRow._fields if name != "recorded_at_us")
 """Times are the log's own; a mirror that began later may have put some a little earlier."""
 _MAY_GO = frozenset({"salt", "data", "digest"})
 """What a redaction takes or leaves."""
@@ -170,24 +169,25 @@ class Comparison:
 
     def difference(self, segment: Segment, rows: Rows) -> Fault | None:
         head, trimmed_to = self._connection.execute("SELECT position, trimmed_to FROM head").fetchone()
-        ours = {row[0]: row for row in self._connection.execute(EVENTS_BETWEEN, (segment.after, segment.upto))}
+        found = self._connection.execute(EVENTS_BETWEEN, (segment.after, segment.upto))
+        ours = {row.position: row for row in whole_rows(found)}
         for row in rows:
-            if row[0] > head and self._is_mirror:
+            if row.position > head and self._is_mirror:
                 return None
             self.events += 1
-            own = ours.pop(row[0], None)
+            own = ours.pop(row.position, None)
             if own is None:
-                if row[0] <= trimmed_to:
+                if row.position <= trimmed_to:
                     continue
-                what = f"the log ends at {head}" if row[0] > head else "the log does not have it"
+                what = f"the log ends at {head}" if row.position > head else "the log does not have it"
                 return _fault(segment, row, what)
-            if own[17] is not None and row[17] is None:
-                self._lagging[row[1], row[2]] = _fault(
+            if own.digest is not None and row.digest is None:
+                self._lagging[row.run_id, row.version] = _fault(
                     segment, row, "it is redacted, and the copy still has what it was"
                 )
-            if row[4] == "event_redacted" and row[16] is not None:
-                self._told.add((row[1], msgspec.json.decode(row[16], type=EventRedacted).version))
-            changed = [name for number, name in _COMPARED.items() if own[number] != row[number]]
+            if row.type == "event_redacted" and row.data is not None:
+                self._told.add((row.run_id, msgspec.json.decode(row.data, type=EventRedacted).version))
+            changed = [name for name in _COMPARED if getattr(own, name) != getattr(row, name)]
             if changed and not (set(changed) <= _MAY_GO and _may_lag(own, row)):
                 return _fault(segment, row, f"its {changed[0]} is another in the log")
         if ours and segment.events == len(rows):
@@ -196,17 +196,17 @@ class Comparison:
         return None
 
 
-def _may_lag(own: tuple[Any, ...], row: tuple[Any, ...]) -> bool:
+def _may_lag(own: WholeRow, row: WholeRow) -> bool:
     """One of the two was redacted already, and the other is still what it was."""
-    digests = {own[17], row[17]} - {None}
+    digests = {own.digest, row.digest} - {None}
     return len(digests) == 1
 
 
-def _fault(segment: Segment, row: tuple[Any, ...], what: str) -> Fault:
-    event = f"event {row[0]}, version {row[2]} of `{row[1]}`"
+def _fault(segment: Segment, row: WholeRow, what: str) -> Fault:
+    event = f"event {row.position}, version {row.version} of `{row.run_id}`"
     return Fault(
         kind="copy",
         message=f"{event}, in segment {segment.number} of the second copy: {what}",
-        run_id=row[1],
-        position=row[0],
+        run_id=row.run_id,
+        position=row.position,
     )

@@ -7,13 +7,13 @@ other one a row of `events` as an archive has it; after it a frame that zstd ski
 import hashlib
 import struct
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 
 from eventstore.chain import anchor_digest
-from eventstore.keeping.archive import Row, row_of
+from eventstore.keeping.archive import ArchivedEvent, archived_of
+from eventstore.whole_rows import WholeRow
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -56,19 +56,19 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     anchors: tuple[SealedAnchor, ...] = ()
 
 
-def digest_of(previous: str, rows: Iterable[Sequence[Any]]) -> str:
-    """The digest over rows in the order of EVENT_COLUMNS."""
-    return anchor_digest(bytes.fromhex(previous), ((row[0], row[7], row[14]) for row in rows)).hex()
+def digest_of(previous: str, rows: Iterable[WholeRow]) -> str:
+    places = ((row.position, row.recorded_at_us, row.hash) for row in rows)
+    return anchor_digest(bytes.fromhex(previous), places).hex()
 
 
-def encode_segment(segment: Segment, rows: Iterable[tuple[Any, ...]]) -> bytes:
-    lines = b"".join(_encode(line) + b"\n" for line in (segment, *map(row_of, rows)))
+def encode_segment(segment: Segment, rows: Iterable[WholeRow]) -> bytes:
+    lines = b"".join(_encode(line) + b"\n" for line in (segment, *map(archived_of, rows)))
     content = zstd.compress(lines, LEVEL)
     return content + _SEAL + hashlib.sha256(content).digest()
 
 
-def decode_segment(content: bytes) -> tuple[Segment, list[tuple[Any, ...]]]:
-    """The segment and its rows, in the order of EVENT_COLUMNS. Raises ValueError that says what is wrong."""
+def decode_segment(content: bytes) -> tuple[Segment, list[WholeRow]]:
+    """The segment and its rows. Raises ValueError that says what is wrong."""
     left = len(content) - len(_SEAL) - 32
     if left < 0 or content[left:] != _SEAL + hashlib.sha256(content[:left]).digest():
         raise ValueError("its content does not match its seal")
@@ -77,7 +77,7 @@ def decode_segment(content: bytes) -> tuple[Segment, list[tuple[Any, ...]]]:
         segment = msgspec.json.decode(first, type=Segment)
         if segment.format > FORMAT:
             raise ValueError(f"it is of format {segment.format}, known {FORMAT}: upgrade runfold")
-        rows = [msgspec.json.decode(line, type=Row).values() for line in lines]
+        rows = [msgspec.json.decode(line, type=ArchivedEvent).row() for line in lines]
     except (zstd.ZstdError, msgspec.DecodeError) as error:
         raise ValueError(str(error)) from error
     if len(rows) == segment.events and digest_of(segment.previous, rows) != segment.digest:

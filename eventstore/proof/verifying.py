@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,16 +15,13 @@ from eventstore.chain import anchor_digest, data_digest, link
 from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
 from eventstore.proof.signing import Verifier
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WHOLE_COLUMNS, WholeRow, whole_rows
 from eventstore.writing import SCHEMA
 from runfold.envelope import SYSTEM_STREAM
 from runfold.events import EventRedacted, RunArchived
 
 PAGE_ROWS = 1_000
-EVENT_COLUMNS = (
-    "position, run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor, cause, command, sent,"
-    " correlation, hash, salt, data, digest"
-)
-_EVENTS = f"SELECT {EVENT_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
+_EVENTS = f"SELECT {WHOLE_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
 
 
 class Proof:
@@ -82,20 +78,20 @@ class Proof:
     def _events(self, on_progress: Callable[[int, int], None] | None) -> Iterator[Fault]:
         after, recorded_at_us = 0, 0
         while True:
-            rows = self._connection.execute(_EVENTS, (after, self.head, PAGE_ROWS)).fetchall()
+            rows = [*whole_rows(self._connection.execute(_EVENTS, (after, self.head, PAGE_ROWS)))]
             for row in rows:
-                position = row[0]
+                position = row.position
                 yield from self._hole(after + 1, position - 2 if is_closing(row) else position - 1)
                 after = position
                 yield from self._event(row)
-                if row[7] < recorded_at_us:
+                if row.recorded_at_us < recorded_at_us:
                     yield Fault(
                         kind="event",
                         message=f"event {position} was recorded before the one before it",
-                        run_id=row[1],
+                        run_id=row.run_id,
                         position=position,
                     )
-                recorded_at_us = row[7]
+                recorded_at_us = row.recorded_at_us
             if on_progress is not None:
                 on_progress(after, self.head)
             if len(rows) < PAGE_ROWS:
@@ -120,8 +116,8 @@ class Proof:
         if first <= last:
             yield Fault(kind="event", message=_missing(first, last), position=first)
 
-    def _event(self, row: tuple[Any, ...]) -> Iterator[Fault]:
-        position, run_id, version, event_hash = row[0], row[1], row[2], row[14]
+    def _event(self, row: WholeRow) -> Iterator[Fault]:
+        position, run_id, version = row.position, row.run_id, row.version
         self.events += 1
         _, last_version, previous = self._heads.get(run_id, (0, 0, b""))
         if version != last_version + 1:
@@ -135,23 +131,25 @@ class Proof:
             expected = hash_of(row, previous)
         except OF_ANOTHER_KIND:
             expected = b""
-        if expected != event_hash:
+        if expected != row.hash:
             yield Fault(
                 kind="event",
                 message=f"event {position}, version {version} of `{run_id}`, does not match its hash",
                 run_id=run_id,
                 position=position,
             )
-        self._heads[run_id] = (position, version, event_hash)
-        if row[17] is not None and row[16] is not None:
-            self._left[run_id, version] = (position, hashlib.sha256(row[16]).hexdigest())
-        if row[4] == "event_redacted" and row[16] is not None:
+        self._heads[run_id] = (position, version, row.hash)
+        if row.data is None:
+            return
+        if row.digest is not None:
+            self._left[run_id, version] = (position, hashlib.sha256(row.data).hexdigest())
+        if row.type == "event_redacted":
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                told = msgspec.json.decode(row[16], type=EventRedacted)
+                told = msgspec.json.decode(row.data, type=EventRedacted)
                 self._told[run_id, told.version] = told.digests.get("data", "")
-        if row[4] == "run_archived" and run_id == SYSTEM_STREAM and row[16] is not None:
+        if row.type == "run_archived" and run_id == SYSTEM_STREAM:
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                archived = msgspec.json.decode(row[16], type=RunArchived)
+                archived = msgspec.json.decode(row.data, type=RunArchived)
                 self._trimmed[position] = archived.counts.get("trimmed", 0)
                 self._trimmed_heads[archived.run_id] = archived.digests.get("hash", "")
 
@@ -283,33 +281,33 @@ def _missing(first: int, last: int) -> str:
     return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
 
 
-def hash_of(row: tuple[Any, ...], previous: bytes) -> bytes:
+def hash_of(row: WholeRow, previous: bytes) -> bytes:
     return link(
         previous,
-        tenant=row[8],
-        run_id=row[1],
-        version=row[2],
-        identity=row[3],
-        type_name=row[4],
-        schema=row[5],
-        at_us=row[6],
-        actor=row[9],
-        cause=row[10],
-        command=row[11],
-        sent=row[12],
-        correlation=row[13],
-        digest=data_digest(row[15], row[16]) if row[17] is None else row[17],
+        tenant=row.tenant,
+        run_id=row.run_id,
+        version=row.version,
+        identity=row.id,
+        type_name=row.type,
+        schema=row.schema,
+        at_us=row.at_us,
+        actor=row.actor,
+        cause=row.cause,
+        command=row.command,
+        sent=row.sent,
+        correlation=row.correlation,
+        digest=data_digest(row.salt or b"", row.data or b"") if row.digest is None else row.digest,
     )
 
 
-def is_closing(row: tuple[Any, ...]) -> bool:
+def is_closing(row: WholeRow) -> bool:
     """Whether an event sums up a run that was closed, and then trimmed, by the event right before it.
 
     So it is in a log that several machines share; the position before is then empty, above the trimmed start too.
     """
-    if row[4] != "run_archived" or row[1] != SYSTEM_STREAM or row[16] is None:
+    if row.type != "run_archived" or row.run_id != SYSTEM_STREAM or row.data is None:
         return False
     try:
-        return bool(msgspec.json.decode(row[16], type=RunArchived).counts.get("closed"))
+        return bool(msgspec.json.decode(row.data, type=RunArchived).counts.get("closed"))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
