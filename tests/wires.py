@@ -1,4 +1,4 @@
-"""Servers of a log whose connections to each other can be cut, one server from the rest."""
+"""Connections that can be cut, and servers of a log that can be cut from each other."""
 
 import asyncio
 from contextlib import suppress
@@ -10,10 +10,12 @@ NOWHERE = '"127.0.0.1:9"'  # What the servers tell each other by themselves goes
 
 
 class Wire:
-    """What one server hears and says of its own accord to another."""
+    """Whoever connects to it reaches a port of this machine, until it is cut or led to another."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
+        self.reached: list[int] = []
+        """The port that each reached, in the order in which they came."""
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -25,16 +27,24 @@ class Wire:
 
     def cut(self) -> None:
         self._is_cut = True
-        for writer in self._writers:
-            writer.transport.abort()
+        self._abort()
 
     def mend(self) -> None:
         self._is_cut = False
+
+    def lead_to(self, target: int) -> None:
+        """Who is connected is cut off, and reaches the other port when he comes back."""
+        self.target = target
+        self._abort()
 
     async def close(self) -> None:
         self._server.close()
         self.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _abort(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -44,8 +54,9 @@ class Wire:
         if self._is_cut:
             writer.transport.abort()
             return
+        self.reached.append(self.target)
         with suppress(OSError):
-            their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self.target)
             both = {writer, their_writer}
             self._writers |= both
             try:

@@ -19,6 +19,7 @@ from tests.dashboard.screen import Screen
 from tests.dashboard.upped import server
 from tests.served import note
 from tests.terminal import runfold
+from tests.wires import Wire
 
 pytestmark = pytest.mark.slow
 
@@ -47,44 +48,16 @@ async def test_a_killed_server_that_comes_back_costs_the_page_nothing(tmp_path: 
     assert numbers == ["1", "2", "3", "4", "5"], "nothing is missing, nothing is there twice"
 
 
-class Wire:
-    """A network between a browser and a server, which can be cut."""
-
-    def __init__(self, to_port: int) -> None:
-        self._to_port, self._writers, self._cut = to_port, set[asyncio.StreamWriter](), False
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._cut:
-            writer.transport.abort()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
-        self._writers |= {writer, far_writer}
-        with contextlib.suppress(ConnectionError):
-            await asyncio.gather(_pour(reader, far_writer), _pour(far_reader, writer))
-
-    def cut(self, *, is_cut: bool) -> None:
-        self._cut = is_cut
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while content := await reader.read(65_536):
-        writer.write(content)
-        await writer.drain()
-    writer.close()
-
-
 @contextlib.asynccontextmanager
 async def far_away(screen: Screen) -> AsyncGenerator[Wire]:
     """The page's server is at the other end of a wire."""
     wire = Wire(urlsplit(screen.address).port or 0)
-    async with await asyncio.start_server(wire.carry, "127.0.0.1", 0) as between:
-        screen.address = f"http://127.0.0.1:{between.sockets[0].getsockname()[1]}"
+    screen.address = f"http://127.0.0.1:{await wire.start()}"
+    try:
         await screen.log_in()
         yield wire
-        wire.cut(is_cut=True)
+    finally:
+        await wire.close()
     screen.problems.clear()  # The browser itself tells of what could not be asked for.
 
 
@@ -95,10 +68,10 @@ async def test_a_network_that_went_away_is_made_up_for(screen: Screen) -> None:
         await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
 
         await screen.page.context.set_offline(True)
-        wire.cut(is_cut=True)
+        wire.cut()
         await expect(screen.page.get_by_text("Reconnecting")).to_be_visible()
         await screen.served.report(run_id, note(1), note(2))
-        wire.cut(is_cut=False)
+        wire.mend()
         await screen.page.context.set_offline(False)
 
         await expect(screen.page.locator("li[id^=e]")).to_have_count(4)
@@ -135,9 +108,9 @@ async def test_a_page_that_slept_goes_on_without_a_gap_or_a_repeat(screen: Scree
         # As a closed laptop leaves it: no script runs, no timer, and its connections die unseen.
         async with asleep(screen.page):
             await screen.served.report(run_id, note(1), note(2))
-            wire.cut(is_cut=True)
+            wire.cut()
             await screen.served.report(run_id, note(3))
-            wire.cut(is_cut=False)
+            wire.mend()
 
         await expect(screen.page.locator("#e5")).to_contain_text("message 3")
         await screen.served.report(run_id, note(4))
