@@ -1,8 +1,11 @@
 """The arrows between the packages point inward, and the domain stays pure."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -41,12 +44,40 @@ NOT_PURE_BY_NAME = {"__main__.py", "emit.py"}  # And `client/`, which none of th
 FILES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 
 
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+ROOMS: list[str] = re.findall(r"`(\w+/\w+)/`", (ROOT / "docs" / "architecture.md").read_text())
+"""As the table shows them, from above."""
+
+
 def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
+
+
+@cache
+def leans_on(path: Path) -> frozenset[str]:
+    """The modules of ours that a file needs when it runs, also those that it imports late."""
+    tree = ast.parse(path.read_text())
+    for_checkers = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    named = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node not in for_checkers:
+            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import) and node not in for_checkers:
+            named |= {alias.name for alias in node.names}
+    return frozenset(named & MODULES.keys())
+
+
+def room_of(path: Path) -> str:
+    return "/".join(path.relative_to(ROOT).parts[:-1])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -59,6 +90,32 @@ def test_a_package_imports_only_what_lies_further_in(path: Path) -> None:
 
     assert found & set(ALLOWED) <= ALLOWED[package] | {package}
     assert found - set(ALLOWED) - sys.stdlib_module_names <= THIRD_PARTY[package]
+
+
+def test_no_files_lean_on_each_other_in_a_circle() -> None:
+    order = TopologicalSorter({name: leans_on(path) for name, path in MODULES.items()})
+
+    assert len([*order.static_order()]) == len(MODULES)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_leans_on_none_that_stands_above_it(room: str) -> None:
+    above = {other for other in ROOMS[: ROOMS.index(room)] if other.split("/")[0] == room.split("/")[0]}
+
+    upward = [
+        f"{path.relative_to(ROOT)} -> {name}"
+        for path in FILES
+        for name in leans_on(path)
+        if room_of(path) == room and room_of(MODULES[name]) in above
+    ]
+
+    assert upward == []
+
+
+def test_every_room_stands_in_the_table() -> None:
+    there = {room_of(path) for path in FILES}
+
+    assert there - set(ALLOWED) == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "runfold").glob("*.py")), ids=lambda path: path.name)

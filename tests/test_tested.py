@@ -4,8 +4,8 @@ import pytest
 
 from runfold.events import CommandExecuted, TestRunCompleted
 from runner.formats.choosing import parser_of
+from runner.formats.tested import MARKS, has_marks, results_in
 from runner.turns.listener import Listener
-from runner.turns.tested import MARKS, has_marks, results_in
 
 # As printed by pytest 9.2, unittest 3.11, jest 30, vitest 4, go 1.27 and cargo 1.8x over the same kinds of tests.
 PRINTED = [

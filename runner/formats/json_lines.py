@@ -24,6 +24,7 @@ from runfold.events import (
 )
 from runner.formats.contract import Parser
 from runner.formats.sentinels import reported
+from runner.formats.tested import results_in
 from runner.formats.values import (
     JSON_BYTES_MAX,
     RESULT_BYTES_MAX,
@@ -38,7 +39,6 @@ from runner.formats.values import (
     tail,
     text_of,
 )
-from runner.turns.tested import results_in
 
 OPEN_CALLS_MAX = 1_000
 KINDS_MAX = 50

@@ -23,9 +23,9 @@ from runfold.events import (
 from runfold.telemetry import parse_line
 from runner.formats.choosing import LINES_LOOKED_AT_MAX, format_of, parser_of, recognise
 from runner.formats.contract import Parser
+from runner.formats.tested import TestResults, has_marks
 from runner.patterns import searcher
 from runner.prices import priced
-from runner.turns.tested import TestResults, has_marks
 
 FIRST_BYTES_MAX = 256 * 1024  # Of the lines that are kept until the format is recognised.
 PLAIN_BYTES_MAX = 2 * telemetry.LINE_BYTES_MAX  # Of a line that is no agent's: none that is understood is as long.
