@@ -48,7 +48,12 @@ ACTORS = ("user:anna", "user:bob", "worker:w1", "system")
 
 
 def new_event(
-    event: Event | Unknown, *, at_us: int, tenant: str, actor: str = "user:anna", cause: str | None = None
+    event: Event | Unknown,
+    *,
+    at_us: int = CREATED_US,
+    tenant: str = "default",
+    actor: str = "user:anna",
+    cause: str | None = None,
 ) -> NewEvent:
     return NewEvent(
         id=str(uuid.uuid4()),
@@ -60,6 +65,12 @@ def new_event(
         cause=cause,
         command=str(uuid.uuid4()),
     )
+
+
+async def append(log: SqliteLog, run_id: str, *events: Event, at_us: int = CREATED_US, tenant: str = "default") -> None:
+    last = await log.last(run_id)
+    new = [new_event(event, at_us=at_us, tenant=tenant) for event in events]
+    await log.append(run_id, new, expected=0 if last is None else last.position)
 
 
 def random_event(chance: random.Random) -> Event | Unknown:
@@ -104,6 +115,28 @@ def random_event(chance: random.Random) -> Event | Unknown:
         Unknown(type="from_the_future", data=msgspec.Raw(b'{"who":"knows"}')),
     ]
     return chance.choice(events)
+
+
+async def write_some(log: SqliteLog, chance: random.Random) -> None:
+    """One append to one of five runs; the same chance writes the same events."""
+    run_id = f"r_{chance.randrange(5)}"
+    last = await log.last(run_id)
+    choices: list[Event] = [RunStarted(pid=1), RunPaused(), RunResumed(), Message(text="m"), TokenUsage(cost_micros=3)]
+    events = [chance.choice(choices) for _ in range(chance.randrange(1, 12))]
+    if last is None:
+        events.insert(0, RunQueued())
+    new = [
+        NewEvent(
+            id=f"00000000-0000-4000-8000-{chance.getrandbits(48):012x}",
+            type=event_type(event),
+            data=encode_data(event),
+            at_us=1_700_000_000_000_000,
+            tenant="default",
+            actor="system",
+        )
+        for event in events
+    ]
+    await log.append(run_id, new, expected=0 if last is None else last.position)
 
 
 async def write_histories(

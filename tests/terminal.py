@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,20 @@ def started(data: Path, *arguments: str, cwd: Path = ROOT, **more: str) -> Gener
 def first_line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def wait_for_word(server: "subprocess.Popen[str]", word: str) -> None:
+    """Read what the server says of itself until it says that."""
+    assert server.stderr is not None
+    for line in server.stderr:
+        if word in line:
+            return
+    raise AssertionError(f"the server ended without a word of `{word}`")
+
+
+def ready(url: str) -> Any:
+    with urllib.request.urlopen(f"{url}/readyz", timeout=30) as answer:
+        return json.loads(answer.read())
 
 
 class Screen:

@@ -151,6 +151,18 @@ def test_one_place_chooses_the_sqlite_for_tests_and_benches_too() -> None:
     assert choosing == ["eventstore/sqlite3_module.py"]
 
 
+def test_what_tests_share_stands_in_no_file_of_tests() -> None:
+    tests = [path for folder in ("tests", "bench", "deploy") for path in (ROOT / folder).rglob("*.py")]
+    taken = [
+        f"{path.relative_to(ROOT)} -> {node.module}"
+        for path in tests
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and re.match(r"tests\..*\btest_", node.module or "")
+    ]
+
+    assert taken == []
+
+
 def test_every_file_says_what_it_promises() -> None:
     silent = [str(path.relative_to(ROOT)) for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))]
 

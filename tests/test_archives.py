@@ -21,9 +21,11 @@ from projections.engine.views import Views
 from projections.runs import get_run
 from runfold.errors import BadRequest, NotAllowed, NotFound, Refused
 from runfold.snapshot import Snapshot
+from tests.folders import contents
+from tests.leaked import SECRET, record
 from tests.ledgers import RUN, act, opened, say, stored
 from tests.tampering import find
-from tests.test_redacting import SECRET, record
+from tests.terminal import runfold
 
 
 def snapshot_of(data: Path) -> Snapshot:
@@ -35,15 +37,6 @@ def snapshot_of(data: Path) -> Snapshot:
         return found
     finally:
         views.close()
-
-
-def contents(data: Path) -> dict[str, bytes]:
-    """What every file of a folder holds, but for those that change by being looked at."""
-    return {
-        str(path.relative_to(data)): path.read_bytes()
-        for path in sorted(data.rglob("*"))
-        if path.is_file() and not path.name.endswith(("-shm", "-wal", ".lock"))
-    }
 
 
 @pytest.fixture
@@ -202,12 +195,6 @@ async def test_an_archive_is_a_data_folder_of_its_own(archive: Path) -> None:
         assert find(folder) == []
         assert snapshot_of(folder).status == "completed"
     assert not folder.exists()
-
-
-def runfold(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", "--data", str(data), *arguments], capture_output=True, text=True, check=False
-    )
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from eventstore.sqlite import SqliteLog
 from runfold.commands import Observe
 from runfold.errors import BadRequest, NotFound, Refused
 from runfold.events import Message
+from tests.folders import files_with
+from tests.leaked import SECRET, record
 from tests.tampering import write_log
 
 
@@ -89,8 +91,6 @@ def read_first_run(data: Path) -> str:
 
 
 async def test_what_is_redacted_while_it_is_copied_is_not_in_the_copy(tmp_path: Path) -> None:
-    from tests.test_redacting import SECRET, files_with, record
-
     await record(tmp_path / "data")
     said: list[int] = []
 

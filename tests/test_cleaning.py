@@ -31,11 +31,12 @@ from runfold.commands import Complete, Observe, OpenReported, StartStep
 from runfold.envelope import SYSTEM_STREAM, Recorded
 from runfold.errors import BadRequest, NotFound, Refused, Trimmed
 from runfold.events import EVENT_CLASSES, FileWritten, NoteAdded, RunArchived, RunQueued, TokenUsage, encode_data
+from tests.folders import contents
 from tests.given import graph
+from tests.leaked import record
 from tests.ledgers import RUN, act, opened, say, stored
 from tests.tampering import edit, find, leave
-from tests.test_archives import contents, runfold
-from tests.test_redacting import record
+from tests.terminal import runfold
 
 EVER = 2**62
 

@@ -1,11 +1,8 @@
 """Several machines on one replicated log: one winner each time, and nothing lost with a server or a worker."""
 
 import asyncio
-import os
 import time
-import uuid
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -15,46 +12,31 @@ from api.server_figures import server_figures
 from api.service import SERVICE
 from deploy.loopback import Cluster, Node
 from eventstore.contract import Appended
-from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.ledger import Ledger
 from projections.service import ViewService
 from runfold.commands import Claim, Queue, Start
-from runfold.errors import Conflict, Fenced, Unavailable
+from runfold.errors import Conflict, Fenced
 from runfold.events import RunQueued
 from runner.recovering.elsewhere import lose_silent
 from tests.contract.events import all_events, new_event, numbered
 from tests.contract.jetstream import shared_cluster
+from tests.effort import IS_LONG
+from tests.machines import WITHIN_SECONDS, Machines, Writing
 from tests.wires import WiredCluster
 
-LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
-RACES = 200 if LONG else 25
-KILLS = 20 if LONG else 1
-STANDS = 20 if LONG else 1
-CUTS = 10 if LONG else 1
-WITHIN_SECONDS = 60
+RACES = 200 if IS_LONG else 25
+KILLS = 20 if IS_LONG else 1
+STANDS = 20 if IS_LONG else 1
+CUTS = 10 if IS_LONG else 1
 GAP_SECONDS = 12.0  # Until all writers are answered again; a new leader is elected in 4 to 9.
-
-
-class Machines:
-    """As many servers of one log as are asked for, each with a mirror of its own."""
-
-    def __init__(self, cluster: Cluster, folder: Path, stack: AsyncExitStack) -> None:
-        self._address = parse_address(cluster.url(f"t{uuid.uuid4().hex}"))
-        self._folder, self._stack, self._count = folder, stack, 0
-
-    async def add(self) -> JetStreamLog:
-        self._count += 1
-        log = await JetStreamLog.connect(self._address, self._folder / str(self._count))
-        self._stack.push_async_callback(log.close)
-        return log
 
 
 @pytest.fixture
 async def machines(tmp_path: Path) -> AsyncGenerator[Machines]:
-    async with AsyncExitStack() as stack:
-        yield Machines(shared_cluster(), tmp_path, stack)
+    async with Machines(shared_cluster(), tmp_path) as made:
+        yield made
 
 
 @pytest.mark.slow
@@ -152,8 +134,8 @@ async def test_an_admin_sees_the_workers_of_every_machine_and_which_of_them_fell
 async def test_without_its_servers_a_log_is_read_as_it_was_and_says_for_how_long(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "cluster")
     try:
-        async with AsyncExitStack() as stack:
-            log = await Machines(cluster, tmp_path, stack).add()
+        async with Machines(cluster, tmp_path) as machines:
+            log = await machines.add()
             appended = await log.append("r_a", numbered(0, 3), expected=0)
             await log.bounds()
             assert log.behind_seconds == 0
@@ -171,79 +153,14 @@ async def test_without_its_servers_a_log_is_read_as_it_was_and_says_for_how_long
         cluster.stop()
 
 
-class Writing:
-    """Writers that send until they are answered, and followers that see all of it."""
-
-    def __init__(self, logs: list[JetStreamLog], *, writers: int, followers: int) -> None:
-        self._logs, self._writers, self._followers = logs, writers, followers
-        self._acknowledged: dict[str, list[str]] = {f"r_{number}": [] for number in range(writers)}
-        self._moved = asyncio.Condition()
-        self._is_over = False
-        self._seen: list[list[int]] = [[] for _ in range(followers)]
-
-    def start(self, group: asyncio.TaskGroup) -> None:
-        self._tasks = [group.create_task(self._write(number)) for number in range(self._writers)]
-        self._following = [group.create_task(self._follow(number)) for number in range(self._followers)]
-
-    async def _write(self, number: int) -> None:
-        run_id, last = f"r_{number}", 0
-        acknowledged = self._acknowledged[run_id]
-        while not self._is_over:
-            events = numbered(len(acknowledged), 1 + number % 3)
-            appended: Appended | None = None
-            while appended is None:
-                with suppress(Unavailable):
-                    appended = await self._logs[number % len(self._logs)].append(run_id, events, expected=last)
-            last = appended.last
-            acknowledged += [event.id for event in events]
-            async with self._moved:
-                self._moved.notify_all()
-
-    async def _follow(self, number: int) -> None:
-        async with aclosing(self._logs[number % len(self._logs)].tail(after=0)) as pages:
-            async for page in pages:
-                self._seen[number] += [event.position for event in page.events]
-                async with self._moved:
-                    self._moved.notify_all()
-
-    async def until_everybody_wrote(self, *, at: int | None = None) -> float:
-        """How many seconds it took until each writer was answered once more, all or those at one log."""
-        began = time.monotonic()
-        writers = [n for n in range(self._writers) if at is None or n % len(self._logs) == at]
-        before = {f"r_{n}": len(self._acknowledged[f"r_{n}"]) for n in writers}
-        async with asyncio.timeout(WITHIN_SECONDS), self._moved:
-            await self._moved.wait_for(
-                lambda: all(len(self._acknowledged[run_id]) > count for run_id, count in before.items())
-            )
-        return time.monotonic() - began
-
-    async def finish(self) -> None:
-        """End, then compare what was acknowledged, what is stored, and what every follower saw."""
-        self._is_over = True
-        await asyncio.wait(self._tasks)
-        stored = await all_events(self._logs[0])
-        positions = [event.position for event in stored]
-        async with asyncio.timeout(WITHIN_SECONDS), self._moved:
-            await self._moved.wait_for(lambda: all(len(seen) >= len(positions) for seen in self._seen))
-        for task in self._following:
-            task.cancel()
-        held: dict[str, list[str]] = {}
-        for event in stored:
-            held.setdefault(event.run_id, []).append(event.id)
-        assert held == self._acknowledged
-        assert all(seen == positions for seen in self._seen)
-        assert await all_events(self._logs[-1]) == stored
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(WITHIN_SECONDS * (KILLS + 1))
 async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it_once(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "cluster")
     try:
-        async with AsyncExitStack() as stack:
-            machines = Machines(cluster, tmp_path, stack)
+        async with Machines(cluster, tmp_path) as machines:
             logs = [await machines.add() for _ in range(2)]
-            writing = Writing(logs, writers=32 if LONG else 8, followers=50 if LONG else 4)
+            writing = Writing(logs, writers=32 if IS_LONG else 8, followers=50 if IS_LONG else 4)
             async with asyncio.TaskGroup() as group:
                 writing.start(group)
                 gaps: list[float] = []
@@ -264,7 +181,7 @@ async def test_what_was_acknowledged_outlives_servers_and_every_follower_sees_it
                 await writing.finish()
         print([f"{gap:.1f} s" for gap in gaps])
         # The short form runs beside other tests.
-        assert not LONG or max(gaps) < GAP_SECONDS, gaps
+        assert not IS_LONG or max(gaps) < GAP_SECONDS, gaps
     finally:
         cluster.stop()
 
@@ -284,8 +201,7 @@ async def _victims(cluster: Cluster, log: JetStreamLog, number: int) -> list[Nod
 async def test_a_server_that_stands_still_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "cluster")
     try:
-        async with AsyncExitStack() as stack:
-            machines = Machines(cluster, tmp_path, stack)
+        async with Machines(cluster, tmp_path) as machines:
             logs = [await machines.add() for _ in range(2)]
             writing = Writing(logs, writers=8, followers=4)
             gaps: list[float] = []
@@ -315,8 +231,7 @@ async def test_a_leader_that_is_cut_from_the_others_grants_nothing_and_all_go_on
 ) -> None:
     cluster = await WiredCluster.open(tmp_path / "cluster")
     try:
-        async with AsyncExitStack() as stack:
-            machines = Machines(cluster, tmp_path, stack)
+        async with Machines(cluster, tmp_path) as machines:
             logs = [await machines.add() for _ in range(3)]
             writing = Writing(logs, writers=9, followers=3)
             gaps: list[float] = []

@@ -15,12 +15,11 @@ from runfold.commands import Cancel, Command, Observe, Pause, Resume
 from runfold.events import TokenUsage, TurnCancelled, TurnCompleted, TurnFailed, TurnStarted
 from runfold.state import Run
 from runner.recovering.recover import recover
+from tests.effort import IS_LONG
 from tests.leaving import ESCAPEE, GRACE_SECONDS, ROOT, escaping, left_of, queue, served
 from tests.processes import PROGRAMS
 from tests.terminal import runfold
 from tests.working import PATIENCE_SECONDS, Working, working
-
-IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidfds")]
 

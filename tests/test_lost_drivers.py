@@ -23,11 +23,12 @@ from runfold.state import Run
 from runner import machine
 from runner.claims import Claims
 from runner.recovering.recover import recover
+from tests.effort import IS_LONG
 from tests.leaving import ROOT, are_gone, escaping, handles_of_escapee, left_of, queue, served
 from tests.working import PATIENCE_SECONDS, working
 
 # `make torture` fences a worker fifty times.
-FENCINGS = 50 if os.environ.get("RUNFOLD_TORTURE") == "1" else 3
+FENCINGS = 50 if IS_LONG else 3
 SEED = int(os.environ.get("RUNFOLD_TORTURE_SEED", random.randrange(2**32)))
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidfds")]

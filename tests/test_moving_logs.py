@@ -20,8 +20,8 @@ from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import BadRequest, Conflict, NotAllowed
 from tests.contract.events import all_events, numbered
+from tests.contract.events import run as ended_run
 from tests.contract.jetstream import shared_cluster
-from tests.contract.test_keeping import run as ended_run
 from tests.terminal import read, record, runfold
 
 RUNS = 40

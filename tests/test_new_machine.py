@@ -18,23 +18,13 @@ from projections.engine.seeding import bring_views
 from projections.engine.views import Views
 from runfold.errors import InvalidSetting
 from runfold.events import EventRedacted, encode_data
-from tests.contract.events import all_events, new_event
+from tests.contract.events import all_events, new_event, run
 from tests.contract.jetstream import shared_cluster
-from tests.contract.test_keeping import run
+from tests.machines import Machines
 
 
-class Machines:
-    """Machines of one log that share a store."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.url = folder, f"file://{folder / 'store'}"
-        self.address = parse_address(shared_cluster().url(f"t{uuid.uuid4().hex}"))
-        self._logs: list[JetStreamLog] = []
-
-    async def open(self, name: str) -> JetStreamLog:
-        log = await JetStreamLog.connect(self.address, self.folder / name, blobs=self.url)
-        self._logs.append(log)
-        return log
+class Snapshotted(Machines):
+    """Machines that leave snapshots of their mirrors and views in the store that they share."""
 
     def fold(self, name: str) -> Any:
         """The rows of the list of runs, after catching up; and where the views began."""
@@ -48,30 +38,25 @@ class Machines:
         return began, rows
 
     def snapshot(self, name: str) -> Any:
-        return snapshot_where_due(self.folder / name, self.url, events_due=5)
+        return snapshot_where_due(self.folder / name, self.store, events_due=5)
 
     def stored(self, name: str) -> Path:
         (found,) = (self.folder / "store" / "snapshots").rglob(f"{name}.zst")
         return found
 
-    async def close(self) -> None:
-        for log in self._logs:
-            await log.close()
-
 
 @pytest.fixture
-async def machines(tmp_path: Path) -> AsyncGenerator[Machines]:
-    made = Machines(tmp_path)
-    yield made
-    await made.close()
+async def machines(tmp_path: Path) -> AsyncGenerator[Snapshotted]:
+    async with Snapshotted(shared_cluster(), tmp_path, shares=True) as made:
+        yield made
 
 
-def brought(machines: Machines, name: str, log: JetStreamLog) -> int:
-    return bring_views(machines.folder / name, open_store(machines.url), log.cluster.log_id)
+def brought(machines: Snapshotted, name: str, log: JetStreamLog) -> int:
+    return bring_views(machines.folder / name, open_store(machines.store), log.cluster.log_id)
 
 
 @pytest.mark.slow
-async def test_a_new_machine_begins_with_the_newest_snapshot_and_shows_the_same(machines: Machines) -> None:
+async def test_a_new_machine_begins_with_the_newest_snapshot_and_shows_the_same(machines: Snapshotted) -> None:
     one = await machines.open("one")
     await one.append("r_a", run(), expected=0)
     machines.fold("one")
@@ -92,7 +77,7 @@ async def test_a_new_machine_begins_with_the_newest_snapshot_and_shows_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["log.db", "views.db"])
-async def test_a_damaged_snapshot_is_passed_over(machines: Machines, what: str) -> None:
+async def test_a_damaged_snapshot_is_passed_over(machines: Snapshotted, what: str) -> None:
     one = await machines.open("one")
     await one.append("r_a", run(), expected=0)
     machines.fold("one")
@@ -109,13 +94,14 @@ async def test_a_damaged_snapshot_is_passed_over(machines: Machines, what: str) 
 
 
 @pytest.mark.slow
-async def test_a_snapshot_of_another_log_or_of_other_views_is_passed_over(machines: Machines, tmp_path: Path) -> None:
+async def test_a_snapshot_of_another_log_or_of_other_views_is_passed_over(
+    machines: Snapshotted, tmp_path: Path
+) -> None:
     one = await machines.open("one")
     await one.append("r_a", run(), expected=0)
     machines.fold("one")
     machines.snapshot("one")
-    other = Machines(tmp_path / "other")
-    try:
+    async with Machines(shared_cluster(), tmp_path / "other", shares=True) as other:
         strange = await other.open("one")
         await strange.append("r_z", run(), expected=0)
         (tmp_path / "other" / "store" / "snapshots").mkdir(parents=True)
@@ -130,13 +116,11 @@ async def test_a_snapshot_of_another_log_or_of_other_views_is_passed_over(machin
 
         assert two.began_at == 0
         assert [event.run_id for event in await all_events(two)] == ["r_z"] * 5
-        assert bring_views(tmp_path / "three", open_store(machines.url), one.cluster.log_id, VIEWS[:2]) == 0
-    finally:
-        await other.close()
+        assert bring_views(tmp_path / "three", open_store(machines.store), one.cluster.log_id, VIEWS[:2]) == 0
 
 
 @pytest.mark.slow
-async def test_a_snapshot_from_before_a_redaction_goes_at_once(machines: Machines) -> None:
+async def test_a_snapshot_from_before_a_redaction_goes_at_once(machines: Snapshotted) -> None:
     one = await machines.open("one")
     appended = await one.append("r_a", run(), expected=0)
     first = machines.snapshot("one")
@@ -145,7 +129,7 @@ async def test_a_snapshot_from_before_a_redaction_goes_at_once(machines: Machine
 
     second = machines.snapshot("one")
 
-    kept = list(snapshots(open_store(machines.url), one.cluster.log_id))
+    kept = list(snapshots(open_store(machines.store), one.cluster.log_id))
     assert (first.position, second.position) == (5, 6)
     assert [snapshot.position for snapshot in kept] == [6]
     assert machines.snapshot("one") is None

@@ -17,8 +17,8 @@ from eventstore.sqlite3_module import is_affected
 from projections.runs import get_run
 from projections.service import ViewService
 from runfold.events import Message, RunQueued, RunStarted
-from tests.test_rebuild import new, rows
-from tests.test_views_two_processes import write as write_some
+from tests.histories import new_event, write_some
+from tests.rebuilds import rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -125,14 +125,14 @@ async def test_t62_another_hash_seed_zone_and_locale_fold_the_same_bytes(tmp_pat
 @pytest.mark.slow
 async def test_t42_between_a_snapshot_and_the_first_live_event_nothing_is_lost(tmp_path: Path) -> None:
     log = await SqliteLog.open(tmp_path)
-    last = (await log.append("r_a", [new(RunQueued()), new(RunStarted(pid=1))], expected=0)).last
+    last = (await log.append("r_a", [new_event(RunQueued()), new_event(RunStarted(pid=1))], expected=0)).last
     service = await ViewService.open(tmp_path)
     ended = asyncio.Event()
 
     async def append() -> None:
         expected = last
         while not ended.is_set():
-            expected = (await log.append("r_a", [new(Message(text="m"))], expected=expected)).last
+            expected = (await log.append("r_a", [new_event(Message(text="m"))], expected=expected)).last
 
     appending = asyncio.create_task(append())
     try:

@@ -2,12 +2,9 @@
 
 import json
 import os
-import subprocess
 import sys
-import urllib.request
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +12,7 @@ from eventstore.proof.verified import read_verified
 from eventstore.sqlite3_module import sqlite3
 from tests.leaving import are_gone, handles_of
 from tests.served import VIEWER, serving
-from tests.terminal import first_line, read, record, runfold, started
+from tests.terminal import first_line, read, ready, record, runfold, started, wait_for_word
 
 PATIENCE_SECONDS = 60
 
@@ -104,17 +101,3 @@ def test_a_proof_ends_with_the_server_that_was_killed(tmp_path: Path) -> None:
 def children_of(pid: int) -> list[int]:
     found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(child) for children in found for child in children]
-
-
-def wait_for_word(server: "subprocess.Popen[str]", word: str) -> None:
-    """Read what the server says of itself until it says that."""
-    assert server.stderr is not None
-    for line in server.stderr:
-        if word in line:
-            return
-    raise AssertionError(f"the server ended without a word of `{word}`")
-
-
-def ready(url: str) -> Any:
-    with urllib.request.urlopen(f"{url}/readyz", timeout=30) as answer:
-        return json.loads(answer.read())

@@ -13,36 +13,9 @@ from projections.catalogue import VIEWS
 from projections.engine.rebuilding import rebuild
 from projections.engine.views import Views
 from runfold.envelope import NewEvent
-from runfold.events import Event, Message, RunQueued, RunStarted, encode_data, event_type
-from tests.histories import write_histories
-
-
-def new(event: Event) -> NewEvent:
-    return NewEvent(
-        id=str(uuid.uuid4()), type=event_type(event), data=encode_data(event), at_us=1, tenant="default", actor="system"
-    )
-
-
-def rows(data: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every view, after it caught up."""
-    views = Views.open(data)
-    try:
-        views.refresh()
-        names = views.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
-        return {
-            name: sorted(views.connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr)
-            for (name,) in names
-            if name != "checkpoints"
-        }
-    finally:
-        views.close()
-
-
-async def write(data: Path, *, runs: int) -> None:
-    log = await SqliteLog.open(data)
-    for number in range(runs):
-        await log.append(f"r_{number}", [new(RunQueued()), new(RunStarted(pid=1)), new(Message(text="m"))], expected=0)
-    await log.close()
+from runfold.events import RunQueued
+from tests.histories import new_event, write_histories
+from tests.rebuilds import rows, write
 
 
 async def test_t48_rebuilding_one_view_leaves_every_other_as_it_was(tmp_path: Path) -> None:
@@ -89,7 +62,7 @@ async def test_t49_a_head_that_moves_while_views_are_rebuilt_is_caught_up_with(t
     rebuilding = asyncio.create_task(asyncio.to_thread(rebuild, tmp_path))
     number = 100
     while not rebuilding.done():
-        await log.append(f"r_{number}", [new(RunQueued())], expected=0)
+        await log.append(f"r_{number}", [new_event(RunQueued())], expected=0)
         number += 1
     await rebuilding
     await log.close()

@@ -15,9 +15,10 @@ from projections.engine.rebuilding import rebuild
 from projections.engine.views import Views
 from runfold.errors import Damaged
 from runfold.events import Message, RunQueued
+from tests.histories import append
+from tests.rebuilds import rows, write
 from tests.tampering import edit, leave
-from tests.test_archives import runfold
-from tests.test_rebuild import new, rows, write
+from tests.terminal import runfold
 
 POSITION = 1_100  # On the third page of those that are checked together.
 
@@ -25,9 +26,8 @@ POSITION = 1_100  # On the third page of those that are checked together.
 async def write_long(data: Path) -> None:
     log = await SqliteLog.open(data)
     for number in range(4):
-        appended = await log.append(f"r_{number}", [new(RunQueued()), new(Message(text="first"))], expected=0)
-        await log.append(f"r_{number}", [new(Message(text="m")) for _ in range(398)],
-                         expected=appended.last)  # fmt: skip
+        await append(log, f"r_{number}", RunQueued(), Message(text="first"))
+        await append(log, f"r_{number}", *(Message(text="m") for _ in range(398)))
     await log.close()
 
 

@@ -30,33 +30,12 @@ from projections.runs import RunsFold
 from runfold.envelope import Fact
 from runfold.errors import BadRequest, Contended, InvalidSetting
 from runfold.events import Message, ViewEventSkipped
-from tests.test_rebuild import new, rows, write
+from tests.histories import new_event
+from tests.rebuilds import cut_after, rows, write
 
 ROOT = Path(__file__).parent.parent
 
-# Folds seven events a page, and is killed when so many pages are done.
-CUT = """
-import os, signal, sys
-from pathlib import Path
-from projections.engine import rebuilding
-rebuilding.PAGE_EVENTS_BUILDING = 7
-left = int(sys.argv[2])
-def progress(done, total):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-print(rebuilding.rebuild(Path(sys.argv[1]), only=sys.argv[3:], on_progress=progress).folded_from)
-"""
-
-
-def cut_after(data: Path, pages: int, *only: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CUT, str(data), str(pages), *only], cwd=ROOT, text=True, capture_output=True, check=False
-    )
-
-
-# The same with two processes: the first one stops when it has folded so many events, and is killed when the second has.
+# As `CUT` with two processes: the first one stops when it has folded so many events, and is killed when the second has.
 CUT_BOTH = """
 import os, signal, sqlite3, sys, threading
 from contextlib import closing, suppress
@@ -269,7 +248,7 @@ async def test_copied_views_that_lag_are_brought_to_the_head(tmp_path: Path) -> 
     await write(tmp_path, runs=3)
     rows(tmp_path)
     log = await SqliteLog.open(tmp_path)
-    await log.append("r_late", [new(Message(text="late"))], expected=0)
+    await log.append("r_late", [new_event(Message(text="late"))], expected=0)
     await log.close()
 
     rebuilt = rebuild(tmp_path, only=("history",))
@@ -314,7 +293,7 @@ async def test_t52_readers_during_the_switch_see_one_generation_each_and_never_g
         log = await SqliteLog.open(tmp_path)
         number = 1_000
         while not ended.is_set():
-            events = [new(Message(text="a")), new(Message(text="b")), new(Message(text="c"))]
+            events = [new_event(Message(text="a")), new_event(Message(text="b")), new_event(Message(text="c"))]
             await log.append(f"r_{number}", events, expected=0)
             number += 1
         await log.close()
@@ -364,7 +343,7 @@ DELICATE = (msgspec.structs.replace(RUNS, make_fold=Delicate),)
 async def test_t53_a_recorded_skip_frees_a_parked_view_and_rebuilds_and_proofs_obey_it(tmp_path: Path) -> None:
     await write(tmp_path, runs=1)
     log = await SqliteLog.open(tmp_path)
-    await log.append("r_bad", [new(Message(text="poison")), new(Message(text="fine"))], expected=0)
+    await log.append("r_bad", [new_event(Message(text="poison")), new_event(Message(text="fine"))], expected=0)
     parked = refreshed(tmp_path, DELICATE)
 
     skip = ViewEventSkipped(view="runs", position=4, reason="made by a broken reporter")
@@ -387,7 +366,7 @@ async def test_t53_a_recorded_skip_frees_a_parked_view_and_rebuilds_and_proofs_o
 
 async def test_a_skip_of_another_event_or_view_frees_nothing(tmp_path: Path) -> None:
     log = await SqliteLog.open(tmp_path)
-    await log.append("r_bad", [new(Message(text="poison"))], expected=0)
+    await log.append("r_bad", [new_event(Message(text="poison"))], expected=0)
 
     for skip in (ViewEventSkipped(view="runs", position=2), ViewEventSkipped(view="history", position=1)):
         await record_skip(log, skip, actor="user:ann", at_us=1)

@@ -1,7 +1,6 @@
 """What is redacted is gone: from the events, the views, the files and every page of the log; the proofs hold."""
 
 import asyncio
-import hashlib
 import os
 import signal
 import subprocess
@@ -12,74 +11,19 @@ import pytest
 
 from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.keeping.redacting import redact
-from eventstore.ledger import Ledger
-from eventstore.objects import blobs
 from eventstore.sqlite import SqliteLog
 from projections.engine.views import Views
 from projections.runs import get_run
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.errors import BadRequest, NotAllowed
 from runfold.events import (
-    ArtifactStored,
-    CommandExecuted,
-    FileWritten,
     Message,
     RunQueued,
-    SubprocessOutput,
-    TokenUsage,
-    TurnCompleted,
-    TurnStarted,
 )
+from tests.folders import files_with
+from tests.leaked import SECRET, record
 from tests.ledgers import RUN, act, opened, stored
 from tests.tampering import find
-
-SECRET = "hunter2-swordfish"
-LONG = "a line of it\n" * 8_000
-
-
-def files_with(data: Path, text: str) -> list[str]:
-    return [
-        str(path.relative_to(data))
-        for path in sorted(data.rglob("*"))
-        if path.is_file() and text.encode() in path.read_bytes()
-    ]
-
-
-async def record(data: Path, *, secret: str = SECRET, ended: bool = True) -> None:
-    """A run that said its password everywhere: in its order, its messages, its output, a blob and an artifact."""
-    log = await SqliteLog.open(data)
-    ledger = Ledger(log, data=data)
-    output = f"login {secret}\nok\n".encode()
-    folder = data / "runs" / RUN
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "output.log").write_bytes(output)
-    sha256 = blobs.put(data, f"password: {secret}".encode())
-    queued = RunQueued(driver="reported", title=f"deploy with {secret}", command=("deploy", "-p", secret))
-    await act(ledger, OpenReported(queued=queued))
-    await act(ledger, Observe(events=(TurnStarted(turn=1),)))
-    await act(
-        ledger,
-        Observe(
-            events=(
-                Message(text=f"I use {secret}"),
-                CommandExecuted(command="deploy", exit_code=0, output_tail=LONG + secret),
-                SubprocessOutput(text=f"login {secret}\n", stream="stdout"),
-                FileWritten(path="a.py"),
-                TokenUsage(input_tokens=5, output_tokens=7, cost_micros=12),
-                ArtifactStored(artifact_id="1", name="a", sha256=sha256, size_bytes=10),
-            )
-        ),
-    )
-    ending = TurnCompleted(
-        turn=1, exit_code=0, output_bytes=len(output), output_sha256=hashlib.sha256(output).hexdigest()
-    )
-    if ended:
-        await act(ledger, Observe(events=(ending,)))
-        await act(ledger, Complete(message=f"done, {secret}"))
-    await log.close()
-    views = Views.open(data)
-    views.refresh()
-    views.close()
 
 
 async def test_a_redacted_secret_is_gone_from_every_file_and_every_proof_holds(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from projections.usage import CostFilter, costs
 from runfold.errors import BadRequest, NotAllowed
 from runfold.events import Event, FileWritten, Message, RunQueued, RunStarted, TokenUsage, Unknown, event_class
 from tests.histories import CREATED_US, all_events, new_event, write_histories
-from tests.test_rebuild_cut import cut_after
+from tests.rebuilds import cut_after
 
 WORDS = ("edit", "hello", "build", "x.py", "deep", "y[1].py", "ship", "% done", "may I", "too dear", "knows", "dear")
 

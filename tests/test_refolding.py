@@ -12,8 +12,7 @@ from projections.engine.generations import current_generation
 from projections.engine.underway import UNDERWAY_FILE, read_underway, told
 from runfold.errors import InvalidSetting
 from tests.served import VIEWER, serving
-from tests.terminal import first_line, read, record, runfold, started
-from tests.test_proving import ready, wait_for_word
+from tests.terminal import first_line, read, ready, record, runfold, started, wait_for_word
 
 
 def make_older(data: Path, view: str = "runs") -> None:

@@ -14,8 +14,8 @@ from runfold.envelope import Recorded
 from runfold.errors import NotFound
 from runfold.evolve import fold
 from runfold.state import new_run
+from tests.histories import write_some
 from tests.terminal import Screen, environment, read, record, runfold
-from tests.test_views_two_processes import write as write_some
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,10 +13,8 @@ import pytest
 
 from cli.renewing import keep_views_clean
 from eventstore.failpoints import NAME as FAILPOINT
-from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.cluster import connect
 from eventstore.jetstream.comparing import compare_stream
-from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import decode, encode
 from eventstore.jetstream.moving import move_to_folder
 from eventstore.jetstream.planning import Planned
@@ -37,28 +34,17 @@ from projections.service import ViewService
 from runfold.envelope import NewEvent
 from runfold.errors import Conflict
 from runfold.events import ArtifactStored, RunQueued, encode_data
-from tests.contract.events import all_events, new_event
+from tests.contract.events import SECRET, all_events, new_event, run
 from tests.contract.jetstream import shared_cluster
-from tests.contract.test_keeping import SECRET, run
+from tests.machines import Machines
 from tests.terminal import ROOT, environment, runfold
 
 WITHIN_SECONDS = 60
 pytestmark = pytest.mark.slow
 
 
-class Machines:
-    """Machines of one log that share a store."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.store = folder, f"file://{folder / 'store'}"
-        self.url = shared_cluster().url(f"t{uuid.uuid4().hex}")
-        self.address = parse_address(self.url)
-        self._logs: list[JetStreamLog] = []
-
-    async def open(self, name: str) -> JetStreamLog:
-        log = await JetStreamLog.connect(self.address, self.folder / name, blobs=self.store)
-        self._logs.append(log)
-        return log
+class Inspected(Machines):
+    """Machines that share a store, and what each of them holds."""
 
     def rows(self, name: str) -> list[Any]:
         with closing(open_reader(self.folder / name)) as connection:
@@ -93,16 +79,11 @@ class Machines:
         finally:
             await cluster.client.close()
 
-    async def close(self) -> None:
-        for log in self._logs:
-            await log.close()
-
 
 @pytest.fixture
-async def machines(tmp_path: Path) -> AsyncGenerator[Machines]:
-    made = Machines(tmp_path)
-    yield made
-    await made.close()
+async def machines(tmp_path: Path) -> AsyncGenerator[Inspected]:
+    async with Inspected(shared_cluster(), tmp_path, shares=True) as made:
+        yield made
 
 
 def telling(sha256: str = "") -> list[NewEvent]:
@@ -121,7 +102,7 @@ def write(path: Path, content: str) -> Path:
     return path
 
 
-async def test_a_redacted_text_leaves_every_machine_the_stream_and_the_store(machines: Machines) -> None:
+async def test_a_redacted_text_leaves_every_machine_the_stream_and_the_store(machines: Inspected) -> None:
     one, two = await machines.open("one"), await machines.open("two")
     sha256 = blobs.put(machines.folder / "one", f"file: {SECRET}".encode())
     assert blobs.get(machines.folder / "two", sha256)
@@ -149,7 +130,7 @@ async def test_a_redacted_text_leaves_every_machine_the_stream_and_the_store(mac
     assert (await three.append("r_b", run(), expected=0)).first == found[-1].position + 1
 
 
-async def test_a_text_that_is_redacted_elsewhere_leaves_the_file_of_the_views(machines: Machines) -> None:
+async def test_a_text_that_is_redacted_elsewhere_leaves_the_file_of_the_views(machines: Inspected) -> None:
     one, two = await machines.open("one"), await machines.open("two")
     await one.append("r_a", telling(), expected=0)
     folder = machines.folder / "two"
@@ -189,7 +170,7 @@ def _content(path: Path) -> bytes:
     return b""
 
 
-async def test_a_text_is_redacted_after_another_of_the_same_event(machines: Machines) -> None:
+async def test_a_text_is_redacted_after_another_of_the_same_event(machines: Inspected) -> None:
     one, two = await machines.open("one"), await machines.open("two")
     await one.append("r_a", telling(), expected=0)
 
@@ -204,7 +185,7 @@ async def test_a_text_is_redacted_after_another_of_the_same_event(machines: Mach
     assert b"I use" not in await machines.in_stream()
 
 
-async def test_a_trimmed_run_is_gone_on_every_machine_and_its_id_is_never_given_again(machines: Machines) -> None:
+async def test_a_trimmed_run_is_gone_on_every_machine_and_its_id_is_never_given_again(machines: Inspected) -> None:
     one, two = await machines.open("one"), await machines.open("two")
     await one.append("r_before", run(), expected=0)
     ended = await one.append("r_gone", run(), expected=0)
@@ -244,7 +225,7 @@ async def test_a_trimmed_run_is_gone_on_every_machine_and_its_id_is_never_given_
         await cluster.client.close()
 
 
-async def test_the_first_runs_of_a_log_are_trimmed_and_it_begins_where_it_is_whole(machines: Machines) -> None:
+async def test_the_first_runs_of_a_log_are_trimmed_and_it_begins_where_it_is_whole(machines: Inspected) -> None:
     one = await machines.open("one")
     await one.append("r_gone", run(), expected=0)
     await one.append("r_stays", telling(), expected=0)
@@ -258,7 +239,7 @@ async def test_the_first_runs_of_a_log_are_trimmed_and_it_begins_where_it_is_who
     assert [machines.faults(name) for name in ("one", "two")] == [[], []]
 
 
-async def test_a_run_is_cleaned_on_every_machine(machines: Machines) -> None:
+async def test_a_run_is_cleaned_on_every_machine(machines: Inspected) -> None:
     one, two = await machines.open("one"), await machines.open("two")
     await one.append("r_a", run(), expected=0)
     file = write(machines.folder / "one" / "runs" / "r_a" / "output.log", "words")
@@ -279,7 +260,7 @@ async def test_a_run_is_cleaned_on_every_machine(machines: Machines) -> None:
 
 
 @pytest.mark.parametrize("place", ["redact.put", "mirror.before_commit", "mirror.committed", "clean.put", "trim.put"])
-async def test_killed_at_any_place_a_rewriting_is_whole_or_was_never_begun(machines: Machines, place: str) -> None:
+async def test_killed_at_any_place_a_rewriting_is_whole_or_was_never_begun(machines: Inspected, place: str) -> None:
     one = await machines.open("one")
     await one.append("r_a", telling(), expected=0)
     write(machines.folder / "two" / "runs" / "r_a" / "output.log", f"before {SECRET} after\n")
@@ -315,7 +296,7 @@ async def test_killed_at_any_place_a_rewriting_is_whole_or_was_never_begun(machi
     assert not (machines.folder / "two" / "pending").exists()
 
 
-async def test_a_machine_that_was_away_while_a_run_was_trimmed_is_sound_when_it_is_asked(machines: Machines) -> None:
+async def test_a_machine_that_was_away_while_a_run_was_trimmed_is_sound_when_it_is_asked(machines: Inspected) -> None:
     one = await machines.open("one")
     await one.append("r_gone", run(), expected=0)
     assert runfold(machines.folder / "two", "--log", machines.url, "ps").returncode == 0

@@ -35,8 +35,7 @@ from runfold.events import (
 from runfold.evolve import evolve
 from runfold.progress import Progress, progress
 from runfold.state import new_run
-from tests.histories import write_histories
-from tests.test_views import append
+from tests.histories import append, write_histories
 
 NEW_YEAR_US = moment_us("2026-01-01")
 DAY_US = 86_400_000_000

@@ -26,8 +26,7 @@ from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import BadRequest, Damaged, Diverged, NotFound
 from runfold.events import ArtifactStored, encode_data
-from tests.contract.events import new_event, numbered
-from tests.contract.test_keeping import SECRET, run
+from tests.contract.events import SECRET, new_event, numbered, run
 from tests.terminal import ROOT, read, record, runfold
 
 KEEP = (

@@ -25,11 +25,12 @@ from runfold.commands import Complete, Fail, OpenReported, Pause, Resume
 from runfold.events import Failure, FileWritten, RunQueued, UnitApproved, UnitRejected, UnitStarted
 from runfold.report import report
 from runfold.state import new_run
+from tests.effort import IS_LONG
 from tests.given import observe
 from tests.ledgers import RUN, act, say, stored
 from tests.terminal import ROOT, environment, read, record, runfold
 
-KILLS = 100 if os.environ.get("RUNFOLD_TORTURE") == "1" else 20
+KILLS = 100 if IS_LONG else 20
 OPENING = "6f1c1a52-5f0e-5b52-9d0b-0d9a1c3b7a10"  # The same command again is answered as the first time.
 TOGETHER = 10
 

@@ -5,7 +5,6 @@ import fcntl
 import os
 import random
 import shutil
-import uuid
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +26,7 @@ from projections.lately import FRESH_SECONDS, OLD_SECONDS
 from projections.run_list import RunFilter, list_runs
 from projections.runs import active_runs, find_run_ids, get_run
 from projections.service import ViewService
-from runfold.envelope import SYSTEM_STREAM, Fact, NewEvent, Recorded, time_text
+from runfold.envelope import SYSTEM_STREAM, Fact, Recorded, time_text
 from runfold.errors import BadRequest
 from runfold.events import (
     Anchor,
@@ -50,31 +49,11 @@ from runfold.events import (
     UnitsPlanned,
     UnitStarted,
     decode_data,
-    encode_data,
-    event_type,
 )
 from runfold.evolve import CHANGING_NOTHING, evolve, fold
 from runfold.snapshot import Snapshot
 from runfold.state import Run, new_run
-
-CREATED_US = 1_700_000_000_000_000
-
-
-def new_event(event: Event, at_us: int, tenant: str = "default") -> NewEvent:
-    return NewEvent(
-        id=str(uuid.uuid4()),
-        type=event_type(event),
-        data=encode_data(event),
-        at_us=at_us,
-        tenant=tenant,
-        actor="user:anna",
-    )
-
-
-async def append(log: SqliteLog, run_id: str, *events: Event, at_us: int = CREATED_US, tenant: str = "default") -> None:
-    last = await log.last(run_id)
-    expected = 0 if last is None else last.position
-    await log.append(run_id, [new_event(event, at_us, tenant) for event in events], expected=expected)
+from tests.histories import CREATED_US, append
 
 
 def random_event(chance: random.Random) -> Event:

@@ -8,34 +8,18 @@ from typing import Any
 
 import pytest
 
-from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.engine.generations import FOLD_LOCK_FILE, locked
 from projections.engine.views import BEHIND_MAX, Views
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
-from runfold.commands import OpenReported
-from runfold.events import Message, RunQueued
-from tests.histories import CREATED_US, new_event
-from tests.ledgers import act
+from tests.far_behind import NEWER, OLDER, fill
 from tests.served import Served, serving
 from tests.terminal import first_line, runfold, started
 from tests.working import working
 
 ALL = RunFilter(tenant=None)
-OLDER, NEWER = "r_" + "a" * 26, "r_" + "b" * 26
 WORKFLOW = '[workflow.quick]\ncommand = ["true"]\n'
-
-
-async def fill(log: SqliteLog) -> None:
-    """Give a log two reported runs, and more than anybody waits for."""
-    ledger = Ledger(log)
-    for run_id in (OLDER, NEWER):
-        await act(ledger, OpenReported(queued=RunQueued(driver="reported", title=run_id)), run_id=run_id)
-    at = (await log.bounds()).last
-    for _ in range(BEHIND_MAX // 500 + 1):
-        said = [new_event(Message(text="…"), at_us=CREATED_US, tenant="default") for _ in range(500)]
-        at = (await log.append(NEWER, said, expected=at)).last
 
 
 @pytest.fixture

@@ -11,11 +11,10 @@ from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from projections.engine.view import decode_run
 from projections.engine.views import Views
-from runfold.envelope import NewEvent, Recorded
-from runfold.events import Event, Message, RunPaused, RunQueued, RunResumed, RunStarted, TokenUsage, encode_data
-from runfold.events import event_type as type_of
+from runfold.envelope import Recorded
 from runfold.evolve import fold
 from runfold.state import Run, new_run
+from tests.histories import write_some
 
 # Reads `refresh` lines until its input ends, so each process keeps its memory warm between turns.
 FOLDER = """
@@ -28,27 +27,6 @@ for line in sys.stdin:
     print(freshness.position, freshness.stale, flush=True)
 views.close()
 """
-
-
-async def write(log: SqliteLog, chance: random.Random) -> None:
-    run_id = f"r_{chance.randrange(5)}"
-    last = await log.last(run_id)
-    choices: list[Event] = [RunStarted(pid=1), RunPaused(), RunResumed(), Message(text="m"), TokenUsage(cost_micros=3)]
-    events = [chance.choice(choices) for _ in range(chance.randrange(1, 12))]
-    if last is None:
-        events.insert(0, RunQueued())
-    new = [
-        NewEvent(
-            id=f"00000000-0000-4000-8000-{chance.getrandbits(48):012x}",
-            type=type_of(event),
-            data=encode_data(event),
-            at_us=1_700_000_000_000_000,
-            tenant="default",
-            actor="system",
-        )
-        for event in events
-    ]
-    await log.append(run_id, new, expected=0 if last is None else last.position)
 
 
 def start(data: Path, page_events: int) -> subprocess.Popen[str]:
@@ -82,7 +60,7 @@ async def test_two_processes_with_warm_memory_leave_rows_equal_to_a_refold(tmp_p
     try:
         for number in range(60):
             for _ in range(4):
-                await write(log, chance)
+                await write_some(log, chance)
             asked = pair if at_once else [pair[number % 2]]
             for process in asked:
                 ask(process)

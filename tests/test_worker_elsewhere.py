@@ -1,7 +1,6 @@
 """A worker on another machine, with a folder of its own, does at once what is asked of its runs, and outlives much."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import time
@@ -24,11 +23,11 @@ from runfold.envelope import Recorded, run_id_of
 from runfold.workflows import Asked, order_of, parse_workflows
 from tests.contract.events import numbered
 from tests.contract.jetstream import shared_cluster
+from tests.effort import IS_LONG
 from tests.leaving import are_gone, handles_of
 from tests.processes import stop
 from tests.terminal import started
 
-IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
 ASKED_SECONDS = 1.0 if IS_LONG else 5.0  # What is asked takes some 0.1 s; the short form runs beside other tests.
 ROUNDS = 50 if IS_LONG else 1
 WITHIN_SECONDS = 60

@@ -4,8 +4,10 @@ import uuid
 
 from eventstore.contract import EventLog
 from runfold.envelope import NewEvent, Recorded
+from runfold.events import Message, RunCompleted, RunQueued, RunStarted, TokenUsage, encode_data
 
 START_US = 1_700_000_000_000_000
+SECRET = "hunter2-swordfish"
 
 
 def new_event(data: bytes = b"{}", *, identity: str | None = None, type_name: str = "note_added") -> NewEvent:
@@ -17,6 +19,19 @@ def new_event(data: bytes = b"{}", *, identity: str | None = None, type_name: st
 def numbered(first: int, count: int) -> list[NewEvent]:
     """Events whose data is their number."""
     return [new_event(b'{"n":%d}' % number) for number in range(first, first + count)]
+
+
+def run(*, ended: bool = True) -> list[NewEvent]:
+    """The events of a run that says the secret."""
+    events: list[NewEvent] = [
+        new_event(encode_data(RunQueued(title="t", driver="reported")), type_name="run_queued"),
+        new_event(encode_data(RunStarted()), type_name="run_started"),
+        new_event(encode_data(Message(text=f"I use {SECRET} here")), type_name="message"),
+        new_event(encode_data(TokenUsage(input_tokens=5, cost_micros=7)), type_name="token_usage"),
+    ]
+    return [*events, new_event(encode_data(RunCompleted(reason_code="REPORTED")), type_name="run_completed")][
+        : 5 if ended else 4
+    ]
 
 
 async def all_events(log: EventLog, *, after: int = 0, stream: str | None = None) -> list[Recorded]:

@@ -8,24 +8,10 @@ from eventstore.contract import EventLog
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.keeping.restoring import opened_archive
 from eventstore.sqlite import SqliteLog
-from runfold.envelope import SYSTEM_STREAM, NewEvent
+from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import BadRequest, Conflict, NotAllowed, NotFound, Trimmed
-from runfold.events import Message, RunArchived, RunCompleted, RunQueued, RunStarted, TokenUsage, encode_data
-from tests.contract.events import all_events, new_event
-
-SECRET = "hunter2-swordfish"
-
-
-def run(*, ended: bool = True) -> list[NewEvent]:
-    events: list[NewEvent] = [
-        new_event(encode_data(RunQueued(title="t", driver="reported")), type_name="run_queued"),
-        new_event(encode_data(RunStarted()), type_name="run_started"),
-        new_event(encode_data(Message(text=f"I use {SECRET} here")), type_name="message"),
-        new_event(encode_data(TokenUsage(input_tokens=5, cost_micros=7)), type_name="token_usage"),
-    ]
-    return [*events, new_event(encode_data(RunCompleted(reason_code="REPORTED")), type_name="run_completed")][
-        : 5 if ended else 4
-    ]
+from runfold.events import RunArchived
+from tests.contract.events import SECRET, all_events, new_event, run
 
 
 async def test_a_redacted_text_is_gone_for_every_reader_and_nothing_else_is(log: EventLog, other: EventLog) -> None:

@@ -12,8 +12,8 @@ from projections.engine.generations import FOLD_LOCK_FILE, locked
 from projections.engine.views import Views
 from tests.dashboard.screen import PERSON, Screen
 from tests.dashboard.stories import name, write
+from tests.far_behind import NEWER, fill
 from tests.served import serving
-from tests.test_views_far_behind import NEWER, fill
 from tests.working import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow

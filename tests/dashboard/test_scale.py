@@ -1,6 +1,5 @@
 """A long run and a busy one: the page is soon there and does not grow. RUNFOLD_TORTURE=1 takes the long form."""
 
-import os
 import time
 from typing import Any
 
@@ -9,11 +8,11 @@ from playwright.async_api import Page, expect
 
 from runfold.events import Message, RunQueued, RunStarted
 from tests.dashboard.screen import Screen
+from tests.effort import IS_LONG
 from tests.histories import new_event
 from tests.served import note
 
 pytestmark = pytest.mark.slow
-IS_LONG = bool(os.environ.get("RUNFOLD_TORTURE"))
 EVENTS = 50_000 if IS_LONG else 4_000
 APPEND_EVENTS = 500
 ARRIVING = 2_000 if IS_LONG else 800

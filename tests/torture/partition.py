@@ -7,15 +7,15 @@ acknowledged is lost or doubled, or a follower misses something.
 import asyncio
 import sys
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from nats.errors import Error as NatsError
 
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.replicas import current_servers
+from tests.machines import Machines, Writing
 from tests.networks import Plugged, PluggedCluster, leave_network
-from tests.test_cluster import Machines, Writing
 
 ELECTION_SECONDS_MIN = 1.0
 HEALED_SECONDS_MAX = 90.0
@@ -26,8 +26,7 @@ UNPLUGGED_SECONDS = 3.0  # At least; and until all are answered without that ser
 async def main(folder: Path, rounds: int) -> None:
     cluster = await asyncio.to_thread(PluggedCluster, folder / "cluster")
     try:
-        async with AsyncExitStack() as stack:
-            machines = Machines(cluster, folder, stack)
+        async with Machines(cluster, folder) as machines:
             logs = [await machines.add() for _ in range(3)]
             writing = Writing(logs, writers=9, followers=3)
             async with asyncio.TaskGroup() as group:

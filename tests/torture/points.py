@@ -25,7 +25,7 @@ from eventstore.sqlite3_module import sqlite3
 from projections.engine.rebuilding import rebuild
 from projections.engine.views import Views
 from runfold.errors import RunfoldError, Unavailable
-from tests.test_redacting import record
+from tests.leaked import record
 from tests.torture.shim import arm, calls
 from tests.torture.soundness import new, wrongs
 

@@ -2,22 +2,19 @@
 
 import errno
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.effort import IS_LONG, SEED
 from tests.torture.shim import faulty
 from tests.torture.soundness import wrongs
 from tests.torture.states import cuts, read_changes
 
 pytestmark = pytest.mark.slow
 
-# `make torture` takes every point and many disks; `make test` a share of them.
-IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
-SEED = int(os.environ.get("RUNFOLD_TORTURE_SEED", "1"))
 EVERY = 1 if IS_LONG else 5
 STATES = 1_500 if IS_LONG else 40
 PATIENCE_SECONDS = 3600 if IS_LONG else 900  # A rebuild has thousands of calls; others may be at work beside it.

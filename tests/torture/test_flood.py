@@ -6,7 +6,6 @@
 import hashlib
 import http.client
 import json
-import os
 import re
 import time
 from contextlib import ExitStack, closing
@@ -15,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from tests.effort import IS_LONG
 from tests.terminal import first_line, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-IS_LONG = os.environ.get("RUNFOLD_TORTURE") == "1"
 FLOOD_BYTES = 10_000_000_000 if IS_LONG else 200_000_000
 NOISE_BYTES = FLOOD_BYTES // 4
 LINE_BYTES = 100_000_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.test_faults import IS_LONG
+from tests.effort import IS_LONG
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 6 if IS_LONG else 1

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import IS_LONG, SEED
 from tests.torture.soundness import wrongs
-from tests.torture.test_faults import IS_LONG, SEED
 
 pytestmark = pytest.mark.slow
 
