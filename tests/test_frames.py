@@ -1,5 +1,6 @@
-"""The frames that SQLite's rows become at once are those that the plain words give."""
+"""No event can forge a frame, and the frames that SQLite's rows become at once are those of the plain words."""
 
+import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -7,15 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.frames import Form, Frames
 from eventstore.contract import EventLog
-from eventstore.framing import Framed, Framing
+from eventstore.framing import Framed, Framing, event_frame
 from eventstore.splicing import FIRST_ROWS, FRAMES_BYTES
 from eventstore.sqlite import SqliteLog
-from runfold.envelope import SYSTEM_STREAM, NewEvent
+from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded, envelope_json
 from runfold.events import EVENT_TYPES, EventClass
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -125,3 +128,31 @@ async def test_who_begins_is_given_a_short_page_before_the_long_ones(tmp_path: P
 
     assert first.content.count(b"\n\n") == FIRST_ROWS < following.content.count(b"\n\n")
     assert all_of_it.startswith(first.content + following.content)
+
+
+_EVENT = Recorded(
+    position=1, run_id="r_a", version=1, id="i", type="message", schema=1, at_us=0, recorded_at_us=0, tenant="default",
+    actor="user:a", cause=None, command=None, sent=None, correlation="", hash=bytes(32), data=b"{}",
+)  # fmt: skip
+
+
+def test_stored_line_ends_between_json_tokens_and_strange_types_stay_inside_their_frame() -> None:
+    event = msgspec.structs.replace(_EVENT, data=b'{\n"a":\r\n1}', type="x\ndata: forged")
+
+    frame = event_frame(event, envelope_json(event), named=True)
+
+    assert re.split(rb"\r\n|\n|\r", frame)[2:] == [b"", b""]
+    assert msgspec.json.decode(frame.split(b"\ndata: ")[1])["type"] == "x\ndata: forged"
+
+
+def test_frames_are_encoded_once_and_the_cache_is_bounded() -> None:
+    frames = Frames(bytes_max=5_000)
+    events = [msgspec.structs.replace(_EVENT, position=number) for number in range(1, 100)]
+
+    first = [frames.of(event, Form()) for event in events]
+
+    assert frames.of(events[-1], Form()) is first[-1]
+    assert frames.of(events[-1], Form(named=True)) != first[-1]
+    assert frames.of(msgspec.structs.replace(events[-1], data=None), Form()) != first[-1]
+    assert frames.of(events[0], Form()) == first[0]
+    assert 4_000 < frames.size_bytes <= 5_000
