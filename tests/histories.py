@@ -10,6 +10,7 @@ from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.events import (
+    Anchor,
     ApprovalGranted,
     ApprovalRequested,
     ArtifactStored,
@@ -19,8 +20,10 @@ from runfold.events import (
     EventRedacted,
     FileRead,
     FileWritten,
+    LabelChanged,
     Message,
     RunCancelled,
+    RunClaimed,
     RunCompleted,
     RunFailed,
     RunPaused,
@@ -38,6 +41,9 @@ from runfold.events import (
     TurnCompleted,
     TurnFailed,
     TurnStarted,
+    UnitApproved,
+    UnitsPlanned,
+    UnitStarted,
     Unknown,
     encode_data,
     event_type,
@@ -167,6 +173,49 @@ async def write_histories(
             system = await log.last(SYSTEM_STREAM)
             new_one = new_event(refused, at_us=at_us, tenant=tenant, actor="user:bob")
             await log.append(SYSTEM_STREAM, [new_one], expected=0 if system is None else system.position)
+
+
+async def write_courses(log: SqliteLog, chance: random.Random, *, appends: int, runs: int = 12) -> None:
+    """Runs as `write_histories` has them, whose status, labels and units change."""
+    at_us = CREATED_US + chance.randrange(10**9)
+    for _ in range(appends):
+        number = chance.randrange(runs)
+        run_id, tenant = f"r_{number:03}", ("default", "other")[number % 2]
+        events: list[Event] = [random_change(chance) for _ in range(chance.randrange(1, 6))]
+        if await log.last(run_id) is None:
+            events.insert(0, RunQueued(title=f"run {number} 100%", workflow=chance.choice(["build", None])))
+        if chance.random() < 0.1:
+            await append(log, SYSTEM_STREAM, Anchor(position=1, digest="d"), tenant="*")
+        # Reporters' clocks go back now and then.
+        at_us += chance.randrange(-1_000, 5_000_000)
+        await append(log, run_id, *events, at_us=at_us, tenant=tenant)
+
+
+def random_change(chance: random.Random) -> Event:
+    return chance.choice(
+        list[Event](
+            [
+                RunClaimed(worker="w1", claim=chance.randrange(9)),
+                RunStarted(worker="w1", pid=7),
+                RunPaused(waiting_on="timer"),
+                RunResumed(),
+                CancelRequested(),
+                RunCancelled(),
+                RunStopped(reason_code="USER_INTERRUPT"),
+                RunCompleted(reason_code="EXIT_ZERO"),
+                RunFailed(reason_code="EXIT_NONZERO"),
+                LabelChanged(key=chance.choice(["team", "50%", "a_b"]), value=chance.choice([None, "core", "x\\y"])),
+                TokenUsage(
+                    input_tokens=chance.randrange(99), cost_micros=chance.choice([None, chance.randrange(9_999)])
+                ),
+                Message(text="hello"),
+                SubprocessOutput(text="line"),
+                UnitsPlanned(total=5),
+                UnitStarted(unit="u1"),
+                UnitApproved(unit="u1"),
+            ]
+        )
+    )
 
 
 def all_events(data: Path) -> list[Recorded]:

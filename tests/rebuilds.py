@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 from eventstore.sqlite import SqliteLog
+from projections.catalogue import VIEWS
+from projections.engine.projector import Freshness
+from projections.engine.view import View
 from projections.engine.views import Views
 from runfold.events import Message, RunQueued, RunStarted
 from tests.histories import append
@@ -53,3 +56,11 @@ async def write(data: Path, *, runs: int) -> None:
     for number in range(runs):
         await append(log, f"r_{number}", RunQueued(), RunStarted(pid=1), Message(text="m"))
     await log.close()
+
+
+def refreshed(data: Path, views: tuple[View, ...] = VIEWS) -> Freshness:
+    opened = Views.open(data, views=views)
+    try:
+        return opened.refresh()
+    finally:
+        opened.close()

@@ -12,26 +12,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.engine import rebuilding
-from projections.engine.drift import Drift
 from projections.engine.generations import CURRENT_FILE
-from projections.engine.projector import Freshness
 from projections.engine.rebuilding import rebuild
 from projections.engine.sharing import wait_for_helper
-from projections.engine.skips import record_skip
-from projections.engine.view import Decoded, View
 from projections.engine.views import Views
-from projections.runs import VIEW as RUNS
-from projections.runs import RunsFold
-from runfold.envelope import Fact
 from runfold.errors import BadRequest, Contended, InvalidSetting
-from runfold.events import Message, ViewEventSkipped
+from runfold.events import Message
 from tests.histories import new_event
-from tests.rebuilds import cut_after, rows, write
+from tests.rebuilds import cut_after, refreshed, rows, write
 
 ROOT = Path(__file__).parent.parent
 
@@ -133,14 +125,6 @@ async def test_a_part_of_another_making_is_begun_anew(tmp_path: Path) -> None:
     rebuild(tmp_path, workers=2)
 
     assert rows(tmp_path) == before
-
-
-def refreshed(data: Path, views: tuple[View, ...] = VIEWS) -> Freshness:
-    opened = Views.open(data, views=views)
-    try:
-        return opened.refresh()
-    finally:
-        opened.close()
 
 
 @pytest.mark.slow
@@ -326,60 +310,6 @@ async def test_a_generation_is_removed_when_its_last_reader_leaves_it(tmp_path: 
 
     assert (while_read, after) == (True, False)
     assert [path.name for path in tmp_path.glob("views.1.*")] == []
-
-
-class Delicate(RunsFold):
-    """Takes every event but one text."""
-
-    def apply(self, connection: sqlite3.Connection, recorded: Fact, event: Decoded) -> None:
-        if recorded.data is not None and b"poison" in recorded.data:
-            raise ValueError("it cannot be taken")
-        super().apply(connection, recorded, event)
-
-
-DELICATE = (msgspec.structs.replace(RUNS, make_fold=Delicate),)
-
-
-async def test_t53_a_recorded_skip_frees_a_parked_view_and_rebuilds_and_proofs_obey_it(tmp_path: Path) -> None:
-    await write(tmp_path, runs=1)
-    log = await SqliteLog.open(tmp_path)
-    await log.append("r_bad", [new_event(Message(text="poison")), new_event(Message(text="fine"))], expected=0)
-    parked = refreshed(tmp_path, DELICATE)
-
-    skip = ViewEventSkipped(view="runs", position=4, reason="made by a broken reporter")
-    await record_skip(log, skip, actor="user:ann", at_us=1)
-    await record_skip(log, skip, actor="user:ann", at_us=1)
-    freed = refreshed(tmp_path, DELICATE)
-    live = rows_of(tmp_path)
-    rebuild(tmp_path, views=DELICATE)
-    await log.close()
-    connection = open_reader(tmp_path)
-    faults = list(Drift(connection, tmp_path, views=DELICATE).faults())
-    connection.close()
-
-    assert (parked.parked, parked.position, parked.stale) == (("runs",), 3, True)
-    assert (freed.parked, freed.position, freed.stale) == ((), 6, False)
-    assert [run_id for run_id, _ in live] == ["r_0", "r_bad"]
-    assert rows_of(tmp_path) == live
-    assert faults == []
-
-
-async def test_a_skip_of_another_event_or_view_frees_nothing(tmp_path: Path) -> None:
-    log = await SqliteLog.open(tmp_path)
-    await log.append("r_bad", [new_event(Message(text="poison"))], expected=0)
-
-    for skip in (ViewEventSkipped(view="runs", position=2), ViewEventSkipped(view="history", position=1)):
-        await record_skip(log, skip, actor="user:ann", at_us=1)
-    freshness = refreshed(tmp_path, DELICATE)
-    await log.close()
-
-    assert (freshness.parked, freshness.position) == (("runs",), 0)
-
-
-def rows_of(data: Path) -> list[tuple[str, int]]:
-    with contextlib.closing(Views.open(data, views=DELICATE)) as views:
-        views.refresh()
-        return views.connection.execute("SELECT run_id, version FROM runs ORDER BY run_id").fetchall()
 
 
 @pytest.mark.parametrize("content", [b"", b"two", b"0", b"-1", b"1\n2", b"\xff\xfe", b"99999999999999999999"])

@@ -2,8 +2,9 @@
 
 import base64
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from eventstore.sqlite import SqliteLog
 from projections.engine.views import Views
 from projections.run_list import RunFilter, list_runs
 from projections.runs import VIEW as RUNS
-from projections.runs import get_run
+from projections.runs import find_run_ids, get_run
 from runfold.envelope import moment_us, time_text
 from runfold.errors import BadRequest
 from runfold.events import (
@@ -34,8 +35,9 @@ from runfold.events import (
 )
 from runfold.evolve import evolve
 from runfold.progress import Progress, progress
+from runfold.snapshot import Snapshot
 from runfold.state import new_run
-from tests.histories import append, write_histories
+from tests.histories import append, write_courses, write_histories
 
 NEW_YEAR_US = moment_us("2026-01-01")
 DAY_US = 86_400_000_000
@@ -237,3 +239,126 @@ async def test_the_counts_that_are_kept_are_those_of_the_rows_also_after_a_run_i
 
     assert counted() == found() != before
     views.close()
+
+
+def oracle_key(item: Snapshot, sort: str) -> Any:
+    if sort == "cost":
+        return -1 if item.stats.cost_usd is None else round(item.stats.cost_usd * 1_000_000)
+    return {"created_at": item.created_at, "status": item.status}[sort]
+
+
+@pytest.fixture
+async def listed(log: SqliteLog, tmp_path: Path) -> Any:
+    await write_courses(log, random.Random(8), appends=150, runs=40)
+    views = Views.open(tmp_path)
+    views.refresh()
+    yield views
+    views.close()
+
+
+@pytest.mark.parametrize("sort", ["created_at", "status", "duration", "cost"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_pages_by_cursor_and_by_offset_hold_every_run_once_in_order(listed: Views, sort: str, order: str) -> None:
+    whole = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=200))
+    by_cursor, by_offset, cursor = list[str](), list[str](), None
+
+    for offset in range(0, whole.total, 7):
+        page = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=7, cursor=cursor))
+        cursor = page.next_cursor
+        by_cursor += [item.id for item in page.items]
+        page = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=7, offset=offset))
+        by_offset += [item.id for item in page.items]
+
+    ids = [item.id for item in whole.items]
+    assert cursor is None
+    assert by_cursor == by_offset == ids
+    assert len(set(ids)) == whole.total == 40 or whole.total < 40
+    if sort != "duration":
+        keys = [(oracle_key(item, sort), item.id) for item in whole.items]
+        assert keys == sorted(keys, reverse=order == "desc")
+    else:
+        lengths = [-1 if item.duration_ms is None else item.duration_ms for item in whole.items]
+        assert lengths == sorted(lengths, reverse=order == "desc")
+
+
+async def test_filters_find_what_a_plain_search_finds(listed: Views) -> None:
+    everything = list_runs(listed.connection, RunFilter(tenant=None, limit=200)).items
+    middle = sorted(str(item.created_at) for item in everything)[len(everything) // 2]
+    questions: dict[RunFilter, Callable[[Any], bool]] = {
+        RunFilter(tenant="other", limit=200): lambda item: item.tenant == "other",
+        RunFilter(tenant=None, status=("running", "failed"), limit=200): lambda item: (
+            item.status in ("running", "failed")
+        ),
+        RunFilter(tenant=None, workflow="build", limit=200): lambda item: item.workflow == "build",
+        RunFilter(tenant=None, label="team", limit=200): lambda item: "team" in item.labels,
+        RunFilter(tenant=None, label="50%=core", limit=200): lambda item: item.labels.get("50%") == "core",
+        RunFilter(tenant=None, created_after=middle, limit=200): lambda item: item.created_at >= middle,
+        RunFilter(tenant=None, created_before=middle, limit=200): lambda item: item.created_at < middle,
+        RunFilter(tenant=None, q="r_01", limit=200): lambda item: item.id.startswith("r_01"),
+        RunFilter(tenant=None, q="RUN 3", limit=200): lambda item: "run 3" in item.title,
+        RunFilter(tenant=None, q="x\\y", limit=200): lambda item: "x\\y" in item.labels.values(),
+        RunFilter(tenant=None, q="a_b", limit=200): lambda item: "a_b" in item.labels,
+    }
+
+    for question, matches in questions.items():
+        found = list_runs(listed.connection, question)
+
+        expected = {item.id for item in everything if matches(item)}
+        assert {item.id for item in found.items} == expected, question
+        assert found.total == len(expected) > 0, question
+
+
+async def test_percent_and_underscore_in_a_search_are_text(log: SqliteLog, tmp_path: Path) -> None:
+    for run_id, title in (("r_1", "100% done"), ("r_2", "100 done"), ("r_3", "a_b"), ("r_4", "axb"), ("r_5", "c\\d")):
+        await append(log, run_id, RunQueued(title=title, labels={"key": title}))
+    views = Views.open(tmp_path)
+    views.refresh()
+
+    def found(q: str) -> set[str]:
+        return {item.id for item in list_runs(views.connection, RunFilter(tenant=None, q=q)).items}
+
+    assert found("100%") == {"r_1"}
+    assert found("a_b") == {"r_3"}
+    assert found("c\\d") == {"r_5"}
+    assert found("%") == {"r_1"}
+    views.close()
+
+
+async def test_a_foreign_tenants_run_looks_like_an_unknown_one(listed: Views) -> None:
+    assert get_run(listed.connection, "r_001", tenant="other") is not None
+    assert get_run(listed.connection, "r_001", tenant="default") is None
+    assert find_run_ids(listed.connection, "r_001", tenant="default", limit=5) == []
+    assert find_run_ids(listed.connection, "r_001", tenant="other", limit=5) == ["r_001"]
+    assert find_run_ids(listed.connection, "r%", tenant=None, limit=5) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sort", "title"),
+        ("order", "up"),
+        ("limit", 0),
+        ("limit", 201),
+        ("offset", -1),
+        ("status", ("done",)),
+        ("label", "=x"),
+        ("created_after", "yesterday"),
+        ("created_before", "2026-01-01T12:00"),
+        ("cursor", "nonsense"),
+        ("cursor", "ä"),
+        ("cursor", "W10"),
+        ("q", "\udc80"),
+    ],
+)
+async def test_a_value_that_is_not_allowed_is_refused_by_name(listed: Views, name: str, value: Any) -> None:
+    with pytest.raises(BadRequest, match=f"`{name}` is") as refusal:
+        list_runs(listed.connection, replace(RunFilter(tenant=None), **{name: value}))
+
+    assert "allowed" in refusal.value.message
+
+
+async def test_a_cursor_of_another_sort_is_refused(listed: Views) -> None:
+    cursor = list_runs(listed.connection, RunFilter(tenant=None, limit=1)).next_cursor
+
+    with pytest.raises(BadRequest, match="`cursor` is"):
+        list_runs(listed.connection, RunFilter(tenant=None, sort="cost", cursor=cursor))

@@ -5,14 +5,12 @@ import fcntl
 import os
 import random
 import shutil
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from msgspec.structs import replace
 
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
@@ -24,78 +22,13 @@ from projections.engine.views import Views
 from projections.history import run_history
 from projections.lately import FRESH_SECONDS, OLD_SECONDS
 from projections.run_list import RunFilter, list_runs
-from projections.runs import active_runs, find_run_ids, get_run
+from projections.runs import active_runs, get_run
 from projections.service import ViewService
 from runfold.envelope import SYSTEM_STREAM, Fact, Recorded, time_text
-from runfold.errors import BadRequest
-from runfold.events import (
-    Anchor,
-    CancelRequested,
-    Event,
-    LabelChanged,
-    Message,
-    RunCancelled,
-    RunClaimed,
-    RunCompleted,
-    RunFailed,
-    RunPaused,
-    RunQueued,
-    RunResumed,
-    RunStarted,
-    RunStopped,
-    SubprocessOutput,
-    TokenUsage,
-    UnitApproved,
-    UnitsPlanned,
-    UnitStarted,
-    decode_data,
-)
+from runfold.events import Message, RunCompleted, RunPaused, RunQueued, RunResumed, RunStarted, decode_data
 from runfold.evolve import CHANGING_NOTHING, evolve, fold
-from runfold.snapshot import Snapshot
 from runfold.state import Run, new_run
-from tests.histories import CREATED_US, append
-
-
-def random_event(chance: random.Random) -> Event:
-    return chance.choice(
-        list[Event](
-            [
-                RunClaimed(worker="w1", claim=chance.randrange(9)),
-                RunStarted(worker="w1", pid=7),
-                RunPaused(waiting_on="timer"),
-                RunResumed(),
-                CancelRequested(),
-                RunCancelled(),
-                RunStopped(reason_code="USER_INTERRUPT"),
-                RunCompleted(reason_code="EXIT_ZERO"),
-                RunFailed(reason_code="EXIT_NONZERO"),
-                LabelChanged(key=chance.choice(["team", "50%", "a_b"]), value=chance.choice([None, "core", "x\\y"])),
-                TokenUsage(
-                    input_tokens=chance.randrange(99), cost_micros=chance.choice([None, chance.randrange(9_999)])
-                ),
-                Message(text="hello"),
-                SubprocessOutput(text="line"),
-                UnitsPlanned(total=5),
-                UnitStarted(unit="u1"),
-                UnitApproved(unit="u1"),
-            ]
-        )
-    )
-
-
-async def write_random(log: SqliteLog, chance: random.Random, *, appends: int, runs: int = 12) -> None:
-    at_us = CREATED_US + chance.randrange(10**9)
-    for _ in range(appends):
-        number = chance.randrange(runs)
-        run_id, tenant = f"r_{number:03}", ("default", "other")[number % 2]
-        events: list[Event] = [random_event(chance) for _ in range(chance.randrange(1, 6))]
-        if await log.last(run_id) is None:
-            events.insert(0, RunQueued(title=f"run {number} 100%", workflow=chance.choice(["build", None])))
-        if chance.random() < 0.1:
-            await append(log, SYSTEM_STREAM, Anchor(position=1, digest="d"), tenant="*")
-        # Reporters' clocks go back now and then.
-        at_us += chance.randrange(-1_000, 5_000_000)
-        await append(log, run_id, *events, at_us=at_us, tenant=tenant)
+from tests.histories import CREATED_US, append, write_courses
 
 
 def recorded_events(data: Path) -> list[Recorded]:
@@ -145,7 +78,7 @@ async def test_rows_equal_a_refold_of_every_prefix(log: SqliteLog, tmp_path: Pat
     views = Views.open(tmp_path, page_events=page_events)
 
     for _ in range(12):
-        await write_random(log, chance, appends=chance.randrange(1, 8))
+        await write_courses(log, chance, appends=chance.randrange(1, 8))
         freshness = views.refresh()
         if chance.random() < 0.3:
             views.close()
@@ -161,7 +94,7 @@ async def test_two_that_take_turns_with_warm_memory_never_fold_twice_or_miss(log
     pair = [Views.open(tmp_path, page_events=3), Views.open(tmp_path, page_events=5)]
 
     for number in range(40):
-        await write_random(log, chance, appends=4, runs=4)
+        await write_courses(log, chance, appends=4, runs=4)
         freshness = pair[number % 2].refresh()
 
         assert (freshness.position, freshness.stale) == ((await log.bounds()).last, False)
@@ -172,12 +105,12 @@ async def test_two_that_take_turns_with_warm_memory_never_fold_twice_or_miss(log
 
 async def test_a_restored_older_log_discards_the_views(tmp_path: Path) -> None:
     log = await SqliteLog.open(tmp_path)
-    await write_random(log, random.Random(1), appends=20)
+    await write_courses(log, random.Random(1), appends=20)
     await log.close()
     shutil.copy(tmp_path / "log.db", tmp_path / "older.db")
     shutil.copy(tmp_path / "anchors.jsonl", tmp_path / "older.jsonl")
     log = await SqliteLog.open(tmp_path)
-    await write_random(log, random.Random(2), appends=20)
+    await write_courses(log, random.Random(2), appends=20)
     await log.close()
     views = Views.open(tmp_path)
     views.refresh()
@@ -193,7 +126,7 @@ async def test_a_restored_older_log_discards_the_views(tmp_path: Path) -> None:
     assert not freshness.stale
     # The restored log goes on differently, up to and past the position where the views had been.
     log = await SqliteLog.open(tmp_path)
-    await write_random(log, random.Random(3), appends=30)
+    await write_courses(log, random.Random(3), appends=30)
     views.refresh()
     assert rows(views) == refolded(recorded_events(tmp_path))
     views.close()
@@ -360,129 +293,6 @@ async def test_history_says_how_long_each_status_lasted(log: SqliteLog, tmp_path
     views.close()
 
 
-def oracle_key(item: Snapshot, sort: str) -> Any:
-    if sort == "cost":
-        return -1 if item.stats.cost_usd is None else round(item.stats.cost_usd * 1_000_000)
-    return {"created_at": item.created_at, "status": item.status}[sort]
-
-
-@pytest.fixture
-async def listed(log: SqliteLog, tmp_path: Path) -> Any:
-    await write_random(log, random.Random(8), appends=150, runs=40)
-    views = Views.open(tmp_path)
-    views.refresh()
-    yield views
-    views.close()
-
-
-@pytest.mark.parametrize("sort", ["created_at", "status", "duration", "cost"])
-@pytest.mark.parametrize("order", ["asc", "desc"])
-async def test_pages_by_cursor_and_by_offset_hold_every_run_once_in_order(listed: Views, sort: str, order: str) -> None:
-    whole = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=200))
-    by_cursor, by_offset, cursor = list[str](), list[str](), None
-
-    for offset in range(0, whole.total, 7):
-        page = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=7, cursor=cursor))
-        cursor = page.next_cursor
-        by_cursor += [item.id for item in page.items]
-        page = list_runs(listed.connection, RunFilter(tenant=None, sort=sort, order=order, limit=7, offset=offset))
-        by_offset += [item.id for item in page.items]
-
-    ids = [item.id for item in whole.items]
-    assert cursor is None
-    assert by_cursor == by_offset == ids
-    assert len(set(ids)) == whole.total == 40 or whole.total < 40
-    if sort != "duration":
-        keys = [(oracle_key(item, sort), item.id) for item in whole.items]
-        assert keys == sorted(keys, reverse=order == "desc")
-    else:
-        lengths = [-1 if item.duration_ms is None else item.duration_ms for item in whole.items]
-        assert lengths == sorted(lengths, reverse=order == "desc")
-
-
-async def test_filters_find_what_a_plain_search_finds(listed: Views) -> None:
-    everything = list_runs(listed.connection, RunFilter(tenant=None, limit=200)).items
-    middle = sorted(str(item.created_at) for item in everything)[len(everything) // 2]
-    questions: dict[RunFilter, Callable[[Any], bool]] = {
-        RunFilter(tenant="other", limit=200): lambda item: item.tenant == "other",
-        RunFilter(tenant=None, status=("running", "failed"), limit=200): lambda item: (
-            item.status in ("running", "failed")
-        ),
-        RunFilter(tenant=None, workflow="build", limit=200): lambda item: item.workflow == "build",
-        RunFilter(tenant=None, label="team", limit=200): lambda item: "team" in item.labels,
-        RunFilter(tenant=None, label="50%=core", limit=200): lambda item: item.labels.get("50%") == "core",
-        RunFilter(tenant=None, created_after=middle, limit=200): lambda item: item.created_at >= middle,
-        RunFilter(tenant=None, created_before=middle, limit=200): lambda item: item.created_at < middle,
-        RunFilter(tenant=None, q="r_01", limit=200): lambda item: item.id.startswith("r_01"),
-        RunFilter(tenant=None, q="RUN 3", limit=200): lambda item: "run 3" in item.title,
-        RunFilter(tenant=None, q="x\\y", limit=200): lambda item: "x\\y" in item.labels.values(),
-        RunFilter(tenant=None, q="a_b", limit=200): lambda item: "a_b" in item.labels,
-    }
-
-    for question, matches in questions.items():
-        found = list_runs(listed.connection, question)
-
-        expected = {item.id for item in everything if matches(item)}
-        assert {item.id for item in found.items} == expected, question
-        assert found.total == len(expected) > 0, question
-
-
-async def test_percent_and_underscore_in_a_search_are_text(log: SqliteLog, tmp_path: Path) -> None:
-    for run_id, title in (("r_1", "100% done"), ("r_2", "100 done"), ("r_3", "a_b"), ("r_4", "axb"), ("r_5", "c\\d")):
-        await append(log, run_id, RunQueued(title=title, labels={"key": title}))
-    views = Views.open(tmp_path)
-    views.refresh()
-
-    def found(q: str) -> set[str]:
-        return {item.id for item in list_runs(views.connection, RunFilter(tenant=None, q=q)).items}
-
-    assert found("100%") == {"r_1"}
-    assert found("a_b") == {"r_3"}
-    assert found("c\\d") == {"r_5"}
-    assert found("%") == {"r_1"}
-    views.close()
-
-
-async def test_a_foreign_tenants_run_looks_like_an_unknown_one(listed: Views) -> None:
-    assert get_run(listed.connection, "r_001", tenant="other") is not None
-    assert get_run(listed.connection, "r_001", tenant="default") is None
-    assert find_run_ids(listed.connection, "r_001", tenant="default", limit=5) == []
-    assert find_run_ids(listed.connection, "r_001", tenant="other", limit=5) == ["r_001"]
-    assert find_run_ids(listed.connection, "r%", tenant=None, limit=5) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("sort", "title"),
-        ("order", "up"),
-        ("limit", 0),
-        ("limit", 201),
-        ("offset", -1),
-        ("status", ("done",)),
-        ("label", "=x"),
-        ("created_after", "yesterday"),
-        ("created_before", "2026-01-01T12:00"),
-        ("cursor", "nonsense"),
-        ("cursor", "ä"),
-        ("cursor", "W10"),
-        ("q", "\udc80"),
-    ],
-)
-async def test_a_value_that_is_not_allowed_is_refused_by_name(listed: Views, name: str, value: Any) -> None:
-    with pytest.raises(BadRequest, match=f"`{name}` is") as refusal:
-        list_runs(listed.connection, replace(RunFilter(tenant=None), **{name: value}))
-
-    assert "allowed" in refusal.value.message
-
-
-async def test_a_cursor_of_another_sort_is_refused(listed: Views) -> None:
-    cursor = list_runs(listed.connection, RunFilter(tenant=None, limit=1)).next_cursor
-
-    with pytest.raises(BadRequest, match="`cursor` is"):
-        list_runs(listed.connection, RunFilter(tenant=None, sort="cost", cursor=cursor))
-
-
 async def test_a_snapshot_carries_the_position_of_the_runs_last_event(log: SqliteLog, tmp_path: Path) -> None:
     await append(log, "r_a", RunQueued(title="a"))
     await append(log, "r_b", RunQueued(title="b"))
@@ -498,7 +308,7 @@ async def test_a_snapshot_carries_the_position_of_the_runs_last_event(log: Sqlit
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign", "holes"])
 async def test_a_views_file_that_cannot_be_used_is_folded_anew(log: SqliteLog, tmp_path: Path, damage: str) -> None:
-    await write_random(log, random.Random(7), appends=100)
+    await write_courses(log, random.Random(7), appends=100)
     path = tmp_path / "views.1.db"
     with closing(Views.open(tmp_path)) as views:
         views.refresh()
