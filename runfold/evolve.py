@@ -1,21 +1,19 @@
 """The fold: a run after one more event. It believes every event, holds no rule, and never raises."""
 
 from collections.abc import Iterable
-from typing import Any, Literal, assert_never, cast
+from typing import Any, assert_never, cast
 
 from msgspec import ValidationError, convert, to_builtins
 from msgspec.structs import replace
 
+from runfold.approval_states import evolve_approvals
 from runfold.counting import COUNTS
 from runfold.envelope import Recorded
 from runfold.errors import InvalidEvent
 from runfold.events import (
     AgentError,
     Anchor,
-    ApprovalDenied,
     ApprovalEvent,
-    ApprovalExpired,
-    ApprovalGranted,
     ApprovalRequested,
     ArtifactStored,
     CancelRequested,
@@ -92,13 +90,12 @@ from runfold.events import (
 )
 from runfold.limits import with_new
 from runfold.reasons import sentence
-from runfold.state import Approval, LimitHit, OpenStep, OpenTurn, Repeats, Run, Status
+from runfold.state import LimitHit, OpenStep, OpenTurn, Repeats, Run, Status
 from runfold.step_states import count_turn, evolve_step
 from runfold.units import action_code, evolve_units
 
 CONTEXT_KEYS_MAX = 256
 LABELS_MAX = 64
-APPROVALS_KEPT_MAX = 50
 ACTIVE = frozenset({"running", "pausing", "cancelling", "stopping"})
 
 # What the order calls `completion` are rules; the run's own says how one of them was fulfilled.
@@ -406,41 +403,8 @@ def _unit(run: Run, event: UnitsPlanned | UnitEvent, at_us: int) -> Run:
 
 
 def _approval(run: Run, event: ApprovalEvent, at_us: int) -> Run:
+    approvals = evolve_approvals(run.approvals, event, at_us=at_us, opens=not run.is_resting)
     if isinstance(event, ApprovalRequested):
-        asked = Approval(
-            kind=event.kind,
-            summary=event.summary,
-            amount_micros=event.amount_micros,
-            digest=event.digest,
-            expires_at=event.expires_at,
-            requested_at_us=at_us,
-            status="expired" if run.is_resting else "pending",
-        )
-        made = run.approvals_made + 1
-        return replace(run, approvals=_kept({**run.approvals, event.approval_id: asked}), approvals_made=made)
-    status: Literal["granted", "denied", "expired"]
-    match event:
-        case ApprovalGranted():
-            status, comment = "granted", event.comment
-        case ApprovalDenied():
-            status, comment = "denied", event.comment
-        case ApprovalExpired():
-            status, comment = "expired", ""
-        case _:
-            assert_never(event)
+        return replace(run, approvals=approvals, approvals_made=run.approvals_made + 1)
     answered = run.waiting_on == f"approval:{event.approval_id}"
-    asked = run.approvals.get(event.approval_id, Approval())
-    told = replace(asked, status=status, comment=comment, answered_at_us=at_us)
-    return replace(
-        run,
-        approvals=_kept({**run.approvals, event.approval_id: told}),
-        waiting_on=None if answered else run.waiting_on,
-    )
-
-
-def _kept(approvals: dict[str, Approval]) -> dict[str, Approval]:
-    """The open ones and the last answered."""
-    while len(approvals) > APPROVALS_KEPT_MAX:
-        oldest = next((name for name, it in approvals.items() if it.status != "pending"), next(iter(approvals)))
-        approvals = {name: it for name, it in approvals.items() if name != oldest}
-    return approvals
+    return replace(run, approvals=approvals, waiting_on=None if answered else run.waiting_on)

@@ -6,9 +6,11 @@ import pytest
 
 from runfold import commands as c
 from runfold import events as e
+from runfold.approval_states import APPROVALS_KEPT_MAX
 from runfold.approvals import APPROVAL_SECONDS
 from runfold.envelope import time_text
 from runfold.errors import NotAllowed, NotFound
+from runfold.evolve import evolve
 from runfold.state import Run
 from tests.given import SECOND_US, after, here, names, observe, reported, when
 
@@ -135,3 +137,15 @@ def test_a_child_program_cannot_ask_or_answer() -> None:
         when(after(here()), ASK)
     with pytest.raises(NotAllowed):
         when(after(here()), observe(e.ApprovalGranted(approval_id="a1"), claim=1))
+
+
+def test_of_many_questions_a_run_keeps_the_open_ones_and_the_last_that_were_answered() -> None:
+    run = after(reported(), ASK)
+    (still_open,) = run.approvals
+
+    for number in range(APPROVALS_KEPT_MAX + 9):
+        for event in (e.ApprovalRequested(approval_id=f"q{number}"), e.ApprovalDenied(approval_id=f"q{number}")):
+            run = evolve(run, event, at_us=run.updated_at_us)
+
+    assert [*run.approvals] == [still_open, *(f"q{number}" for number in range(10, APPROVALS_KEPT_MAX + 9))]
+    assert run.approvals_made == APPROVALS_KEPT_MAX + 10
