@@ -1,4 +1,4 @@
-"""One door for every method and route: Host, Origin, token, JSON, tenant and role, in this order."""
+"""Who may pass: Host, Origin, token, JSON, tenant and role are asked of every method and route, in this order."""
 
 import re
 from functools import lru_cache
