@@ -4,12 +4,12 @@ The intent is on the disk before the commit and names the event that the commit 
 writing finds it, and finishes it or takes it back, by whether the log has that event.
 """
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from eventstore.durable import sync, write_durably
 from eventstore.failpoints import reach
 from eventstore.identified import known_pairs
 from eventstore.rows import uuid_bytes
@@ -34,8 +34,8 @@ def announce(data: Path, intent: Intent) -> None:
     temporary = folder / f".{intent.event_id}"
     write_durably(temporary, msgspec.json.encode(intent))
     temporary.replace(folder / f"{intent.event_id}.json")
-    sync_folder(folder)
-    sync_folder(data)
+    sync(folder)
+    sync(data)
 
 
 def settle(data: Path, connection: sqlite3.Connection) -> None:
@@ -53,7 +53,7 @@ def settle(data: Path, connection: sqlite3.Connection) -> None:
             if is_committed:
                 with suppress(FileNotFoundError):  # It has its name already.
                     (data / ready).replace(data / target)
-                    sync_folder((data / target).parent)
+                    sync((data / target).parent)
                 reach("intent.renamed")
             else:
                 (data / ready).unlink(missing_ok=True)
@@ -72,18 +72,3 @@ def remove(path: Path) -> None:
         path.rmdir()
     else:
         path.unlink(missing_ok=True)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,10 +1,10 @@
 """Whether a data folder holds a log of its own or mirrors a replicated one, as a small file in it says."""
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from eventstore.durable import write_durably
 from runfold.errors import BadRequest
 
 MIRROR_FILE = "mirror.json"
@@ -35,11 +35,7 @@ def mirrored_log(data: Path) -> Mirrored | None:
 def note_mirrored(data: Path, mirrored: Mirrored) -> None:
     """Mark a folder as a mirror before anything is in it."""
     new = data / f"{MIRROR_FILE}.new"
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(mirrored))
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(new, msgspec.json.encode(mirrored))
     new.replace(data / MIRROR_FILE)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.durable import write_durably
 from eventstore.file_lock import FileLock
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
@@ -311,12 +312,8 @@ def _write(data: Path, file: StateFile) -> None:
 def _replace(path: Path, content: bytes) -> None:
     """Under its lock one name is enough for what is not yet whole; a killed writer's is written over."""
     new = path.with_name(f".{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(new, path)
+    write_durably(new, content)
+    new.replace(path)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from eventstore.intents import Intent, announce, write_durably
+from eventstore.durable import write_durably
+from eventstore.intents import Intent, announce
 from eventstore.jetstream.messages import Message, decode
 from eventstore.jetstream.rewritten import Files
 from eventstore.keeping.cleaning import files_of

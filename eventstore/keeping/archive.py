@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import msgspec
 
-from eventstore.intents import sync_folder
+from eventstore.durable import sync
 from eventstore.proof.attachments import blobs_of
 from eventstore.proof.verifying import hash_of
 from eventstore.reading import open_reader
@@ -254,7 +254,7 @@ def _write_file(path: Path, manifest: Manifest, events: IO[bytes], members: dict
             raw.flush()
             os.fsync(raw.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -1,7 +1,6 @@
 """A copy of a data folder, made while it is written to, and put back only where it is proved and nothing is lost."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore.anchoring import ANCHORS_FILE
+from eventstore.durable import sync
 from eventstore.file_systems import refuse_network
 from eventstore.keeping.copying import FORMAT, Manifest, copy_beside, is_rewritten
 from eventstore.proof.attachments import Attachments
@@ -48,11 +48,11 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
                 "the log was redacted or trimmed again and again while it was copied",
                 hint="back it up when that is done",
             )
-        _sync(path)
+        sync(path)
     # Anchors of events that came after the copy say nothing of it.
     anchors = [anchor for anchor in anchors_beside(data)[0] if anchor.position <= manifest.head]
     (folder / ANCHORS_FILE).write_bytes(b"".join(msgspec.json.encode(anchor) + b"\n" for anchor in anchors))
-    _sync(folder / ANCHORS_FILE)
+    sync(folder / ANCHORS_FILE)
     files = [_copy(source_file, folder / source_file.relative_to(data)) for source_file in _attachments(data)]
     manifest = msgspec.structs.replace(
         manifest, log_sha256=_sha256(path), files=len(files), size_bytes=path.stat().st_size + sum(files)
@@ -60,9 +60,9 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
     # The manifest comes last: a folder without one is no backup.
     temporary = folder / f"{MANIFEST_FILE}.new"
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(folder / MANIFEST_FILE)
-    _sync(folder)
+    sync(folder)
     return manifest
 
 
@@ -115,9 +115,9 @@ def restore(folder: Path, data: Path) -> Manifest:
     # The log comes last and gets its name when it is whole: a restore that was cut off can be done again.
     temporary = data / f"{LOG_FILE}.new"
     shutil.copyfile(folder / LOG_FILE, temporary)
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(data / LOG_FILE)
-    _sync(data)
+    sync(data)
     return manifest
 
 
@@ -133,18 +133,10 @@ def _copy(source: Path, target: Path) -> int:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = target.with_name(f".new-{target.name}")
     shutil.copyfile(source, temporary)
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(target)
-    _sync(target.parent)
+    sync(target.parent)
     return target.stat().st_size
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -3,7 +3,6 @@
 What the copy does not have yet was never promised by it. The views are folded anew from the log.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -14,9 +13,9 @@ import msgspec
 
 from eventstore.anchoring import ANCHORED, write_anchor
 from eventstore.chain import anchor_digest
+from eventstore.durable import sync
 from eventstore.failpoints import reach
 from eventstore.file_systems import refuse_network
-from eventstore.intents import sync_folder
 from eventstore.keeping.second_copy import Rows, SecondCopy
 from eventstore.keeping.segments import SealedAnchor, Segment
 from eventstore.objects.object_store import ObjectStore
@@ -83,11 +82,10 @@ def restore_log(
         fault = next(Proof(connection).faults(), None)
     if fault is not None:
         raise Refused(f"the copy does not prove itself: {fault.message}", hint="nothing was changed")
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(path)
     path.replace(data / LOG_FILE)
     shutil.rmtree(making)
-    sync_folder(data)
+    sync(data)
     return restored
 
 

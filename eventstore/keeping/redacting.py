@@ -16,8 +16,9 @@ from typing import Any, cast
 import msgspec
 
 from eventstore.chain import data_digest
+from eventstore.durable import write_durably
 from eventstore.failpoints import reach
-from eventstore.intents import Intent, announce, write_durably
+from eventstore.intents import Intent, announce
 from eventstore.objects import blobs
 from eventstore.proof.attachments import blobs_of
 from eventstore.reading import read_page

@@ -15,7 +15,8 @@ import msgspec
 
 from eventstore.anchoring import write_anchor
 from eventstore.appending import ANCHOR_EVENTS
-from eventstore.intents import Intent, announce, write_durably
+from eventstore.durable import write_durably
+from eventstore.intents import Intent, announce
 from eventstore.keeping.archive import ArchivedRun, Manifest, open_archive, read_rows
 from eventstore.objects import blobs
 from eventstore.proof.attachments import blobs_of

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from eventstore.durable import sync
 from eventstore.objects.shared_blobs import fetch, share
 from runfold.errors import BadRequest, NotFound, Unavailable
 
@@ -43,7 +44,7 @@ class Incoming:
             os.fsync(self._file.fileno())
             self._file.close()
             os.replace(self._temporary, path)
-            _sync_folder(path.parent)
+            sync(path.parent)
         share(self._data, sha256, path)
         return sha256
 
@@ -67,7 +68,7 @@ def put(data: Path, content: bytes) -> str:
         if not (path.exists() and path.read_bytes() == content):
             _write(path, content)
         # Also for a known blob: who stored it may not have come this far yet.
-        _sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise Unavailable(
             f"blob `{sha256}` cannot be stored in `{path.parent}`: {error.strerror}",
@@ -133,13 +134,4 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The new name is durable only when its folder is.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder.parent)

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from eventstore.durable import sync
 from runfold.errors import InvalidSetting
 
 CURRENT_FILE = "CURRENT"
@@ -49,16 +50,7 @@ def switch_to(data: Path, generation: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(data / CURRENT_FILE)
-    sync_file(data)
-
-
-def sync_file(path: Path) -> None:
-    """Have on the disk what was written to a file."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+    sync(data)
 
 
 def use(data: Path, generation: int) -> int | None:

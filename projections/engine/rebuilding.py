@@ -11,6 +11,7 @@ import msgspec
 from eventstore.boot import boot_id
 from eventstore.contract import PAGE_EVENTS
 from eventstore.damage import damage_of, is_undecoded
+from eventstore.durable import sync
 from eventstore.proof.checking_beside import CheckBeside, Found
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
@@ -24,7 +25,6 @@ from projections.engine.generations import (
     remove_parts,
     remove_unused,
     switch_to,
-    sync_file,
     use,
     views_file,
 )
@@ -260,7 +260,7 @@ class _Building:
         self._fold_near(on_progress)
         self.views.make_indexes()
         self._fold_near(on_progress)
-        sync_file(self._path)
+        sync(self._path)
 
     def _fold_near(self, on_progress: Progress | None) -> None:
         for _ in range(ROUNDS_MAX):
@@ -275,7 +275,7 @@ class _Building:
         connection = self.views.connection
         connection.execute("DROP TABLE rebuilding")
         connection.execute("PRAGMA journal_mode = WAL")
-        sync_file(self._path)
+        sync(self._path)
         checkpoints = self.views.checkpoints()
         return Rebuilt(
             generation=current_generation(self._data) + 1,
