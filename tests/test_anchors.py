@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from eventstore.anchoring import Anchor
+from eventstore.proof.anchors import check_signatures
 from eventstore.proof.signing import Signer, Verifier
-from eventstore.proof.verifying import check_signatures
 from runfold.errors import InvalidSetting
 from tests.terminal import record, runfold
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from eventstore.ledger import Ledger
+from eventstore.proof.anchors import read_anchors
 from eventstore.proof.attachments import Attachments
-from eventstore.proof.verifying import Proof, read_anchors
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3

@@ -10,8 +10,8 @@ from cli.folder import need_folder
 from cli.reading import settings_of
 from cli.screen import talk
 from eventstore.anchoring import Anchor
+from eventstore.proof.anchors import log_anchors
 from eventstore.proof.signing import Signer
-from eventstore.proof.verifying import log_anchors
 from eventstore.reading import open_reader
 
 

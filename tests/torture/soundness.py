@@ -5,7 +5,8 @@ import uuid
 from pathlib import Path
 
 from eventstore.objects import blobs
-from eventstore.proof.verifying import Proof, anchors_beside
+from eventstore.proof.anchors import anchors_beside
+from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from projections.engine.drift import Drift
