@@ -42,8 +42,6 @@ THIRD_PARTY = {
 IMPURE = {"asyncio", "os", "time", "random", "secrets", "sqlite3", "socket", "subprocess", "threading", "pathlib"}
 NOT_PURE_BY_NAME = {"__main__.py", "emit.py"}  # And `client/`, which none of the pure files imports.
 FILES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
-
-
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
 ROOMS: list[str] = re.findall(r"`(\w+/\w+)/`", (ROOT / "docs" / "architecture.md").read_text())
 """As the table shows them, from above."""
