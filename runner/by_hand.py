@@ -13,7 +13,7 @@ from eventstore.contract import EventLog
 from eventstore.leases import Leases, Waiting
 from eventstore.ledger import Ledger
 from runfold.commands import Pause
-from runfold.errors import Forbidden, InvalidSetting, NotAllowed, NotFound, Refused
+from runfold.errors import Damaged, Forbidden, InvalidSetting, NotAllowed, NotFound, Refused
 from runfold.events import Driver, RunQueued
 from runfold.state import Run
 from runfold.workflows import Registry
@@ -96,8 +96,8 @@ async def _rest(ledger: Ledger, log: EventLog, run: Run) -> bool:
         if (await order_of_run(log, run.run_id)).typed_by != machine.account():
             return False  # Its terminal is one of another machine.
         return bool((await ledger.execute(run.run_id, Pause(reason=reason), actor="system", tenant=run.tenant)).events)
-    except (Refused, NotFound, InvalidSetting):
-        return False  # It went on, or ended, meanwhile.
+    except (Refused, NotFound, InvalidSetting, Damaged):
+        return False  # It went on, or ended, meanwhile, or nothing follows from what was altered.
 
 
 def _is_for_a_terminal(run: Run) -> bool:

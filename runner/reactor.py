@@ -13,7 +13,7 @@ from eventstore.ledger import Ledger
 from projections.spending import Left, no_budgets
 from runfold.commands import Budget, CheckLimits
 from runfold.decide import decide
-from runfold.errors import NotFound, Refused
+from runfold.errors import Damaged, NotFound, Refused
 from runfold.state import Run
 
 LOOK_SECONDS = 0.5  # Whoever is to be stopped is stopped within a second of the breach.
@@ -49,8 +49,8 @@ class Reactor:
                 continue
             try:
                 executed = await self._ledger.execute(run.run_id, command, actor="system", tenant=run.tenant)
-            except (Refused, NotFound):
-                continue  # It has ended meanwhile.
+            except (Refused, NotFound, Damaged):
+                continue  # It has ended meanwhile, or nothing follows from what was altered.
             if executed.events:
                 changed.append(executed.run)
                 logger.info("limits kept", run_id=run.run_id, status=executed.run.status)

@@ -19,7 +19,7 @@ from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Fail
-from runfold.errors import InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError, Trimmed, Unavailable
+from runfold.errors import Damaged, InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError, Trimmed, Unavailable
 from runfold.events import Failure, RunClaimed, event_class
 from runfold.state import Run
 from runfold.workflows import Registry
@@ -161,6 +161,9 @@ class Worker:
             driving = None if executed is None else await self._driving(executed.run)
         except (Refused, NotFound, InvalidSetting):
             pass
+        except Damaged as error:
+            # The others are driven.
+            logger.error("a run cannot be taken: %s", error, run_id=run_id, hint=error.hint)
         except Unavailable as error:
             # What it drives goes on meanwhile.
             logger.warning("a run cannot be taken now: %s", error, run_id=run_id)

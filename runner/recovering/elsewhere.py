@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from eventstore.contract import Presence
 from eventstore.ledger import Ledger
 from runfold.commands import LoseClaim
-from runfold.errors import NotFound, Refused
+from runfold.errors import Damaged, NotFound, Refused
 from runfold.state import Run
 
 LOOK_SECONDS = 5.0
@@ -25,6 +25,6 @@ async def _lose(ledger: Ledger, run: Run) -> bool:
     command = LoseClaim(claim=run.claim, reason=f"its worker {run.worker} is not heard of any more")
     try:
         executed = await ledger.execute(run.run_id, command, actor="system", tenant=run.tenant)
-    except (Refused, NotFound):
-        return False  # It has ended meanwhile, or another worker has it.
+    except (Refused, NotFound, Damaged):
+        return False  # It has ended meanwhile, another worker has it, or nothing follows from what was altered.
     return bool(executed.events)

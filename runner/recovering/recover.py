@@ -10,7 +10,7 @@ from eventstore.failpoints import reach
 from eventstore.leases import Lease, Leases, monotonic_us
 from eventstore.ledger import Ledger
 from runfold.commands import LoseClaim
-from runfold.errors import NotFound, Refused
+from runfold.errors import Damaged, NotFound, Refused
 from runner import machine
 from runner.recovering.lost import lost_leases
 from runner.threads import in_thread
@@ -79,5 +79,8 @@ async def _lose(ledger: Ledger, log: EventLog, leases: Leases, lease: Lease) -> 
     except (Refused, NotFound):
         # The run has ended, or another worker has it: only the row is left over.
         is_lost = False
+    except Damaged:
+        # Nothing follows from what was altered; whoever restores it finds the row.
+        return False
     await in_thread(leases.release, lease.run_id, lease.claim)
     return is_lost

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from eventstore.contract import Presence
 from eventstore.ledger import Ledger
 from runfold.commands import Command, LoseClaim, Paused
-from runfold.errors import NotFound, Refused
+from runfold.errors import Damaged, NotFound, Refused
 from runfold.state import Run
 
 ANSWER_SECONDS = 5.0  # Beside the run's own grace: so long a request to stop, pause or cancel may stay open.
@@ -94,8 +94,8 @@ class Reporters:
             if command is None:
                 return False
             executed = await self._ledger.execute(run.run_id, command, actor="system", tenant=run.tenant)
-        except (Refused, NotFound):
-            return False  # It has ended meanwhile, by its own reporter.
+        except (Refused, NotFound, Damaged):
+            return False  # It has ended meanwhile, by its own reporter, or nothing follows from what was altered.
         return bool(executed.events)
 
 
