@@ -18,7 +18,7 @@ from eventstore.ordered_ids import ordered_id
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
-from runfold.errors import RunfoldError, Unavailable
+from runfold.errors import LogFailed, RunfoldError, Unavailable
 from runfold.events import CostEstimated, Json, RunQueued
 from runfold.limits import with_new
 from runfold.redact import redact, secrets_of
@@ -165,6 +165,9 @@ async def resume_here(
                 command = Claim(worker=claims.worker, host=machine.host())
             try:
                 executed = await driving.execute(command, actor=actor)
+            except (Unavailable, LogFailed):
+                # Perhaps it was won: its lease tells others that nobody drives it.
+                raise
             except RunfoldError:
                 # Who may not go on must not keep others from it.
                 await claims.release(run.run_id, claim)

@@ -79,11 +79,11 @@ class Worker:
                 while self._waiting and len(self._drivings) < self._slots and not stop.is_set():
                     run_id = next(iter(self._waiting))
                     del self._waiting[run_id]
-                    taken = await self._take(run_id)
-                    if taken is not None:
-                        self._drivings[taken[0]] = group.create_task(self._drive(*taken))
+                    await self._begin(run_id, group)
                 await self._moved.wait()
                 self._moved.clear()
+            for run_id in list(self._unanswered):
+                await self._begin_won(run_id, group)
             for driving in self._drivings:
                 driving.hand_over()
             if self._drivings:
@@ -152,6 +152,17 @@ class Worker:
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._moved.set()
+
+    async def _begin(self, run_id: str, group: asyncio.TaskGroup) -> None:
+        taken = await self._take(run_id)
+        if taken is not None:
+            self._drivings[taken[0]] = group.create_task(self._drive(*taken))
+
+    async def _begin_won(self, run_id: str, group: asyncio.TaskGroup) -> None:
+        """Have what was won unheard, to be handed over; else nobody would go on with it before its lease ends."""
+        with contextlib.suppress(RunfoldError):
+            if (await self._ledger.state(run_id)).worker == self._claims.worker:
+                await self._begin(run_id, group)
 
     async def _take(self, run_id: str) -> tuple[Driving, int] | None:
         """Claim the run, at the position that is answered; None where it is not, or no longer, a worker's to take."""

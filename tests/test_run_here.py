@@ -15,20 +15,23 @@ import termios
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from eventstore.ledger import Ledger
+from eventstore.leases import LEASE_SECONDS, monotonic_us
+from eventstore.ledger import Executed, Ledger
 from eventstore.sqlite import SqliteLog
 from runfold import events
-from runfold.commands import Cancel
+from runfold.commands import Cancel, Claim, Command
 from runfold.envelope import Recorded
 from runfold.errors import Unavailable
 from runfold.events import FileWritten, RunFailed, SubprocessOutput, TurnCompleted, TurnFailed
-from runner import machine
+from runner import heeding, machine
 from runner.claims import Claims
 from runner.here import resume_here
 from runner.launch import launch_of, order_of_run
+from runner.recovering.recover import recover
 from runner.turns.output import EVENT_TEXT_BYTES, PENDING_BYTES
 from runner.turns.turn import FLUSH_SECONDS
 from tests.working import PATIENCE_SECONDS, working
@@ -325,6 +328,31 @@ async def test_a_run_that_times_out_exits_with_124(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 124
+
+
+async def test_a_run_that_was_taken_over_unheard_is_found_when_its_driver_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Ledger.execute
+
+    async def unheard(self: Ledger, run_id: str, command: Command, **more: Any) -> Executed:
+        executed = await execute(self, run_id, command, **more)
+        if isinstance(command, Claim):
+            raise Unavailable("the log's servers did not answer")
+        return executed
+
+    monkeypatch.setattr(Ledger, "execute", unheard)
+    monkeypatch.setattr(heeding, "UNAVAILABLE_TRIES", 1)
+    async with working(tmp_path, "[workflow.w]\ncommand = ['true']\n", workers=0) as nobody:
+        run = await nobody.ledger.state(await nobody.queue("w"))
+        launch = launch_of(await order_of_run(nobody.log, run.run_id), nobody.registry.workflows["w"])
+        with pytest.raises(Unavailable):
+            await resume_here(nobody.ledger, nobody.log, run, launch, data=nobody.data, quiet=True)
+        later_us = monotonic_us() + int(2 * LEASE_SECONDS * 1_000_000)
+        found = await recover(nobody.ledger, nobody.log, data=nobody.data, now=lambda: later_us)
+        after = await nobody.ledger.state(run.run_id)
+
+    assert (found, after.worker) == ([run.run_id], "")
 
 
 async def test_a_run_that_is_taken_over_is_driven_also_where_its_lease_cannot_be_written_once_more(

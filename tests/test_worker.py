@@ -324,6 +324,36 @@ async def test_a_claim_that_was_won_unheard_is_driven_by_its_worker_unless_it_wa
     assert types.count("turn_started") == 1
 
 
+@pytest.mark.parametrize(
+    ("is_won", "on_lost", "status", "claim"),
+    [(True, "resume", "queued", 1), (True, "fail", "stopped", 1), (False, "fail", "queued", 0)],
+)
+async def test_a_worker_that_stops_gives_back_a_claim_that_it_won_unheard_and_takes_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_won: bool, on_lost: str, status: str, claim: int
+) -> None:
+    execute = Ledger.execute
+    told, stops = list[str](), list[asyncio.Event]()
+
+    async def unheard(self: Ledger, run_id: str, command: Command, **more: Any) -> Executed:
+        if not isinstance(command, Claim) or told:
+            return await execute(self, run_id, command, **more)
+        told.append(run_id)
+        stops[0].set()
+        if is_won:
+            await execute(self, run_id, command, **more)
+        raise Unavailable("the log's servers did not answer")
+
+    monkeypatch.setattr(Ledger, "execute", unheard)
+    async with working(tmp_path, shell("true", more=f'on_lost = "{on_lost}"')) as worker:
+        stops.append(worker.stop)
+        run_id = await worker.queue("w")
+        await worker.stop.wait()
+    async with working(tmp_path, shell("true"), workers=0) as later:
+        run = await later.ledger.state(run_id)
+
+    assert (run.status, run.worker, run.claim) == (status, "", claim)
+
+
 async def test_a_run_that_is_taken_is_driven_when_its_order_can_be_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
