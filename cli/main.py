@@ -153,7 +153,10 @@ def main() -> NoReturn:
 
         if not isinstance(error, sqlite3.DatabaseError):
             raise
-        _say(f"a file of the data folder cannot be read: {error}", "keep a copy of the folder; then `runfold verify`")
+        _say(
+            f"a file of the data folder cannot be read or written: {error}",
+            "keep a copy of the folder; then `runfold verify`",
+        )
         code = 1
     _leave(code if isinstance(code, int) else 0)
 

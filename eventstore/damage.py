@@ -1,6 +1,7 @@
 """What SQLite says of a log's file that was altered or broken, told as the damage that it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -10,6 +11,7 @@ from runfold.errors import Damaged
 HINT = "`runfold verify` tells all that does not match; a backup has it as it was"
 UNOPENED_HINT = "keep a copy of the data folder as it is, then restore a backup"
 _CORRUPT, _NOT_A_DATABASE = 11, 26  # As in sqlite3.h; the upper bits say where it happened.
+_PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})  # Busy, locked, no memory, read-only, input or output, full, not opened.
 _UNDECODED = "Could not decode to UTF-8"  # So the module begins what it says of a text that is none.
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -26,6 +28,11 @@ def is_no_database(error: sqlite3.DatabaseError) -> bool:
 def is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether it is about what the file holds, and not about locks, space, rights or a statement."""
     return _code(error) in (_CORRUPT, _NOT_A_DATABASE) or is_undecoded(error)
+
+
+def is_passing(error: sqlite3.DatabaseError) -> bool:
+    """Whether it is about locks, space, rights or the disk, which may be otherwise in a while."""
+    return _code(error) in _PASSING
 
 
 def damage_of(error: Exception, *, hint: str = HINT) -> Damaged:
@@ -45,6 +52,17 @@ def told_as_damage(read: Callable[_P, _T]) -> Callable[_P, _T]:
             raise damage_of(error) from error
 
     return reading
+
+
+@contextmanager
+def telling_damage() -> Generator[None]:
+    """The same for what is read one after the other."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        raise damage_of(error) from error
 
 
 def _code(error: sqlite3.DatabaseError) -> int:

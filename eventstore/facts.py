@@ -1,10 +1,11 @@
 """Reading the log for folds: facts, which are made of the columns that a fold may look at, and checked as pages are."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import starmap
 
 from eventstore.contract import PAGE_EVENTS
-from eventstore.damage import told_as_damage
+from eventstore.damage import telling_damage, told_as_damage
 from eventstore.reading import check_page, checking_of, end_of, name_undecoded, rows_after
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Fact
@@ -60,13 +61,10 @@ def some_facts(
         return
     end = end_of(connection, after=after, stream=None, upto=upto, kept=True)
     columns = _COLUMNS if with_causes else _COLUMNS_WITHOUT_CAUSES
-    rows = connection.execute(
+    query = (
         f"SELECT {columns} FROM events WHERE position > ? AND position <= ?"  # noqa: S608
-        f" AND type NOT IN ({', '.join('?' * len(without))}) ORDER BY position LIMIT ?",
-        (after, end, *without, limit),
+        f" AND type NOT IN ({', '.join('?' * len(without))}) ORDER BY position LIMIT ?"
     )
-    try:
+    with telling_damage(), closing(connection.execute(query, (after, end, *without, limit))) as rows:
         while some := rows.fetchmany(FACTS_TOGETHER):
             yield list(starmap(Fact, some))
-    finally:
-        rows.close()

@@ -1,17 +1,20 @@
 """Where in the log something stands: what a run said, and what was recorded at a time."""
 
-from eventstore.damage import told_as_damage
+from collections.abc import Generator
+from contextlib import closing
+
+from eventstore.damage import telling_damage, told_as_damage
 from eventstore.sqlite3_module import sqlite3
 
 
-@told_as_damage
 def places_in(
     connection: sqlite3.Connection, stream: str, first: int, last: int, *, is_descending: bool
-) -> sqlite3.Cursor:
-    """The positions `first` to `last` of one run's events, a row each, in order."""
+) -> Generator[tuple[int]]:
+    """The positions `first` to `last` of one run's events, a row each, in order. Raises Damaged."""
     order = "DESC" if is_descending else "ASC"
     query = f"SELECT position FROM events WHERE run_id = ? AND position BETWEEN ? AND ? ORDER BY version {order}"  # noqa: S608
-    return connection.execute(query, (stream, first, last))
+    with telling_damage(), closing(connection.execute(query, (stream, first, last))) as rows:
+        yield from rows
 
 
 @told_as_damage

@@ -13,12 +13,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
+from eventstore.damage import is_passing
 from eventstore.sqlite3_module import sqlite3
-from projections.engine.projector import Freshness
+from projections.engine.opening import DISK_HINT
+from projections.engine.projector import Freshness, NotWritten
 from projections.engine.unchanged import Mark, Unchanged
 from projections.engine.views import BEHIND_MAX, Views
 from projections.lately import Lately
-from runfold.errors import RunfoldError
+from runfold.errors import RunfoldError, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,20 +68,33 @@ class ViewService:
     async def query(
         self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> tuple[T, Freshness]:
-        """The answer of a query function, and how fresh it is; from views that are far behind, what they have."""
+        """The answer of a query function, and how fresh it is; from views that are far behind, what they have.
+
+        Raises Unavailable where they cannot be read now, and what the function raises.
+        """
         mark = self._unchanged.mark()
+
+        def question(connection: sqlite3.Connection) -> T:
+            return fn(connection, *args, **kwargs)
 
         def ask() -> tuple[T, Freshness]:
             freshness = self._look(mark)
-            connection = self._views.connection
-            # One snapshot for all statements of the query, whatever other processes fold meanwhile.
-            connection.execute("BEGIN")
             try:
-                return fn(connection, *args, **kwargs), freshness
-            finally:
-                connection.execute("ROLLBACK")
+                return self._views.ask(question), freshness
+            except sqlite3.DatabaseError as error:
+                # Who catches up does not meet every page.
+                if not self._views.leave_damaged(error):
+                    raise
+            self._refreshed = None
+            freshness = self._look(None)
+            return self._views.ask(question), freshness
 
-        answer, freshness = await asyncio.get_running_loop().run_in_executor(self._executor, ask)
+        try:
+            answer, freshness = await asyncio.get_running_loop().run_in_executor(self._executor, ask)
+        except (OSError, sqlite3.OperationalError) as error:
+            if not (isinstance(error, OSError | NotWritten) or is_passing(error)):
+                raise
+            raise Unavailable(f"the views cannot be read now: {error}", hint=DISK_HINT) from error
         if freshness.behind > BEHIND_MAX and (self._catching_up is None or self._catching_up.done()):
             self._catching_up = asyncio.create_task(self._catch_up(freshness.behind), name="catch up with the log")
         return answer, freshness

@@ -98,7 +98,12 @@ class Worker:
         while True:
             await self._is_unsure.wait()
             self._is_unsure.clear()
-            if not await self._find_waiting():
+            try:
+                has_all = await self._find_waiting()
+            except RunfoldError as error:
+                logger.warning("who waits cannot be looked up now: %s", error)
+                has_all = False
+            if not has_all:
                 await asyncio.sleep(LOOK_SECONDS)
                 self._is_unsure.set()
 

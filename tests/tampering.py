@@ -3,6 +3,7 @@
 import random
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,17 @@ def leave(connection: sqlite3.Connection) -> None:
     schema = (Path(__file__).parent.parent / "eventstore" / "schema.sql").read_text()
     connection.executescript(schema[schema.index("CREATE TRIGGER events_stay") :])
     connection.close()
+
+
+def damage_table(path: Path, name: str) -> None:
+    """The disk gives back nothing of the page with which a table begins."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        page = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchone()[0]
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
 
 
 def any_position(connection: sqlite3.Connection, chance: random.Random) -> int:

@@ -15,9 +15,12 @@ from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
-from runfold.errors import InvalidSetting, LogFailed
+from projections.run_list import RunFilter, list_runs
+from projections.service import ViewService
+from runfold.errors import InvalidSetting, LogFailed, Unavailable
 from tests.contract.events import new_event
 from tests.disks import mount, unmount
+from tests.tampering import damage_table
 from tests.terminal import read, record, runfold
 
 pytestmark = pytest.mark.slow
@@ -49,6 +52,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def fill(filler: Path) -> None:
+    """Leave no room on the disk of a file."""
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+
 def test_a_read_only_disk_is_read_and_refuses_to_record_and_is_left_as_it_was(disk: Callable[..., Path]) -> None:
     data = disk() / "data"
     record(data)
@@ -74,12 +84,7 @@ def test_a_full_disk_refuses_to_record_and_loses_nothing_and_goes_on_when_there_
     record(data)
     before = read(data, "events", "@last")["items"]
     filler = data.parent / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            pass
+    fill(filler)
 
     refused = runfold(data, "run", "--", "true")
     reading = runfold(data, "ps")
@@ -98,14 +103,32 @@ def test_a_full_disk_refuses_to_record_and_loses_nothing_and_goes_on_when_there_
     assert runfold(data, "verify").returncode == 0
 
 
+async def test_views_that_cannot_be_folded_anew_on_a_full_disk_are_unavailable_until_there_is_room(
+    disk: Callable[..., Path],
+) -> None:
+    data = disk() / "data"
+    record(data)
+    wanted, filler = read(data, "ps")["total"], data.parent / "filler"
+    views = await ViewService.open(data)
+    try:
+        damage_table(data / "views.1.db", "runs")
+        fill(filler)
+        with pytest.raises(Unavailable, match="the views cannot be read now"):
+            await views.query(list_runs, RunFilter(tenant=None))
+        filler.unlink()
+        found, _ = await views.query(list_runs, RunFilter(tenant=None))
+    finally:
+        await views.close()
+
+    assert found.total == wanted
+
+
 async def test_a_log_goes_on_by_itself_when_a_full_disk_has_room_again(disk: Callable[..., Path]) -> None:
     data = disk() / "data"
     log = await SqliteLog.open(data)
     stored = [(await log.append("r_a", [new_event()], expected=0)).events[0]]
     filler = data.parent / "filler"
-    with filler.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
+    fill(filler)
 
     failed = None
     while failed is None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from eventstore.mirrored import Mirrored, note_mirrored
 from eventstore.reading import open_reader, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
@@ -29,6 +30,7 @@ from runfold.events import Message, RunCompleted, RunPaused, RunQueued, RunResum
 from runfold.evolve import CHANGING_NOTHING, evolve, fold
 from runfold.state import Run, new_run
 from tests.histories import CREATED_US, append, write_courses
+from tests.tampering import damage_table
 
 
 def recorded_events(data: Path) -> list[Recorded]:
@@ -185,6 +187,22 @@ async def test_a_wait_that_runs_out_answers_and_says_stale(log: SqliteLog, tmp_p
     assert not released.stale
 
 
+async def test_views_that_somebody_holds_are_stale_for_as_long_as_he_does(log: SqliteLog, tmp_path: Path) -> None:
+    views = Views.open(tmp_path)
+    views.connection.execute("PRAGMA busy_timeout = 1")
+    await append(log, "r_a", RunQueued())
+
+    with closing(sqlite3.connect(views.path, isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        held = views.refresh()
+        somebody.execute("ROLLBACK")
+    released = views.refresh()
+
+    views.close()
+    assert (held.position, held.stale) == (0, True)
+    assert not released.stale
+
+
 async def test_views_of_another_revision_are_read_only_and_stale_until_rebuilt(log: SqliteLog, tmp_path: Path) -> None:
     await append(log, "r_a", RunQueued())
     old = Views.open(tmp_path)
@@ -331,6 +349,38 @@ async def test_a_views_file_that_cannot_be_used_is_folded_anew(log: SqliteLog, t
     assert not freshness.stale
     assert found == wanted
     assert [item.name for item in tmp_path.glob("views.*.db")] == ["views.2.db"]
+
+
+async def test_views_of_which_only_a_question_meets_the_damage_are_folded_anew(log: SqliteLog, tmp_path: Path) -> None:
+    await append(log, "r_a", RunQueued())
+    with closing(Views.open(tmp_path)) as views:
+        views.refresh()
+        wanted = list_runs(views.connection, RunFilter(tenant=None))
+    damage_table(tmp_path / "views.1.db", "runs")
+
+    views = await ViewService.open(tmp_path)
+    try:
+        found, freshness = await views.query(list_runs, RunFilter(tenant=None))
+    finally:
+        await views.close()
+
+    assert (found, freshness.stale) == (wanted, False)
+
+
+async def test_a_mirror_of_which_a_page_is_damaged_takes_no_views_with_it(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    await append(log, "r_a", RunQueued())
+    place = await log.bounds()
+    await log.close()
+    note_mirrored(tmp_path, Mirrored(address="nats://127.0.0.1:1/log", log_id=place.log_id))
+    Views.open(tmp_path).close()
+    damage_table(tmp_path / "log.db", "events")
+
+    with closing(Views.open(tmp_path)) as views:
+        freshness = views.refresh()
+
+    assert (freshness.position, freshness.stale) == (0, True)
+    assert [path.name for path in tmp_path.glob("views.*.db")] == ["views.1.db"]
 
 
 UNDECODED = {

@@ -16,8 +16,8 @@ def blocks_of(
     """The blocks `first` to `last` that hold an event of one of these kinds, in order."""
     order = _order(is_descending)
     query = f"SELECT block FROM audit_blocks WHERE kind = ? AND block BETWEEN ? AND ? ORDER BY block {order}"  # noqa: S608
-    cursors = [connection.execute(query, (kind, first, last)) for kind in kinds]
-    yield from _merged(cursors, is_descending=is_descending)
+    found = [connection.execute(query, (kind, first, last)) for kind in kinds]
+    yield from _merged(found, is_descending=is_descending)
 
 
 def places_of(
@@ -50,11 +50,11 @@ def _order(is_descending: bool) -> str:
     return "DESC" if is_descending else "ASC"
 
 
-def _merged(cursors: Sequence[sqlite3.Cursor], *, is_descending: bool) -> Generator[int]:
+def _merged(found: Sequence[sqlite3.Cursor | Generator[tuple[int]]], *, is_descending: bool) -> Generator[int]:
     """Each number once."""
     try:
-        for (number,), _ in groupby(merge(*cursors, reverse=is_descending)):
+        for (number,), _ in groupby(merge(*found, reverse=is_descending)):
             yield number
     finally:
-        for cursor in cursors:
-            cursor.close()
+        for each in found:
+            each.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore.contract import PAGE_EVENTS
+from eventstore.damage import is_passing
 from eventstore.facts import read_facts, some_facts
 from eventstore.proof.checking import open_checked
 from eventstore.reading import LOG_FILE, hash_at
@@ -34,15 +35,14 @@ from runfold.errors import NotFound
 from runfold.events import EVENT_TYPES, REWRITES
 
 ERROR_CHARS_MAX = 500
-SQLITE_FULL = 13
 
 
 class ForeignViews(sqlite3.DatabaseError):
     """The file is a database, but not one of ours; it never leaves this package."""
 
 
-class FullDisk(sqlite3.OperationalError):
-    """What is on the disk stays as it is, and is served as stale; it never leaves this package."""
+class NotWritten(sqlite3.OperationalError):
+    """What is on the disk stays as it is, and who catches up serves it as stale."""
 
 
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
@@ -333,8 +333,8 @@ class Projector:
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
         try:
+            self.connection.execute("BEGIN IMMEDIATE")
             yield
             self.connection.execute("COMMIT")
         except BaseException as error:
@@ -342,8 +342,8 @@ class Projector:
                 self._forget(view)
             with suppress(sqlite3.Error):
                 self.connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) == SQLITE_FULL:
-                raise FullDisk(*error.args) from error
+            if isinstance(error, sqlite3.OperationalError) and is_passing(error):
+                raise NotWritten(*error.args) from error
             raise
 
     def open_log(self) -> sqlite3.Connection | None:

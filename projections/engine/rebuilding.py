@@ -10,7 +10,6 @@ import msgspec
 
 from eventstore.boot import boot_id
 from eventstore.contract import PAGE_EVENTS
-from eventstore.damage import damage_of, is_undecoded
 from eventstore.durable import sync
 from eventstore.proof.checking_beside import CheckBeside, Found
 from eventstore.sqlite3_module import sqlite3
@@ -29,7 +28,7 @@ from projections.engine.generations import (
     views_file,
 )
 from projections.engine.opening import connect
-from projections.engine.projector import FullDisk, Projector
+from projections.engine.projector import NotWritten, Projector
 from projections.engine.sharing import Helper, part_file, shareable, wait_for_helper
 from projections.engine.view import View
 from runfold.errors import BadRequest, Contended, Damaged, NotFound, RunfoldError, Unavailable
@@ -152,14 +151,13 @@ def _told_as_damage(data: Path, workers: int) -> Generator[None]:
     """Of what is folded before it is checked: whatever breaks at an altered log is told as Damaged."""
     try:
         yield
-    except (RunfoldError, FullDisk):
+    except NotWritten:
         raise
     except Exception as error:
+        if isinstance(error, RunfoldError) and not isinstance(error, Damaged):
+            raise
         with suppress(NotFound):
             _refuse_damage(CheckBeside(data, workers=workers).wait(), broke=error)
-        if isinstance(error, sqlite3.DatabaseError) and is_undecoded(error):
-            # The bytes are those that were appended, but they are said to be a text.
-            raise damage_of(error) from error
         raise
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from eventstore.contract import PAGE_EVENTS
 from eventstore.sqlite3_module import sqlite3
@@ -23,10 +24,11 @@ from projections.engine.generations import (
     views_file,
 )
 from projections.engine.opening import Folded, connect, connect_read_only
-from projections.engine.projector import ForeignViews, Freshness, FullDisk, Projector
+from projections.engine.projector import ForeignViews, Freshness, NotWritten, Projector
 from projections.engine.view import View
 from runfold.errors import Contended, Damaged
 
+_T = TypeVar("_T")
 OPEN_WAIT_SECONDS = 10.0
 BEHIND_MAX = 5_000  # Positions, about a second of folding: who asks a server, or beside one, waits for no more of it.
 
@@ -55,9 +57,8 @@ class Views:
             try:
                 opened._open_current()
             except sqlite3.DatabaseError as error:
-                if not opened._is_writable or not _is_damage(error):
+                if not opened.leave_damaged(error):
                     raise
-                opened._replace(opened._generation)
         except BaseException:
             opened.close()
             raise
@@ -93,13 +94,29 @@ class Views:
         """Fold the next positions of the log, so many at most, where no other process folds."""
         return self._whole(lambda: self._refresh(0, positions=positions))
 
+    def ask(self, question: Callable[[Folded], _T]) -> _T:
+        """One snapshot for all statements of a question, whatever other processes fold meanwhile."""
+        connection = self.connection
+        connection.execute("BEGIN")
+        try:
+            return question(connection)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def leave_damaged(self, error: sqlite3.DatabaseError) -> bool:
+        """Whether the file was at fault; another is in its place then, `stale` until it is folded."""
+        if not self._is_writable or not _is_damage(error):
+            return False
+        self._replace(self._generation)
+        return True
+
     def _whole(self, refresh: Callable[[], Freshness]) -> Freshness:
         try:
             return refresh()
         except sqlite3.DatabaseError as error:
-            if not self._is_writable or not _is_damage(error):
+            if not self.leave_damaged(error):
                 raise
-            self._replace(self._generation)
             return refresh()
 
     def _refresh(
@@ -118,7 +135,7 @@ class Views:
             # Whether it was us or the process that we waited for: what counts is where the views stand now.
             if is_held:
                 upto = target if positions is None else target - freshness.behind + positions
-                with suppress(FullDisk, Damaged):
+                with suppress(NotWritten, Damaged):
                     self._projector.catch_up(log, min(target, upto))
             return self._projector.freshness(log, target)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.effort import IS_LONG, SEED
+from projections.engine.views import Views
 from tests.torture.shim import faulty
 from tests.torture.soundness import wrongs
 from tests.torture.states import cuts, read_changes
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow
 EVERY = 1 if IS_LONG else 5
 STATES = 1_500 if IS_LONG else 40
 PATIENCE_SECONDS = 3600 if IS_LONG else 900  # A rebuild has thousands of calls; others may be at work beside it.
+LOOKS = 12  # Calls that fail, of whoever looks at the views now and then.
 WORKS = ["append", "blob", "project", "rebuild", "archive"]
 
 
@@ -58,6 +60,23 @@ def test_a_disk_that_is_full_from_any_call_on_loses_nothing_and_the_next_process
 
     assert found["wrong"] == []
     assert found["refused"] >= 3
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EROFS])
+def test_a_server_outlives_a_disk_that_takes_nothing_of_its_views_for_a_while(tmp_path: Path, error: int) -> None:
+    Views.open(tmp_path).close()
+
+    done = faulty("troubled", tmp_path, error, LOOKS, below=tmp_path / "views.1.db")
+
+    assert json.loads(done.stdout.splitlines()[-1]) == {"said": "stale", "then": "current", "broke": None}
+
+
+def test_a_server_outlives_views_that_cannot_be_read_and_folds_them_anew(tmp_path: Path) -> None:
+    Views.open(tmp_path).close()
+
+    done = faulty("troubled", tmp_path, errno.EIO, 0, below=tmp_path / "views.1.db", reads=True)
+
+    assert json.loads(done.stdout.splitlines()[-1]) == {"said": "current", "then": "current", "broke": None}
 
 
 def recorded(folder: Path, *mode: str) -> tuple[Path, list[Any]]:
