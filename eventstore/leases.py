@@ -1,7 +1,7 @@
 """Which worker holds a run's claim, and until when: rows beside the log, never facts of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def wall_us() -> int:
 
 
 class Leases:
-    """One connection; calls come one at a time, from whatever thread."""
+    """One connection; calls come one at a time, from whatever thread. Each may raise Unavailable."""
 
     def __init__(self, connection: Any, monotonic_us: Callable[[], int], wall_us: Callable[[], int]) -> None:
         self._connection = connection
@@ -131,7 +131,7 @@ class Leases:
         """
         monotonic_us, wall_us = self._ends(seconds)
         taken = msgspec.structs.replace(lease, expires_monotonic_us=monotonic_us, expires_wall_us=wall_us)
-        cursor = self._connection.execute(
+        cursor = self._execute(
             "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (run_id) DO UPDATE SET tenant = excluded.tenant, claim = excluded.claim,"
             " owner = excluded.owner, host = excluded.host, boot_id = excluded.boot_id, pid = excluded.pid,"
@@ -144,7 +144,7 @@ class Leases:
             (*msgspec.structs.astuple(taken), self._wall_us(), self._monotonic_us()),
         )
         if not cursor.rowcount:
-            owner = self._connection.execute("SELECT owner FROM leases WHERE run_id = ?", (lease.run_id,)).fetchone()
+            owner = self._execute("SELECT owner FROM leases WHERE run_id = ?", (lease.run_id,)).fetchone()
             raise Fenced(
                 f"run `{lease.run_id}` is held by {owner[0] if owner else 'another worker'}",
                 hint=f"`runfold status {lease.run_id}` says since when",
@@ -154,21 +154,21 @@ class Leases:
 
     def renew(self, run_id: str, claim: int, *, seconds: float = LEASE_SECONDS) -> bool:
         """Extend the lease; False when it is no longer this claim's."""
-        cursor = self._connection.execute(
+        cursor = self._execute(
             "UPDATE leases SET expires_monotonic_us = ?, expires_wall_us = ? WHERE run_id = ? AND claim = ?",
             (*self._ends(seconds), run_id, claim),
         )
         return bool(cursor.rowcount)
 
     def release(self, run_id: str, claim: int) -> None:
-        self._connection.execute("DELETE FROM leases WHERE run_id = ? AND claim = ?", (run_id, claim))
+        self._execute("DELETE FROM leases WHERE run_id = ? AND claim = ?", (run_id, claim))
 
     def of_host(self, host: str) -> list[Lease]:
-        rows = self._connection.execute("SELECT * FROM leases WHERE host = ? ORDER BY run_id", (host,)).fetchall()
+        rows = self._execute("SELECT * FROM leases WHERE host = ? ORDER BY run_id", (host,)).fetchall()
         return [Lease(**dict(zip(Lease.__struct_fields__, row, strict=True))) for row in rows]
 
     def every(self) -> list[Lease]:
-        rows = self._connection.execute("SELECT * FROM leases ORDER BY run_id").fetchall()
+        rows = self._execute("SELECT * FROM leases ORDER BY run_id").fetchall()
         return [Lease(**dict(zip(Lease.__struct_fields__, row, strict=True))) for row in rows]
 
     def expired(self, host: str, boot_id: str, *, now_monotonic_us: int | None = None) -> list[Lease]:
@@ -178,42 +178,47 @@ class Leases:
 
     def wait(self, waiting: Waiting) -> None:
         """Say that a process waits for the run to go on; asked twice, once."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(waiting)
-        )
+        self._execute("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(waiting))
 
     def leave(self, waiting: Waiting) -> None:
-        self._connection.execute(
+        self._execute(
             "DELETE FROM waiting WHERE run_id = ? AND host = ? AND pid = ?",
             (waiting.run_id, waiting.host, waiting.pid),
         )
 
     def waiting(self, host: str) -> list[Waiting]:
         """Who said on this host that he waits, be he still there or not."""
-        rows = self._connection.execute("SELECT * FROM waiting WHERE host = ? LIMIT ?", (host, WAITING_MAX)).fetchall()
+        rows = self._execute("SELECT * FROM waiting WHERE host = ? LIMIT ?", (host, WAITING_MAX)).fetchall()
         return [Waiting(**dict(zip(Waiting.__struct_fields__, row, strict=True))) for row in rows]
 
     def attend(self, name: str, host: str, *, seconds: float = LEASE_SECONDS) -> None:
         """Say that a worker is there for so long from now; who fell silent before is forgotten."""
-        self._connection.execute("DELETE FROM workers WHERE expires_wall_us <= ?", (self._wall_us(),))
-        self._connection.execute(
-            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (name, host, self._ends(seconds)[1])
-        )
+        self._execute("DELETE FROM workers WHERE expires_wall_us <= ?", (self._wall_us(),))
+        self._execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (name, host, self._ends(seconds)[1]))
 
     def retire(self, name: str) -> None:
         """Say that a worker is there no more."""
-        self._connection.execute("DELETE FROM workers WHERE name = ?", (name,))
+        self._execute("DELETE FROM workers WHERE name = ?", (name,))
 
     def attending(self) -> list[tuple[str, str]]:
         """Name and host of the workers that are there."""
         known = "SELECT 1 FROM sqlite_master WHERE name = 'workers' LIMIT 1"
-        if self._connection.execute(known).fetchone() is None:
+        if self._execute(known).fetchone() is None:
             return []  # An older version wrote the file, and no worker came since.
-        rows = self._connection.execute(
+        rows = self._execute(
             "SELECT name, host FROM workers WHERE expires_wall_us > ? ORDER BY name LIMIT ?",
             (self._wall_us(), WORKERS_MAX),
         ).fetchall()
         return [(name, host) for name, host in rows]
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise Unavailable(
+                f"the leases cannot be read or written now: {error}",
+                hint="free or repair the disk, or end what holds `leases.db`; what was acknowledged is kept",
+            ) from error
 
     def _ends(self, seconds: float) -> tuple[int, int]:
         us = int(seconds * 1_000_000)

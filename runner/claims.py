@@ -10,7 +10,6 @@ from typing import ParamSpec, TypeVar
 from eventstore.boot import boot_id
 from eventstore.contract import Presence
 from eventstore.leases import LEASE_SECONDS, Lease, Leases, Waiting
-from eventstore.sqlite3_module import sqlite3
 from runfold.errors import Unavailable
 from runner import machine
 from runner.threads import in_thread
@@ -40,15 +39,8 @@ class Claims:
             self._leases.close()
 
     async def _hop(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Raises Unavailable where the leases cannot be read or written now."""
         async with self._turn:
-            try:
-                return await in_thread(function, *args, **kwargs)
-            except sqlite3.OperationalError as error:
-                raise Unavailable(
-                    f"the leases cannot be written now: {error}",
-                    hint="free or repair the disk, or end what holds `leases.db`; what was acknowledged is kept",
-                ) from error
+            return await in_thread(function, *args, **kwargs)
 
     async def take(self, run_id: str, tenant: str, claim: int) -> None:
         """Say that this worker lives, and take the lease. Raises Fenced, Unavailable."""

@@ -53,7 +53,7 @@ async def test_a_lease_that_cannot_be_renewed_once_is_renewed_the_next_time(
     def locked_once(run_id: str, claim: int) -> bool:
         tried.append(claim)
         if len(tried) == 1:
-            raise sqlite3.OperationalError("database is locked")
+            raise Unavailable("database is locked")
         is_held = renew(run_id, claim)
         loop.call_soon_threadsafe(renewed.set)
         return is_held

@@ -4,16 +4,20 @@ import asyncio
 import os
 import threading
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from eventstore import leases as leasing
 from eventstore.boot import boot_id
 from eventstore.leases import LEASE_SECONDS, Lease, Leases, monotonic_us
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from runfold.commands import StartHere
+from runfold.errors import Unavailable
 from runfold.events import RunQueued
 from runner import machine
 from runner.recovering import recover as recovering
@@ -69,6 +73,31 @@ async def test_a_run_of_another_host_is_left_alone(tmp_path: Path) -> None:
     elsewhere = msgspec.structs.replace(MINE, host="elsewhere", pid_started_at="1")
 
     assert (await recovered(tmp_path, elsewhere))[0] == []
+
+
+async def test_leases_that_somebody_holds_are_unavailable_and_their_runs_are_ended_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leasing, "BUSY_SECONDS", 0.001)
+    log = await SqliteLog.open(tmp_path)
+    ledger = Ledger(log)
+    start = StartHere(queued=RunQueued(driver="here"), worker="w", host=MINE.host)
+    await ledger.execute(RUN, start, actor="user:t", tenant="default")
+    leases = Leases.open(tmp_path)
+    leases.take(msgspec.structs.replace(MINE, pid_started_at="1"))
+    leases.close()
+    try:
+        with closing(sqlite3.connect(tmp_path / "leases.db", isolation_level=None)) as somebody:
+            somebody.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Unavailable, match="locked"):
+                await recover(ledger, log, data=tmp_path)
+            somebody.execute("ROLLBACK")
+        await recover(ledger, log, data=tmp_path)
+        run = await ledger.state(RUN)
+    finally:
+        await log.close()
+
+    assert run.reason_code == "WORKER_LOST"
 
 
 async def test_who_is_cancelled_while_he_looks_closes_the_leases_when_nobody_uses_them(
