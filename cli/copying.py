@@ -9,6 +9,7 @@ from cli.settings import Settings
 from eventstore.keeping.copy_keeping import Keeper
 from eventstore.mirrored import mirrored_log
 from eventstore.objects.shared_outputs import share_new
+from eventstore.sqlite3_module import sqlite3
 from runfold.errors import RunfoldError
 from runner import machine
 
@@ -34,9 +35,10 @@ async def keep_copy(settings: Settings) -> None:
                 # What a store that was away could not take at the end of a turn.
                 await asyncio.to_thread(share_new, settings.data)
             segment = await asyncio.to_thread(keeper.step)
-        except RunfoldError as error:
+        except (RunfoldError, OSError, sqlite3.Error) as error:
             segment = None
-            structlog.get_logger().error("the second copy is not kept", error=error.message, hint=error.hint)
+            hint = error.hint if isinstance(error, RunfoldError) else "`runfold doctor` says what is wrong here"
+            structlog.get_logger().error("the second copy is not kept", error=str(error), hint=hint)
         # A long log is copied part by part, with as much rest as work, so that it takes half of a thread at most.
         rest = time.monotonic() - began if segment is not None else STEP_SECONDS
         await asyncio.sleep(min(rest, STEP_SECONDS))

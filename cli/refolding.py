@@ -12,6 +12,7 @@ from cli.beside import run_beside
 from projections.engine.checkpoints import read_checkpoints
 from projections.engine.health import Trouble, troubles_of
 from projections.service import ViewService
+from runfold.errors import RunfoldError
 
 AGAIN_SECONDS = 60.0  # Who was refused tries again after this, then after twice as long, and so on.
 AGAIN_SECONDS_MAX = 3600.0
@@ -20,7 +21,15 @@ AGAIN_SECONDS_MAX = 3600.0
 async def fold_anew_after_upgrade(views: ViewService, data: Path) -> None:
     """Rebuild what another version has made, until nothing of it is left."""
     wait_seconds = AGAIN_SECONDS
-    while troubles := await _of_another_version(views):
+    while True:
+        try:
+            troubles = await _of_another_version(views)
+        except RunfoldError as error:
+            structlog.get_logger().warning("the views could not be looked at", error=error.message)
+            await asyncio.sleep(AGAIN_SECONDS)
+            continue
+        if not troubles:
+            return
         names = [trouble.view for trouble in troubles]
         structlog.get_logger().info("views of another version are folded anew", views=names)
         only = [part for name in names for part in ("--only", name)]

@@ -14,12 +14,12 @@ from cli.settings import Settings
 from eventstore.keeping.snapshots import Snapshot, copy_mirror, put_snapshot, remove_snapshot, snapshots
 from eventstore.mirrored import mirrored_log
 from eventstore.objects.object_store import open_store
-from eventstore.reading import LOG_FILE, open_reader
+from eventstore.places import last_rewritten
+from eventstore.reading import LOG_FILE, bounds, open_reader
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.seeding import FILE as VIEWS_FILE
 from projections.engine.seeding import copy_views
 from runfold.errors import RunfoldError
-from runfold.events import REWRITES
 
 LOOK_SECONDS = 60.0
 EVENTS_DUE = 100_000  # Some seconds of following, for a machine that is new.
@@ -40,25 +40,26 @@ async def keep_snapshots(settings: Settings) -> None:
             made = await asyncio.to_thread(snapshot_where_due, settings.data, url)
             if made is not None:
                 structlog.get_logger().info("snapshot for new machines made", position=made.position)
-        except (RunfoldError, OSError) as error:
+        except (RunfoldError, OSError, sqlite3.Error) as error:
             structlog.get_logger().warning("no snapshot could be made", error=str(error))
 
 
 def snapshot_where_due(data: Path, url: str, *, events_due: int = EVENTS_DUE) -> Snapshot | None:
     """Make a snapshot where the log has gone on far enough since the newest, and take away older ones.
 
-    One from before a redaction or a trim says what is gone, and goes at once. Raises Unavailable, Contended, OSError.
+    One from before a redaction or a trim says what is gone, and goes at once. Raises Unavailable, Contended, Damaged,
+    OSError, sqlite3.Error.
     """
     store = open_store(url)
     with closing(open_reader(data)) as connection:
-        log_id, head = connection.execute("SELECT log_id, position FROM head").fetchone()
-        known = list(snapshots(store, log_id))
-        rewritten = _last_rewritten(connection, after=min((each.position for each in known), default=head))
+        head = bounds(connection)
+        known = list(snapshots(store, head.log_id))
+        rewritten = last_rewritten(connection, after=min((each.position for each in known), default=head.last))
     for snapshot in known:
         if snapshot.position < rewritten:
             remove_snapshot(store, snapshot)
     left = [snapshot for snapshot in known if snapshot.position >= rewritten]
-    if head - (left[0].position if left else 0) < events_due:
+    if head.last - (left[0].position if left else 0) < events_due:
         return None
     with tempfile.TemporaryDirectory(dir=data, prefix=_FOLDER) as name:
         folder = Path(name)
@@ -70,10 +71,3 @@ def snapshot_where_due(data: Path, url: str, *, events_due: int = EVENTS_DUE) ->
     for snapshot in left[KEPT - 1 :]:
         remove_snapshot(store, snapshot)
     return made
-
-
-def _last_rewritten(connection: sqlite3.Connection, *, after: int) -> int:
-    """Where an event after a position says that earlier ones are not what they were; 0 where none does."""
-    query = f"SELECT max(position) FROM events WHERE position > ? AND type IN ({', '.join('?' * len(REWRITES))})"  # noqa: S608
-    position: int | None = connection.execute(query, (after, *sorted(REWRITES))).fetchone()[0]
-    return position or 0

@@ -5,6 +5,7 @@ from contextlib import closing
 
 from eventstore.damage import telling_damage, told_as_damage
 from eventstore.sqlite3_module import sqlite3
+from runfold.events import REWRITES
 
 
 def places_in(
@@ -22,6 +23,14 @@ def place_of_end(connection: sqlite3.Connection, stream: str) -> int | None:
     """The position of the last event that a run ever had, kept or not; None where it had none."""
     row = connection.execute("SELECT position FROM heads WHERE run_id = ?", (stream,)).fetchone()
     return None if row is None else int(row[0])
+
+
+@told_as_damage
+def last_rewritten(connection: sqlite3.Connection, *, after: int) -> int:
+    """Where an event after a position says that earlier ones are not what they were; 0 where none does."""
+    query = f"SELECT max(position) FROM events WHERE position > ? AND type IN ({', '.join('?' * len(REWRITES))})"  # noqa: S608
+    position: int | None = connection.execute(query, (after, *sorted(REWRITES))).fetchone()[0]
+    return position or 0
 
 
 @told_as_damage
