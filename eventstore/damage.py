@@ -13,12 +13,18 @@ UNOPENED_HINT = "keep a copy of the data folder as it is, then restore a backup"
 _CORRUPT, _NOT_A_DATABASE = 11, 26  # As in sqlite3.h; the upper bits say where it happened.
 _PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})  # Busy, locked, no memory, read-only, input or output, full, not opened.
 _UNDECODED = "Could not decode to UTF-8"  # So the module begins what it says of a text that is none.
+_LACKING = ("no such table: ", "no such column: ")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def is_undecoded(error: sqlite3.DatabaseError) -> bool:
     return str(error).startswith(_UNDECODED)
+
+
+def is_lacking(error: sqlite3.DatabaseError) -> bool:
+    """Whether a table or a column is not there that is asked for."""
+    return str(error).startswith(_LACKING)
 
 
 def is_no_database(error: sqlite3.DatabaseError) -> bool:

@@ -7,7 +7,15 @@ from typing import Literal, Protocol
 
 from eventstore.columns import Columns
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
-from eventstore.damage import UNOPENED_HINT, damage_of, is_damage, is_no_database, is_undecoded, told_as_damage
+from eventstore.damage import (
+    UNOPENED_HINT,
+    damage_of,
+    is_damage,
+    is_lacking,
+    is_no_database,
+    is_undecoded,
+    told_as_damage,
+)
 from eventstore.identified import rows_of
 from eventstore.rows import COLUMNS, Row, recorded_of, uuid_bytes
 from eventstore.sqlite3_module import UNSHARED, sqlite3
@@ -22,6 +30,13 @@ UNSHARED_CACHE_KIB = 256  # Who reads the whole log meets a page once: a new one
 ROW_BYTES = 1024  # About what a row costs in memory beside its data.
 
 _DATA = COLUMNS.split(", ").index("data")
+_KEPT = (
+    f"SELECT {COLUMNS}, digest FROM events LIMIT 0",  # noqa: S608
+    "SELECT log_id, position, recorded_at_us, trimmed_to FROM head LIMIT 0",
+    "SELECT run_id, position, version, hash FROM heads LIMIT 0",
+    "SELECT position, digest, previous FROM anchors LIMIT 0",
+)
+"""These succeed on every log, unless somebody has altered its tables."""
 
 
 class Checking(Protocol):
@@ -114,6 +129,13 @@ def check_file(connection: sqlite3.Connection, path: Path) -> bool:
             f"`{path}` is of an older runfold (format {user_version}, known {USER_VERSION})",
             hint="export its runs with the runfold that wrote it, and `runfold import` them into another data folder",
         )
+    try:
+        for statement in _KEPT:
+            connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        if not is_lacking(error):
+            raise
+        raise damage_of(error, hint=UNOPENED_HINT) from error
     return True
 
 

@@ -165,6 +165,15 @@ def foreign(log: Path) -> None:
         connection.execute("CREATE TABLE recipes (name TEXT)")
 
 
+def lacking(statement: str) -> Callable[[Path], None]:
+    def make(log: Path) -> None:
+        record(log.parent)
+        with closing(sqlite3.connect(log)) as connection:
+            connection.execute(statement)
+
+    return make
+
+
 BAD_LOGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "of a newer runfold": (of_format(2), "is of a newer runfold (format 2, known 1)", "upgrade runfold"),
     "of an older runfold": (of_format(0), "is of an older runfold (format 0, known 1)", "`runfold import` them into"),
@@ -173,6 +182,16 @@ BAD_LOGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda log: log.write_bytes(b"my aunt" * 900),
         "is not a SQLite file",
         "choose another data folder",
+    ),
+    "without a column": (
+        lacking("ALTER TABLE events DROP COLUMN correlation"),
+        "the log's file is damaged: no such column: correlation",
+        "then restore a backup",
+    ),
+    "without a table": (
+        lacking("DROP TABLE anchors"),
+        "the log's file is damaged: no such table: anchors",
+        "then restore a backup",
     ),
 }
 COMMANDS = (
