@@ -24,7 +24,7 @@ from projections.run_list import RunFilter, RunList, list_runs, list_shown
 from projections.runs import get_run
 from runfold.envelope import Recorded, envelope_json
 from runfold.envelope import _Envelope as Envelope
-from runfold.errors import Damaged, NotFound
+from runfold.errors import Damaged, NotFound, Trimmed
 from runfold.events import EventClass, event_class
 from runfold.items import item_json
 from runfold.snapshot import Snapshot, snapshot, without_trace
@@ -125,7 +125,7 @@ async def get_one(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     found, freshness = await ask_views(service, query.min_position, get_run, run_id, tenant=tenant)
     if freshness.behind:
-        found, freshness = await _as_logged(service, run_id, tenant, found, freshness)
+        found, freshness = await _as_logged(service, run_id, tenant, found, freshness, query.min_position)
     if found is None:
         refuse_behind(freshness)
         raise unknown_run(run_id)
@@ -140,18 +140,18 @@ async def get_one(request: web.Request) -> web.Response:
 
 
 async def _as_logged(
-    service: Service, run_id: str, tenant: str, found: Snapshot | None, freshness: Freshness
+    service: Service, run_id: str, tenant: str, found: Snapshot | None, freshness: Freshness, min_position: int
 ) -> tuple[Snapshot | None, Freshness]:
     """One run is folded from the log at once, where the views will not be there for a while."""
     try:
         head = (await service.log.bounds()).last
         run, position = await state_at(service.log, run_id, At(), tenant=tenant)
-    except (NotFound, Damaged):
+    except (NotFound, Damaged, Trimmed):
         return found, freshness
     now = snapshot(run, position=position)
     if found is not None:
         now = replace(now, lineage=found.lineage)
-    return now, Freshness(position=head, stale=False)
+    return now, Freshness(position=head, stale=head < min_position)
 
 
 def shown_to(request: web.Request, found: Snapshot) -> Snapshot:

@@ -25,7 +25,7 @@ from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
 from projections.runs import find_run_ids, get_fold, get_run
 from runfold.envelope import Recorded
-from runfold.errors import InvalidSetting, NotAllowed, NotFound, Unavailable
+from runfold.errors import InvalidSetting, NotAllowed, NotFound, Trimmed, Unavailable
 from runfold.snapshot import Snapshot, snapshot
 from runfold.state import RESTING, Run
 
@@ -67,7 +67,7 @@ class FolderRuns:
             from projections.past import At
 
             # One run is folded from the log at once.
-            with suppress(NotFound):
+            with suppress(NotFound, Trimmed):
                 now = self._logged(run_id, At())
                 return now if found is None else replace(now, lineage=found.lineage)
         return found
@@ -205,7 +205,11 @@ class FolderRuns:
     def _fold(self, run_id: str) -> Run:
         from projections.past import At
 
-        run = self._run_at(run_id, At())[0] if self.is_behind else get_fold(self.views.connection, run_id)
+        run: Run | None = None
+        if self.is_behind:
+            with suppress(NotFound, Trimmed):
+                run = self._run_at(run_id, At())[0]
+        run = get_fold(self.views.connection, run_id) if run is None else run
         if run is None:
             raise NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
         return run

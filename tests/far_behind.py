@@ -16,7 +16,11 @@ async def fill(log: SqliteLog) -> None:
     ledger = Ledger(log)
     for run_id in (OLDER, NEWER):
         await act(ledger, OpenReported(queued=RunQueued(driver="reported", title=run_id)), run_id=run_id)
+    await say_much(log, NEWER)
+
+
+async def say_much(log: SqliteLog, run_id: str) -> None:
     at = (await log.bounds()).last
     for _ in range(BEHIND_MAX // 500 + 1):
         said = [new_event(Message(text="…")) for _ in range(500)]
-        at = (await log.append(NEWER, said, expected=at)).last
+        at = (await log.append(run_id, said, expected=at)).last

@@ -2,18 +2,22 @@
 
 import asyncio
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from projections.engine.generations import FOLD_LOCK_FILE, locked
 from projections.engine.views import BEHIND_MAX, Views
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
-from tests.far_behind import NEWER, OLDER, fill
+from runfold.commands import Complete, OpenReported
+from runfold.events import RunQueued
+from tests.far_behind import NEWER, OLDER, fill, say_much
+from tests.ledgers import act
 from tests.served import Served, serving
 from tests.terminal import first_line, runfold, started
 from tests.working import working
@@ -82,6 +86,38 @@ async def test_a_server_whose_views_are_far_behind_says_so_and_answers_of_each_r
     assert (one["status"], one["position"], "stale" in one) == ("cancelled", head, False)
     assert (steps["http"], several.status) == (503, 503)
     assert (after["status"], whole["total"], "stale" in whole) == ("ready", 2, False)
+
+
+@pytest.mark.slow
+async def test_while_views_fold_a_run_that_was_trimmed_is_its_summary_and_what_is_not_there_yet_is_stale(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    log = await SqliteLog.open(data)
+    try:
+        ledger = Ledger(log)
+        await act(ledger, OpenReported(queued=RunQueued(driver="reported")), run_id=OLDER)
+        await act(ledger, Complete(), run_id=OLDER)
+        await log.archive([OLDER], tmp_path / "archive.zst")
+        await log.trim([OLDER], actor="user:a")
+        with closing(Views.open(data)) as views:
+            views.refresh()
+        await act(ledger, OpenReported(queued=RunQueued(driver="reported")), run_id=NEWER)
+        await say_much(log, NEWER)
+        head = (await log.bounds()).last
+    finally:
+        await log.close()
+
+    with locked(data, FOLD_LOCK_FILE, 0):
+        async with serving(data) as server:
+            trimmed = await asked(server, f"/api/runs/{OLDER}")
+            newer = await asked(server, f"/api/runs/{NEWER}?min_position={head + 1}")
+        listed, reported = runfold(data, "status", OLDER), runfold(data, "report", OLDER)
+
+    assert (trimmed["http"], trimmed["status"]) == (200, "completed")
+    assert (newer["http"], newer["stale"], newer["views_position"]) == (200, True, head)
+    assert "completed" in listed.stdout, listed.stderr
+    assert reported.returncode == 0, reported.stderr
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.effort import IS_LONG, SEED
 from projections.engine.views import Views
+from tests.effort import IS_LONG, SEED
 from tests.torture.shim import faulty
 from tests.torture.soundness import wrongs
 from tests.torture.states import cuts, read_changes
