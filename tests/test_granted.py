@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,12 @@ from eventstore.jetstream.ends import IDS_OF_RUN_MAX, Ends
 from eventstore.jetstream.granted import Granted
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.planning import Planned
+from eventstore.jetstream.rewritten import Files
 from eventstore.preparing import prepare
 from runfold.errors import LogFailed
 from tests.contract.events import all_events, new_event, numbered
 from tests.contract.jetstream import shared_cluster
+from tests.working import PATIENCE_SECONDS
 
 NOTHING = Group(0, 0)
 
@@ -208,3 +211,42 @@ async def test_a_run_is_gone_on_with_by_whoever_appends_next(both: tuple[JetStre
         last = (await log.append("r_a", numbered(number, 1), expected=last)).last
 
     assert [event.version for event in await all_events(both[0], stream="r_a")] == list(range(1, 13))
+
+
+@pytest.mark.slow
+async def test_what_was_granted_is_kept_where_what_arrived_behind_it_cannot_be_made_ready(
+    both: tuple[JetStreamLog, JetStreamLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = both
+    secret = await one.append("r_b", [new_event(b'{"text":"secret"}')], expected=0)
+    first = await two.append("r_a", numbered(1, 1), expected=0)
+    serve, files = two._serve_lone, two._rewritten.files
+    looks, is_ready, goes_on = list[str](), asyncio.Event(), asyncio.Event()
+
+    async def serve_later(*each: Any) -> None:
+        await goes_on.wait()
+        await serve(*each)
+
+    async def files_once_asked(event_id: str) -> Files | None:
+        looks.append(event_id)
+        if len(looks) == 1:
+            raise TimeoutError
+        is_ready.set()
+        return await files(event_id)
+
+    monkeypatch.setattr(two, "_fill_at_once", lambda: False)
+    monkeypatch.setattr(two, "_serve_lone", serve_later)
+    monkeypatch.setattr(two._rewritten, "files", files_once_asked)
+    answer = asyncio.create_task(two.append("r_a", numbered(2, 1), expected=first.last))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not two._granted.rows:
+            await asyncio.sleep(0)
+        await one.redact("r_b", positions=[secret.last], actor="user:a")
+        await is_ready.wait()
+    goes_on.set()
+    appended = await answer
+
+    events = await all_events(two)
+    assert [event.position for event in events] == [secret.last, first.last, appended.last, appended.last + 1]
+    assert events == await all_events(one)
+    assert (await two.bounds()).first == 1

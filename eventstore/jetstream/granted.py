@@ -51,6 +51,10 @@ class Granted:
         taken, self.rows = self.rows, []
         return taken
 
+    def give_back(self, rows: Sequence[Row]) -> None:
+        """What was taken, and not given to the mirror: it does not arrive a second time."""
+        self.rows = [*rows, *self.rows]
+
     def is_known(self, position: int, content: bytes) -> bool:
         """Whether this is what was granted there, and nothing else than was sent."""
         if position > self.upto or self._sent.get(position, content) != content:

@@ -194,7 +194,11 @@ class MirroredLog(SqliteLog):
     async def _fill(self, own: Sequence[Row], arrived: Sequence[Arrived]) -> None:
         """Add what was granted, and behind it what arrived. Raises TimeoutError, LogFailed."""
         before = self._position
-        await self._make_ready(own[-1][0] if own else before, arrived)
+        try:
+            await self._make_ready(own[-1][0] if own else before, arrived)
+        except TimeoutError:
+            self._granted.give_back(own)
+            raise
         with self._failing():
             position, rows = await self._thread.take(own, arrived)
         self._filled(before, position, rows, arrived)
