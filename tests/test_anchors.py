@@ -77,3 +77,31 @@ def test_an_exported_anchor_is_given_back_and_its_signature_is_checked(tmp_path:
     assert f"the signature of the anchor at {line['position']} is not" in forged.stdout
     assert "the log is not the one" in forged.stdout
     assert "is not signed" in unsigned.stdout
+
+
+@pytest.mark.slow
+def test_an_anchor_that_is_given_is_held_against_the_log_or_refused(tmp_path: Path) -> None:
+    data, other, kept = tmp_path / "data", tmp_path / "other", tmp_path / "kept.jsonl"
+    _, public = make_keys(tmp_path)
+    record(data)
+    record(other)
+    line = json.loads(runfold(data, "anchors").stdout)
+
+    def verify(content: str, folder: Path = data) -> tuple[int, str]:
+        kept.write_text(content)
+        done = runfold(folder, "verify", "--anchor", str(kept))
+        return done.returncode, done.stdout + done.stderr
+
+    # As it is pasted, with nothing that ends the line.
+    code, said = verify(json.dumps({**line, "digest": "00" * 32}))
+    of_another = verify(json.dumps(line), other)
+    empty = verify("")
+    cut = verify(json.dumps(line)[:-10])
+    key_alone = runfold(data, "verify", "--public-key", str(public))
+
+    assert verify(json.dumps(line))[0] == 0
+    assert (code, "the log is not the one" in said) == (1, True)
+    assert (of_another[0], f"is of another log, `{line['log_id']}`" in of_another[1]) == (1, True)
+    assert (empty[0], "holds no anchor, so it proves nothing" in empty[1]) == (1, True)
+    assert (cut[0], "does not hold anchors" in cut[1]) == (1, True)
+    assert (key_alone.returncode, "--anchor FILE" in key_alone.stderr) == (1, True)

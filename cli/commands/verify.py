@@ -66,6 +66,10 @@ def verify(
     if while_asked:
         end_with_input()
     given = [anchor for path in anchor_files for anchor in _anchors_of(path)]
+    if public_key is not None and not given:
+        raise BadRequest(
+            "a public key alone proves nothing", hint="give the anchors that it has signed by --anchor FILE"
+        )
     if public_key is None and settings.anchor_public_key:
         public_key = Path(settings.anchor_public_key)
     verifier = None if public_key is None else Verifier(public_key)
@@ -88,12 +92,14 @@ def verify(
 
 
 def _anchors_of(path: Path) -> list[Anchor]:
+    hint = "give what `runfold anchors` printed, or a copy of the data folder's anchors.jsonl"
     try:
-        return read_anchors(path)
+        found = read_anchors(path)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(
-            f"`{path}` does not hold anchors: {error}", hint="give a copy of the data folder's anchors.jsonl"
-        ) from error
+        raise BadRequest(f"`{path}` does not hold anchors: {error}", hint=hint) from error
+    if not found:
+        raise BadRequest(f"`{path}` holds no anchor, so it proves nothing", hint=hint)
+    return found
 
 
 def _verify(
