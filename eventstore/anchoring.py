@@ -11,6 +11,7 @@ import msgspec
 from eventstore.sqlite3_module import sqlite3
 
 ANCHORS_FILE = "anchors.jsonl"
+LINE_BYTES_MAX = 4_096  # Far more than an anchor takes.
 ANCHORED = "SELECT position, recorded_at_us, hash FROM events WHERE position > ? AND position <= ? ORDER BY position"
 
 
@@ -59,8 +60,9 @@ class AnchorFile:
     def add(self, line: str) -> None:
         """Written when this returns, and on the disk soon after: nobody's append waits for a second file."""
         with suppress(OSError, RuntimeError):  # Of a system that has no thread more.
-            file = self._path.open("ab", buffering=0)
+            file = self._path.open("ab+", buffering=0)
             try:
+                _drop_torn(file)
                 file.write(line.encode())
                 self.wait()
                 self._syncing = threading.Thread(target=_sync, args=(file,), name="anchors")
@@ -75,6 +77,16 @@ class AnchorFile:
         if self._syncing is not None:
             self._syncing.join()
             self._syncing = None
+
+
+def _drop_torn(file: IO[bytes]) -> None:
+    """Take back what a crash or a full disk has left of a line: it would spoil the next one."""
+    size = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, size - LINE_BYTES_MAX))
+    end = file.read()
+    whole = end.rfind(b"\n") + 1
+    if whole < len(end) and (whole or not start):
+        file.truncate(start + whole)
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.ledger import Ledger
-from eventstore.proof.anchors import read_anchors
+from eventstore.proof.anchors import anchors_beside, read_anchors
 from eventstore.proof.attachments import Attachments
 from eventstore.proof.verifying import Proof
 from eventstore.reading import open_reader, read_page
@@ -21,6 +21,7 @@ from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Observe
 from runfold.envelope import NewEvent
 from runfold.events import Message, TurnCompleted, encode_data
+from tests.contract.events import new_event
 from tests.tampering import edit, find, leave, tamper_data, tamper_truncate, tamper_view, write_log
 
 
@@ -111,6 +112,25 @@ def test_an_anchor_kept_elsewhere_shows_a_log_that_was_cut_and_sealed_anew(data:
 
     reader.close()
     assert any(fault.kind == "anchor" and "an anchor was made at" in fault.message for fault in faults)
+
+
+@pytest.mark.parametrize("cut", [1, 10, 200, 10_000])
+async def test_a_line_of_an_anchor_that_a_crash_has_cut_off_spoils_no_later_one(data: Path, cut: int) -> None:
+    beside = data / "anchors.jsonl"
+    beside.write_bytes(beside.read_bytes()[:-cut])
+    before, _ = anchors_beside(data)
+
+    added: list[int] = []
+    for number in range(2):
+        log = await SqliteLog.open(data)
+        added.append((await log.append(f"r_{number}", [new_event()], expected=0)).last)
+        await log.close()
+
+    after, unreadable = anchors_beside(data)
+    assert unreadable == []
+    assert after[:-2] == before
+    assert [anchor.position for anchor in after[-2:]] == added
+    assert find(data) == []
 
 
 @pytest.mark.slow

@@ -62,3 +62,15 @@ def anchors_beside(data: Path) -> tuple[list[Anchor], list[Fault]]:
 
 def _anchors_in(content: bytes) -> list[Anchor]:
     return [msgspec.json.decode(line, type=Anchor) for line in content.splitlines() if line.strip()]
+
+
+def check_signatures(anchors: Iterable[Anchor], verifier: Verifier, log_id: str) -> Iterator[Fault]:
+    """Anchors that the key did not sign: not at all, or not so, or for another log."""
+    for anchor in anchors:
+        if not anchor.signature:
+            message = f"the anchor at {anchor.position} is not signed"
+        elif not verifier.is_signed(anchor, log_id, anchor.signature):
+            message = f"the signature of the anchor at {anchor.position} is not of that key, that log and that anchor"
+        else:
+            continue
+        yield Fault(kind="anchor", message=message, position=anchor.position)
