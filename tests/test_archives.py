@@ -1,5 +1,6 @@
 """A run in one file: it proves itself, is read without being imported, and comes back as it was."""
 
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from eventstore.keeping.redacting import redact
 from eventstore.keeping.restoring import opened_archive, restore
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
+from eventstore.state_file import read_state
 from projections.engine.views import Views
 from projections.runs import get_run
 from runfold.errors import BadRequest, NotAllowed, NotFound, Refused
@@ -201,6 +203,7 @@ async def test_an_archive_is_a_data_folder_of_its_own(archive: Path) -> None:
 async def test_a_run_is_exported_read_from_its_file_and_imported(tmp_path: Path) -> None:
     here, there, path = tmp_path / "here", tmp_path / "there", tmp_path / "run.tar.zst"
     await record(here)
+    state = json.loads((here / "runs" / RUN / "state.json").read_bytes())
 
     exported = runfold(here, "export", RUN, str(path))
     read = {name: runfold(there, name, str(path)).stdout for name in ("status", "events", "history")}
@@ -213,6 +216,24 @@ async def test_a_run_is_exported_read_from_its_file_and_imported(tmp_path: Path)
     assert read == {name: runfold(there, name, RUN).stdout for name in read}
     assert "Run r_a" in read["status"]
     assert runfold(there, "verify").returncode == 0
+    assert json.loads((there / "runs" / RUN / "state.json").read_bytes()) == state
     assert "known: nothing new" in runfold(there, "import", str(path)).stdout
     log = await SqliteLog.open(there)
     await log.close()
+
+
+@pytest.mark.slow
+async def test_the_state_file_of_an_imported_run_says_where_it_stands_in_its_new_log(
+    tmp_path: Path, archive: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    runfold(there, "run", "--", "true")
+
+    imported = runfold(there, "import", str(archive))
+    again = runfold(here, "import", str(archive))
+
+    assert (imported.returncode, again.returncode) == (0, 0)
+    assert [runfold(data, "verify").returncode for data in (here, there)] == [0, 0]
+    file = read_state(there, RUN)
+    assert file is not None
+    assert (file.run_status, file.position) == ("completed", stored(there)[-1].position)

@@ -24,6 +24,7 @@ from tests.folders import files_with
 from tests.leaked import SECRET, record
 from tests.ledgers import RUN, act, opened, stored
 from tests.tampering import find
+from tests.terminal import runfold
 
 
 async def test_a_redacted_secret_is_gone_from_every_file_and_every_proof_holds(tmp_path: Path) -> None:
@@ -58,6 +59,7 @@ async def test_the_command_leaves_the_secret_in_no_file_of_the_folder(tmp_path: 
     assert (done.returncode, done.stderr) == (0, "next: runfold verify\n")
     assert files_with(tmp_path, SECRET) == []
     assert find(tmp_path) == []
+    assert runfold(tmp_path, "verify").returncode == 0
 
 
 async def test_what_has_the_form_of_a_secret_is_found_by_itself(tmp_path: Path) -> None:

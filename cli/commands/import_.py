@@ -99,8 +99,14 @@ async def _import(
 
 def _restore(path: Path, data: Path, actor: str) -> list["Imported"]:
     from eventstore.keeping.restoring import restore
+    from eventstore.state_file import kept_going, mend_states
     from runner.imports.importing import Imported
 
+    with kept_going():
+        mend_states(data)  # A folder that was never looked at keeps files of what comes from now on.
+    brought = restore(path, data, actor=actor)
+    with kept_going():
+        mend_states(data)
     return [
         Imported(
             file=str(path),
@@ -113,7 +119,7 @@ def _restore(path: Path, data: Path, actor: str) -> list["Imported"]:
             events_known=0,
             records_unknown=0,
         )
-        for restored in restore(path, data, actor=actor)
+        for restored in brought
     ]
 
 

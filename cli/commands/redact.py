@@ -39,6 +39,7 @@ def redact(
     """Take a secret out of a run's events, output and blobs; the proofs still hold."""
     from cli.actor import local_actor
     from eventstore.keeping.redacting import redact as redact_run
+    from eventstore.state_file import kept_going, mend_states
     from projections.engine.rebuilding import rebuild
 
     if not (texts or positions or by_form):
@@ -55,6 +56,8 @@ def redact(
         done = redact_run(
             settings.data, run_id, texts=given, positions=positions, by_form=by_form, reason=reason, actor=local_actor()
         )
+    with kept_going():
+        mend_states(settings.data)
     if done.events or done.files:
         # A row that was replaced leaves its text in the file's free pages, so the views move to a new one.
         rebuild(settings.data, anew=True)

@@ -21,6 +21,7 @@ from eventstore.keeping.archive import ArchivedRun, Manifest, open_archive, read
 from eventstore.objects import blobs
 from eventstore.proof.attachments import blobs_of
 from eventstore.rows import uuid_text
+from eventstore.state_file import FILE_NAME as STATE_FILE
 from eventstore.whole_rows import INSERT_WHOLE, WholeRow
 from eventstore.writing import Rewriting, Writer
 from runfold.envelope import NewEvent
@@ -176,6 +177,9 @@ class _Restoring:
     def _bring_files(self, archived: ArchivedRun) -> int:
         folder = self._data / "runs" / archived.run_id
         for name, staged in self._files.items():
+            # Where a run stands in this log, the file of another one does not know.
+            if name.endswith(f"/{STATE_FILE}"):
+                continue
             if name.startswith(f"runs/{archived.run_id}/") and not (self._data / name).exists():
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_durably(self._data / (name + READY), staged.read_bytes())

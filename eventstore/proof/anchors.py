@@ -32,17 +32,6 @@ def _last_anchor(connection: sqlite3.Connection) -> int:
     return 0 if position is None else position
 
 
-def anchors_beside(data: Path) -> tuple[list[Anchor], list[Fault]]:
-    """The anchors kept beside the log, and what is wrong with their file."""
-    path = data / ANCHORS_FILE
-    try:
-        return read_anchors(path), []
-    except FileNotFoundError:
-        return [], []
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        return [], [Fault(kind="anchor", message=f"`{ANCHORS_FILE}` cannot be read: {error}")]
-
-
 def read_anchors(path: Path) -> list[Anchor]:
     """The anchors of a file that somebody kept, one JSON object a line. Raises msgspec.DecodeError, OSError."""
     return _anchors_in(path.read_bytes())
