@@ -168,11 +168,11 @@ def write_state(data: Path, before: Run, events: Sequence[Recorded]) -> None:
 def mend_states(data: Path, *, every: bool = False) -> list[str]:
     """Write every file that lags behind the log; the ids of those runs. Raises OSError, sqlite3.Error, RunfoldError.
 
-    `every` also reads the files that were current at the last look, and writes those that were damaged since.
+    `every` also reads the files that were current at the last look, and writes those that tell another story.
     """
     mended: list[str] = []
     after = 0 if every else None
-    while (found := mend_some(data, after=after)) is not None:
+    while (found := mend_some(data, after=after, every=every)) is not None:
         mended += found.run_ids
         if found.is_last:
             break
@@ -180,7 +180,7 @@ def mend_states(data: Path, *, every: bool = False) -> list[str]:
     return mended
 
 
-def mend_some(data: Path, *, after: int | None = None) -> Mended | None:
+def mend_some(data: Path, *, after: int | None = None, every: bool = False) -> Mended | None:
     """The next of it, from where the last look ended or `after` a position; None without a log. Raises as it does.
 
     A folder has the files of the runs that were written to from it. Where machines share the log, the runs of others
@@ -203,7 +203,7 @@ def mend_some(data: Path, *, after: int | None = None) -> Mended | None:
                 continue
             with _locked(data, run_id):
                 file = read_state(data, run_id)
-                if file is None or file.position < position:
+                if file is None or file.position < position or (every and not _is_history(file, data, connection)):
                     _write(data, _folded(data, run_id, connection=connection).file())
                     mended.append(run_id)
         reached = place.last if is_last else changes[-1][0]
@@ -246,13 +246,18 @@ class States:
                 yield _fault(run_id, position, "cannot be read", REMEDY)
             elif file.position < position and not self._is_shared:
                 yield _fault(run_id, position, f"stands at event {file.position}; the run moved at event {position}")
-            elif _bare(file) != _bare(_folded(self._data, run_id, self._connection, upto=file.position).file()):
-                yield _fault(run_id, file.position, "differs from the history of its run", f"delete it: {REMEDY}")
+            elif not _is_history(file, self._data, self._connection):
+                yield _fault(run_id, file.position, "differs from the history of its run", REMEDY)
 
 
 def _fault(run_id: str, position: int, what: str, remedy: str = "the next command that writes mends it") -> Fault:
     message = f"`{FILE_NAME}` of `{run_id}` {what}; {remedy}"
     return Fault(kind="state", message=message, run_id=run_id, position=position)
+
+
+def _is_history(file: StateFile, data: Path, connection: sqlite3.Connection) -> bool:
+    """Whether it says what the events of its run say, up to where it stands."""
+    return _bare(file) == _bare(_folded(data, file.run_id, connection, upto=file.position).file())
 
 
 def _bare(file: StateFile) -> StateFile:

@@ -292,7 +292,10 @@ def test_verify_counts_the_files_and_names_one_that_differs(tmp_path: Path) -> N
     path.write_text(path.read_text().replace('"EXIT_ZERO"', '"REPORTED"'))
 
     told = runfold(tmp_path, "verify")
+    runfold(tmp_path, "recover")
 
     assert (sound.returncode, "1 states" in sound.stdout) == (0, True)
     assert told.returncode == 1
     assert "differs from the history of its run" in told.stdout
+    assert "next: runfold recover" in told.stderr
+    assert runfold(tmp_path, "verify").returncode == 0

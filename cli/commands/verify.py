@@ -215,7 +215,12 @@ def _print(verified: Verified, data: Path) -> None:
         click.echo(f"{colour('sound', 'green')}  {figures}, up to position {verified.head}")
         return
     talk(f"{verified.faults_found} faults in {figures}")
-    if {fault.kind for fault in verified.faults} == {"view"}:
+    kinds = {fault.kind for fault in verified.faults}
+    if kinds == {"view"}:
         talk("next: runfold rebuild  (the log is sound; the views are folded anew from it)")
+    elif kinds == {"state"}:
+        talk("next: runfold recover  (the log is sound; the files are written anew from it)")
+    elif kinds == {"view", "state"}:
+        talk("next: runfold rebuild, then runfold recover  (the log is sound)")
     else:
         talk(f"next: keep a copy of {data} as it is, then restore a backup")
