@@ -237,3 +237,22 @@ async def test_the_state_file_of_an_imported_run_says_where_it_stands_in_its_new
     file = read_state(there, RUN)
     assert file is not None
     assert (file.run_status, file.position) == ("completed", stored(there)[-1].position)
+
+
+@pytest.mark.slow
+async def test_an_import_of_a_damaged_archive_makes_no_log_and_takes_the_others(tmp_path: Path, archive: Path) -> None:
+    damaged = tmp_path / "damaged.tar.zst"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+
+    alone = runfold(tmp_path / "there", "import", str(damaged))
+    is_made = (tmp_path / "there").exists()
+    both = runfold(tmp_path / "there", "import", str(damaged), str(archive))
+
+    assert (alone.returncode, is_made) == (1, False)
+    assert alone.stderr == (
+        f"error: the archive `{damaged}` is damaged: its content does not match its seal\n\n"
+        "hint: take another copy of it; nothing was changed\n\n"
+    )
+    assert (both.returncode, RUN in both.stdout) == (1, True)

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,11 @@ import msgspec
 from cli.folder import need_folder
 from cli.reading import json_option, settings_of
 from cli.screen import next_command, plain, talk
+from cli.settings import Settings
 from runfold.errors import RunfoldError
 
 if TYPE_CHECKING:
+    from eventstore.ledger import Ledger
     from runner.imports.importing import Imported
 
 
@@ -52,21 +56,19 @@ async def _import(
     context: click.Context, files: tuple[Path, ...], *, again: bool, quiet: bool
 ) -> tuple[list["Imported"], list[_Refused]]:
     from cli.actor import local_actor
-    from cli.wishing import take_in
     from eventstore.keeping.archive import is_archive
-    from eventstore.ledger import Ledger
-    from eventstore.opening import open_log
-    from runfold.redact import secrets_of
     from runner.imports.importing import import_file
 
     imported: list[Imported] = []
     refused: list[_Refused] = []
     settings = settings_of(context)
     need_folder(settings, "import")
-    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
-    try:
-        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
-        await take_in(ledger, settings.data)
+    files, damaged = _whole(files)
+    for path, error in damaged:
+        refused.append(_refuse(path, error))
+    if not files:
+        return imported, refused  # Nothing is made in a folder for what does not come into it.
+    async with _open_ledger(settings) as ledger:
         for number, path in enumerate(files, 1):
             progress = _Progress(f"{path.name} ({number} of {len(files)})")
             try:
@@ -84,17 +86,50 @@ async def _import(
                     )
             except RunfoldError as error:
                 progress.clear()
-                refused.append(_Refused(str(path), error.code, error.message, error.hint))
-                talk(f"error: {error.message}\n\nhint: {error.hint}\n" if error.hint else f"error: {error.message}")
+                refused.append(_refuse(path, error))
                 continue
             progress.clear()
             imported += found
             if not quiet:
                 for item in found:
                     click.echo(_line(item))
+    return imported, refused
+
+
+def _whole(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[tuple[Path, RunfoldError]]]:
+    """The files without the archives that are damaged, and those with what is wrong with them."""
+    from eventstore.keeping.archive import is_archive, open_archive
+
+    damaged: list[tuple[Path, RunfoldError]] = []
+    for path in files:
+        try:
+            if is_archive(path):
+                with open_archive(path):
+                    pass
+        except RunfoldError as error:
+            damaged.append((path, error))
+    return tuple(path for path in files if path not in dict(damaged)), damaged
+
+
+def _refuse(path: Path, error: RunfoldError) -> _Refused:
+    talk(f"error: {error.message}\n\nhint: {error.hint}\n" if error.hint else f"error: {error.message}")
+    return _Refused(str(path), error.code, error.message, error.hint)
+
+
+@asynccontextmanager
+async def _open_ledger(settings: Settings) -> AsyncGenerator["Ledger", None]:
+    from cli.wishing import take_in
+    from eventstore.ledger import Ledger
+    from eventstore.opening import open_log
+    from runfold.redact import secrets_of
+
+    log = await open_log(settings.data, settings.log, blobs=settings.blobs)
+    try:
+        ledger = Ledger(log, data=settings.data, secrets=secrets_of(os.environ))
+        await take_in(ledger, settings.data)
+        yield ledger
     finally:
         await log.close()
-    return imported, refused
 
 
 def _restore(path: Path, data: Path, actor: str) -> list["Imported"]:
