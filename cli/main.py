@@ -130,7 +130,7 @@ def main() -> NoReturn:
         _say(error.message, error.hint)
         code = 1
     except click.UsageError as error:
-        hint = getattr(error, "hint", "") or f"`{error.ctx.command_path if error.ctx else 'runfold'} --help` says more"
+        hint = getattr(error, "hint", "") or _said_more(error)
         _say(_lower(error.format_message()), hint)
         code = EXIT_USAGE
     except click.ClickException as error:
@@ -174,6 +174,13 @@ def _say(message: str, hint: str) -> None:
     click.echo(f"error: {message}", err=True)
     if hint:
         click.echo(f"\nhint: {hint}", err=True)
+
+
+def _said_more(error: click.UsageError) -> str:
+    of_all = {option for param in group.params for option in param.opts}
+    if isinstance(error, click.NoSuchOption) and error.option_name in of_all and error.ctx is not None:
+        return f"it stands before the command: `runfold {error.option_name} … {error.ctx.info_name}`"
+    return f"`{error.ctx.command_path if error.ctx else 'runfold'} --help` says more"
 
 
 def _lower(text: str) -> str:

@@ -97,6 +97,15 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(tmp_path: Pa
     assert done.stderr == "error: there is no command `statsu`\n\nhint: did you mean `runfold status`?\n"
 
 
+def test_an_option_of_every_command_that_stands_behind_one_is_told_where_to_stand(tmp_path: Path) -> None:
+    done = runfold(tmp_path, "ps", "--data", "elsewhere")
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: no such option '--data'\n\nhint: it stands before the command: `runfold --data … ps`\n"
+    )
+
+
 def test_wrong_usage_exits_with_2_and_a_hint(tmp_path: Path) -> None:
     for arguments in (["run"], ["status"], ["ps", "--status", "odd"], ["run", "--label", "x", "--", "true"]):
         done = runfold(tmp_path, *arguments)

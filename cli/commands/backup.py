@@ -28,7 +28,7 @@ def backup(context: click.Context, *, folder: Path, as_json: bool) -> None:
     if is_talking():
         click.echo("\r\x1b[K", nl=False, err=True)
     _print(manifest, as_json)
-    next_command(f"runfold restore {folder} --data EMPTY_FOLDER  (proves it first)")
+    next_command(f"runfold --data EMPTY_FOLDER restore {folder}  (proves it first)")
 
 
 @click.command()
