@@ -332,7 +332,7 @@ def _refresh(views: Views) -> Freshness:
     """Catch up with the log, and say so where that is not done."""
     freshness = views.refresh(behind_max=BEHIND_MAX)
     # What is much a server of the folder folds: two who do it in turn would both be slow.
-    if freshness.behind > BEHIND_MAX and running_server(views.path.parent) is None:
+    if freshness.behind > BEHIND_MAX and running_server(views.data) is None:
         freshness = views.refresh()
     if freshness.stale:
         talk(f"note: what follows may be old: {_why_stale(views, freshness)}")
@@ -348,10 +348,11 @@ def _why_stale(views: Views, freshness: Freshness) -> str:
 
     troubles = troubles_of(views.checkpoints())
     if troubles:
-        return f"{troubles[0].sentence}; {remedy_of(troubles[0], read_underway(views.path.parent))}"
+        return f"{troubles[0].sentence}; {remedy_of(troubles[0], read_underway(views.data))}"
+    if not os.access(views.data, os.W_OK):
+        return "the data folder cannot be written, so its views stay where they are"
     return (
-        "another process is still folding the log into the views, the data folder cannot be written, or the log is"
-        " damaged, which `runfold verify` tells"
+        "another process is still folding the log into the views, or the log is damaged, which `runfold verify` tells"
     )
 
 

@@ -1,5 +1,6 @@
 """Reading the log with plain functions over a read-only connection: pages, bounds, the last event, events by id."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ USER_VERSION = 1
 BUSY_TIMEOUT_MS = 5000
 LOG_FILE = "log.db"
 UNSHARED_CACHE_KIB = 256  # Who reads the whole log meets a page once: a new one takes memory that is still at hand.
+REPAIR_HINT = "free or repair the disk; nothing was changed, and what was acknowledged is kept"
+COPY_HINT = "copy the folder to where it can be written, and name the copy with --data; nothing was changed"
 ROW_BYTES = 1024  # About what a row costs in memory beside its data.
 
 _DATA = COLUMNS.split(", ").index("data")
@@ -70,7 +73,7 @@ def open_reader(data: Path, checks: Checking | None = None, *, is_unshared: bool
             f"no log in `{data}`", hint="`runfold run -- COMMAND` starts one; or name its folder with --data"
         )
     connection: Reader = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro",
+        f"{path.absolute().as_uri()}?{'immutable=1' if _is_locked_away(path) else 'mode=ro'}",
         uri=True,
         isolation_level=None,
         factory=Reader,
@@ -89,7 +92,7 @@ def open_reader(data: Path, checks: Checking | None = None, *, is_unshared: bool
         connection.close()
         raise Unavailable(
             f"the log in `{data}` cannot be read: {error}",
-            hint="free or repair the disk; nothing was changed, and what was acknowledged is kept",
+            hint=REPAIR_HINT if os.access(data, os.W_OK) else COPY_HINT,
         ) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         connection.close()
@@ -98,6 +101,14 @@ def open_reader(data: Path, checks: Checking | None = None, *, is_unshared: bool
         connection.close()
         raise
     return connection
+
+
+def _is_locked_away(path: Path) -> bool:
+    """Whether nobody can have left anything beside the file, nor we: SQLite makes its journal's index to read it."""
+    if os.access(path.parent, os.W_OK):
+        return False
+    journal, index = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    return not index.exists() and not (journal.exists() and journal.stat().st_size)
 
 
 def check_file(connection: sqlite3.Connection, path: Path) -> bool:

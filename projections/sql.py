@@ -47,10 +47,12 @@ class Questions:
             views = Views.open(data)
             try:
                 views.refresh()
-                folded = views.path
+                address = f"{views.path.absolute().as_uri()}?mode=ro"
+                self._connection.execute("ATTACH DATABASE ? AS folded", (address,))
+                # Opened while it is there: SQLite does so at the first question.
+                self._connection.execute("SELECT count(*) FROM folded.sqlite_schema")
             finally:
                 views.close()
-            self._connection.execute("ATTACH DATABASE ? AS folded", (f"{folded.absolute().as_uri()}?mode=ro",))
             self._connection.execute("PRAGMA query_only = OFF")
             for name, select in STABLE.items():
                 self._connection.execute(f"CREATE TEMP VIEW {name} AS {_written_out(select)}")

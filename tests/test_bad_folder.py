@@ -1,5 +1,6 @@
 """A data folder on a disk that is read-only or full, or with a broken pointer: told plainly, and left as it was."""
 
+import shutil
 import subprocess
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
@@ -63,8 +64,7 @@ def test_a_read_only_disk_is_read_and_refuses_to_record_and_is_left_as_it_was(di
     data = disk() / "data"
     record(data)
     listed = read(data, "ps")["items"]
-    disk_again = subprocess.run(["mount", "-o", "remount,ro", data.parent], capture_output=True, check=False)
-    assert disk_again.returncode == 0, disk_again.stderr
+    lock(data.parent)
     before = contents(data)
 
     assert read(data, "ps")["items"] == listed
@@ -75,6 +75,52 @@ def test_a_read_only_disk_is_read_and_refuses_to_record_and_is_left_as_it_was(di
         assert "\n\nhint: " in done.stderr, command
         assert "Traceback" not in done.stderr, command
     assert contents(data) == before
+
+
+@pytest.mark.parametrize("folded", [("ps",), ()], ids=["the list alone", "nothing"])
+def test_what_nobody_folded_on_a_read_only_disk_is_folded_for_who_reads(
+    disk: Callable[..., Path], folded: tuple[str, ...]
+) -> None:
+    data = disk() / "data"
+    record(data)
+    for command in folded:
+        runfold(data, command)
+    lock(data.parent)
+    before = contents(data)
+    questions = (
+        ["ps"], ["status", "@last"], ["history", "@last"], ["audit"], ["costs"], ["why", "@last"],
+        ["sql", "SELECT title FROM runs"], ["verify"],
+    )  # fmt: skip
+
+    answers = [runfold(data, *question) for question in questions]
+
+    assert [(done.returncode, done.stderr) for done in answers] == [(0, "")] * len(questions)
+    assert [("hello" in done.stdout) for done in (answers[0], answers[6])] == [True, True]
+    assert "run_completed" in answers[3].stdout
+    assert contents(data) == before
+
+
+async def test_a_log_with_a_journal_on_a_read_only_disk_says_to_copy_it(
+    disk: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = disk() / "data"
+    data.mkdir()
+    log = await SqliteLog.open(tmp_path / "here")
+    await log.append("r_a", [new_event()], expected=0)
+    for name in ("log.db", "log.db-wal"):
+        shutil.copy(tmp_path / "here" / name, data)
+    await log.close()
+    lock(data.parent)
+
+    done = runfold(data, "ps")
+
+    assert done.returncode == 1
+    assert "hint: copy the folder to where it can be written" in done.stderr
+
+
+def lock(disk: Path) -> None:
+    done = subprocess.run(["mount", "-o", "remount,ro", disk], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_full_disk_refuses_to_record_and_loses_nothing_and_goes_on_when_there_is_room(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from eventstore.contract import PAGE_EVENTS
 from eventstore.sqlite3_module import sqlite3
@@ -28,6 +28,9 @@ from projections.engine.projector import ForeignViews, Freshness, NotWritten, Pr
 from projections.engine.view import View
 from runfold.errors import Contended, Damaged
 
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
 _T = TypeVar("_T")
 OPEN_WAIT_SECONDS = 10.0
 BEHIND_MAX = 5_000  # Positions, about a second of folding: who asks a server, or beside one, waits for no more of it.
@@ -43,6 +46,8 @@ class Views:
         self._generation = 0
         self._use: int | None = None
         self._is_writable = False
+        self._alone: TemporaryDirectory[str] | None = None
+        """Where nobody may write and nobody has folded: views of this process alone."""
 
     @classmethod
     def open(cls, data: Path, *, views: tuple[View, ...] | None = None, page_events: int = PAGE_EVENTS) -> "Views":
@@ -70,9 +75,13 @@ class Views:
         return self._projector.connection
 
     @property
+    def data(self) -> Path:
+        return self._data
+
+    @property
     def path(self) -> Path:
-        """The file of this generation."""
-        return views_file(self._data, self._generation)
+        """The file that is read; it stays until `close`."""
+        return views_file(self._data if self._alone is None else Path(self._alone.name), self._generation)
 
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Where each view stands; a parked one says why."""
@@ -127,10 +136,14 @@ class Views:
         log = self._projector.open_log()
         target = bounds_of(log).last
         freshness = self._projector.freshness(log, target)
-        if not freshness.stale or not self._is_writable:
+        if not freshness.stale or not (self._is_writable or self._alone):
             return freshness
         if behind_max is not None and freshness.behind > behind_max:
             return freshness
+        if self._alone is not None:
+            with suppress(FullDisk, Damaged):
+                self._projector.catch_up(log, target)
+            return self._projector.freshness(log, target)
         with locked(self._data, FOLD_LOCK_FILE, wait_seconds) as is_held:
             # Whether it was us or the process that we waited for: what counts is where the views stand now.
             if is_held:
@@ -163,6 +176,9 @@ class Views:
         if self._use is not None:
             os.close(self._use)
             self._use = None
+        if self._alone is not None:
+            self._alone.cleanup()
+            self._alone = None
 
     def _open_file(self) -> None:
         """Open the file of the generation, made where it is not there."""
@@ -176,8 +192,18 @@ class Views:
                 # SQLite does not wait for a change of the journal's mode, so it is made under our lock; it lasts.
                 self.connection.execute("PRAGMA journal_mode = WAL")
                 self._projector.prepare()
-        elif not path.exists():
+        elif not self._is_writable and not self._has_all():
+            from tempfile import TemporaryDirectory
+
+            self._alone = TemporaryDirectory(prefix="runfold-views-")
+            self._projector.use(connect(self.path))
             self._projector.prepare()
+
+    def _has_all(self) -> bool:
+        try:
+            return self._projector.is_prepared()
+        except ForeignViews:
+            return False
 
     def _replace(self, generation: int) -> None:
         """Leave a file that cannot be used behind, as whoever is first of those that met it. Raises Contended.
