@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,8 +51,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
                 for piece in pieces:
                     file.write(piece)
             os.replace(new, self.path)
+        except OSError as error:
+            raise BadRequest(
+                f"`{self.path}` cannot be written: {(error.strerror or str(error)).lower()}",
+                hint="name a file in a folder that is there and can be written",
+            ) from error
         finally:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):
+                new.unlink()
         talk(f"written: {self.path}")
 
 

@@ -174,7 +174,7 @@ def _check(wanted: RunFilter) -> None:
     for name in ("tenant", "workflow", "q", "label"):
         text = getattr(wanted, name)
         if text is not None and not text.isascii() and text.encode("utf-8", "replace").decode() != text:
-            raise _bad(name, ascii(text), "text without half characters")
+            raise _bad(name, ascii(text)[1:-1], "text without half characters")
 
 
 def _where(wanted: RunFilter) -> tuple[str, list[Any]]:
@@ -237,7 +237,7 @@ def _decode_cursor(text: str, wanted: RunFilter) -> _Cursor:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         cursor = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=_Cursor)
     except (ValueError, msgspec.DecodeError):
-        raise _bad("cursor", ascii(text), allowed) from None
+        raise _bad("cursor", ascii(text)[1:-1], allowed) from None
     is_text = isinstance(cursor.value, str)
     if (cursor.sort, cursor.order) != (wanted.sort, wanted.order) or is_text != (wanted.sort == "status"):
         raise _bad("cursor", text, allowed)

@@ -1,6 +1,7 @@
 """The command line, as a person or a script meets it: real processes on a real data folder."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,14 @@ def test_doctor_says_where_each_setting_came_from(tmp_path: Path) -> None:
 
     assert told["data"] == {"name": "data", "value": str(tmp_path), "source": "RUNFOLD_DATA"}
     assert told["host"]["source"] == "default"
+
+
+def test_doctor_shows_the_settings_in_columns(tmp_path: Path) -> None:
+    settings = runfold(tmp_path, "doctor").stdout.partition("\n\n")[0].splitlines()
+
+    matches = [re.match(r"\w+ +", line) for line in settings]
+    assert len(matches) > 10
+    assert len({match and match.end() for match in matches}) == 1
 
 
 def test_emit_prints_a_line_for_the_run_around_it(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_what_is_missing_for_parquet_is_said_with_how_to_install_it(tmp_path: Pa
     [
         (["ps", "--json", "--format", "csv"], "two forms of one answer"),
         (["audit", "-o", "rows.txt"], "does not say its format"),
-        (["ps", "-o", "nowhere/rows.csv"], "nowhere"),
+        (["ps", "-o", "nowhere/rows.csv"], "error: `nowhere/rows.csv` cannot be written: no such file or directory\n"),
     ],
 )
 def test_a_form_that_cannot_be_is_refused_and_leaves_no_file(tmp_path: Path, words: list[str], why: str) -> None:

@@ -45,8 +45,9 @@ def doctor(context: click.Context, *, monitors: tuple[str, ...], as_json: bool) 
         listed = [{"name": name, "value": value, "source": source} for name, value, source in rows]
         print_json({"ok": not problems, "settings": listed, "findings": findings})
     else:
+        width = max(map(len, ENVIRONMENT)) + 2
         for name, value, source in rows:
-            click.echo(f"{name:<11}{value or '-'}   ({source})")
+            click.echo(f"{name:<{width}}{value or '-'}   ({source})")
         click.echo()
         for finding in findings:
             level = colour(f"{finding.level:<9}", {"ok": "green", "problem": "red"}.get(finding.level, "yellow"))

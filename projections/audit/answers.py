@@ -114,5 +114,5 @@ def item_of(row: tuple[Any, ...], recorded: Recorded) -> AuditItem:
 
 def _position(cursor: str) -> int:
     if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 16:
-        raise bad("cursor", ascii(cursor), "the `next_cursor` of the page before")
+        raise bad("cursor", ascii(cursor)[1:-1], "the `next_cursor` of the page before")
     return int(cursor)

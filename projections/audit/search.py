@@ -283,9 +283,9 @@ def _time(name: str, text: str) -> int:
     try:
         return moment_us(text)
     except (ValueError, OverflowError):
-        raise bad(name, ascii(text), A_MOMENT) from None
+        raise bad(name, ascii(text)[1:-1], A_MOMENT) from None
 
 
 def _check_text(name: str, text: str | None) -> None:
     if text is not None and not text.isascii() and text.encode("utf-8", "replace").decode() != text:
-        raise bad(name, ascii(text), "text without half characters")
+        raise bad(name, ascii(text)[1:-1], "text without half characters")
