@@ -25,7 +25,7 @@ from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
 from projections.runs import find_run_ids, get_fold, get_run
 from runfold.envelope import Recorded
-from runfold.errors import InvalidSetting, NotAllowed, NotFound, Trimmed, Unavailable
+from runfold.errors import Diverged, InvalidSetting, NotAllowed, NotFound, Trimmed, Unavailable
 from runfold.snapshot import Snapshot, snapshot
 from runfold.state import RESTING, Run
 
@@ -75,7 +75,16 @@ class FolderRuns:
     def get_run_at(self, run_id: str, at: str) -> Snapshot:
         from projections.past import parse_at
 
-        return self._logged(run_id, parse_at(at))
+        moment = parse_at(at)
+        with closing(open_checked(self._settings.data)) as connection:
+            last = bounds(connection).last
+        if moment.position is not None and moment.position > last:
+            raise Diverged(
+                f"the log ends at position {last}",
+                hint=f"`runfold status {run_id}` shows the run as it is now",
+                run_id=run_id,
+            )
+        return self._logged(run_id, moment)
 
     def _logged(self, run_id: str, at: "At") -> Snapshot:
         run, position = self._run_at(run_id, at)

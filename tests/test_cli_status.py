@@ -68,10 +68,13 @@ def test_status_shows_a_run_as_it_was_at_a_position_or_a_time(tmp_path: Path) ->
     by_position = read(tmp_path, "status", "@last", "--at", str(planned["position"]))
     by_time = read(tmp_path, "status", "@last", "--at", events[-1]["recorded_at"])
     refused = runfold(tmp_path, "status", "@last", "--at", "yesterday")
+    beyond = runfold(tmp_path, "status", "@last", "--at", str(events[-1]["position"] + 1))
     screen = runfold(tmp_path, "status", "@last", "--at", str(planned["position"])).stdout
 
     assert (by_position["status"], by_position["version"]) == ("running", planned["version"])
     assert by_time == read(tmp_path, "status", "@last")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: `yesterday` is no position")
+    assert beyond.returncode == 1
+    assert beyond.stderr.startswith(f"error: the log ends at position {events[-1]['position']}\n")
     assert "in-progress" in screen

@@ -141,7 +141,7 @@ class Views:
         if behind_max is not None and freshness.behind > behind_max:
             return freshness
         if self._alone is not None:
-            with suppress(FullDisk, Damaged):
+            with suppress(NotWritten, Damaged):
                 self._projector.catch_up(log, target)
             return self._projector.freshness(log, target)
         with locked(self._data, FOLD_LOCK_FILE, wait_seconds) as is_held:
