@@ -25,7 +25,7 @@ from projections.engine.views import Views
 from runfold.commands import Annotate, Cancel, Complete
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
 from runfold.errors import BadRequest, RunfoldError
-from runfold.events import CancelRequested, Event, EventRedacted, FileWritten, Message, event_class
+from runfold.events import CancelRequested, ContextSet, Event, EventRedacted, FileWritten, Message, event_class
 from tests.audit_pages import every_page
 from tests.histories import all_events, new_event, write_histories
 from tests.ledgers import act, opened
@@ -195,6 +195,19 @@ async def test_a_question_that_cannot_be_asked_is_named(log: SqliteLog, tmp_path
     with pytest.raises(BadRequest, match=f"^`{next(iter(asked))}` is `[^']*`; allowed: "):
         find_audit(views.connection, wanted)
     views.close()
+
+
+async def test_a_value_that_is_no_text_is_told_as_json(log: SqliteLog, tmp_path: Path) -> None:
+    await log.append(
+        "r_a", [new_event(ContextSet(key="is", value={"so": True}), at_us=1, tenant="default")], expected=0
+    )
+    views = Views.open(tmp_path)
+    views.refresh()
+
+    (item,) = find_audit(views.connection, AuditFilter(tenant=None)).items
+
+    views.close()
+    assert item.text == 'is {"so":true}'
 
 
 async def test_a_tenant_sees_only_its_own_audit_over_http(tmp_path: Path) -> None:

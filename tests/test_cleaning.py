@@ -36,7 +36,7 @@ from tests.given import graph
 from tests.leaked import record
 from tests.ledgers import RUN, act, opened, say, stored
 from tests.tampering import edit, find, leave
-from tests.terminal import runfold
+from tests.terminal import read, runfold
 
 EVER = 2**62
 
@@ -236,6 +236,7 @@ async def test_of_a_trimmed_run_the_audit_keeps_what_is_told_of_it_elsewhere(dat
     assert [type_name for _, type_name in after] == ["command_refused", "run_archived"]
     assert after[0] in before
     assert before[0] not in after
+    assert [item["text"] for item in read(data, "audit", "--type", "run_archived")["items"]] == ["trimmed"] * 2
     assert find(data) == []
     rebuild(data)
     assert audited(data, RUN) == after

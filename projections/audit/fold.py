@@ -8,6 +8,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, TypeAlias, cast
 
+import msgspec
+
 from eventstore.places import place_of_end
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.inserting import Rows
@@ -26,6 +28,7 @@ _TEXT_FIELDS = (
     "text", "title", "refused", "code", "reason_code", "step", "unit", "tool", "limit", "key", "value", "kind",
     "name", "command", "approval_id", "summary", "comment", "message", "reason", "error", "worker",
 )  # fmt: skip
+_UNSAID = frozenset([("run_archived", "summary")])  # Not in few words: it is what views are folded from.
 _DDL = (
     """CREATE TABLE audit_runs (
         name_id INTEGER PRIMARY KEY,
@@ -209,7 +212,7 @@ def _teller(type_name: str) -> _Teller:
     if kind is None:
         return False, lambda event: bytes(event.data)[:TEXT_CHARS_MAX].decode("utf-8", "ignore")
     has_path = "path" in kind.__struct_fields__
-    fields = tuple(name for name in _TEXT_FIELDS if name in kind.__struct_fields__)
+    fields = tuple(name for name in _TEXT_FIELDS if name in kind.__struct_fields__ and (type_name, name) not in _UNSAID)
     if not fields:
         return has_path, lambda _: ""
     if len(fields) == 1:
@@ -230,12 +233,12 @@ def _plain(value: Any) -> str:
         return f"{value.code} {value.message}".strip()[:TEXT_CHARS_MAX]
     if isinstance(value, tuple):
         return " ".join(map(str, cast("tuple[object, ...]", value)[:20]))[:TEXT_CHARS_MAX]
-    return "" if value is None else str(value)[:TEXT_CHARS_MAX]
+    return "" if value is None else msgspec.json.encode(value).decode("utf-8", "ignore")[:TEXT_CHARS_MAX]
 
 
 VIEW = View(
     name="audit",
-    revision=4,
+    revision=5,
     tables=("audit_runs", "audit_about", "audit_paths", "audit_kinds", "audit_blocks", "audit"),
     ddl=_DDL,
     make_fold=AuditFold,
