@@ -76,6 +76,30 @@ def test_a_swapped_row_of_a_view_is_named(data: Path) -> None:
     assert all("`run_counts`" in other.message for other in of_counts)
 
 
+@pytest.mark.parametrize(
+    ("change", "type_name"),
+    [
+        ("UPDATE runs SET status = 'running' WHERE run_id = ?", "run_completed"),
+        ("UPDATE runs SET title = 'another' WHERE run_id = ?", "run_queued"),
+        ("DELETE FROM runs WHERE run_id = ?", "run_queued"),
+    ],
+    ids=["as it was before", "as it never was", "that is missing"],
+)
+def test_the_event_from_which_on_a_row_differs_is_named(data: Path, change: str, type_name: str) -> None:
+    reader = open_reader(data)
+    ended = next(event for event in reversed(read_page(reader).events) if event.type == "run_completed")
+    connection = sqlite3.connect(data / "views.1.db", isolation_level=None)
+    connection.execute(change, (ended.run_id,))
+    connection.close()
+
+    fault = find(data)[0]
+
+    first = next(event for event in read_page(reader).events if (event.run_id, event.type) == (ended.run_id, type_name))
+    reader.close()
+    assert (fault.kind, fault.run_id, fault.position) == ("view", ended.run_id, first.position)
+    assert fault.message.endswith(f", from event {first.position} on")
+
+
 def test_a_guard_that_was_taken_away_is_told(data: Path) -> None:
     edit(data).close()
 

@@ -4,6 +4,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from eventstore.facts import read_facts
 from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
@@ -75,15 +78,48 @@ class Drift:
         try:
             self._fold(view, checkpoint.position, fresh, on_progress)
             fresh.execute("ATTACH DATABASE ? AS live", (str(copy),))
+            is_first = True
             for table in view.tables:
                 self.rows += fresh.execute(f"SELECT count(*) FROM live.{table}").fetchone()[0]  # noqa: S608
-                yield from _differences(fresh, view, table)
+                for found in _differences(fresh, table):
+                    # One of a view is looked into: its run is folded once more, event by event.
+                    since = self._since(view, table, found, checkpoint.position) if is_first else None
+                    is_first = False
+                    yield _fault(view, table, found, since)
         except sqlite3.DatabaseError as error:
             yield Fault(kind="view", message=f"the rows of view `{view.name}` cannot be read: {error}")
         except (RunfoldError, *OF_ANOTHER_KIND) as error:
             yield Fault(kind="view", message=f"view `{view.name}` cannot be folded anew: {error}")
         finally:
             fresh.close()
+
+    def _since(self, view: View, table: str, found: "_Difference", upto: int) -> int | None:
+        """The event from which on the row differs: the one after the last at which its run's history gave it."""
+        run_id = found.row.get("run_id")
+        if not isinstance(run_id, str):
+            return None
+        alone = sqlite3.connect("", isolation_level=None)
+        try:
+            for statement in view.ddl:
+                alone.execute(statement)
+            fold, after, since, is_given = view.make_fold(), 0, None, found.served is None
+            folding = Folding(alone, {view.name: (view, fold)}, is_skipped=Skips(self._log).holds)
+            where = " AND ".join(f"{column} IS ?" for column in found.key)
+            while facts := read_facts(self._log, after=after, stream=run_id, upto=upto)[0]:
+                for fact in facts:
+                    folding.fold((fact,), after=after)
+                    after = fact.position
+                    fold.write(alone)
+                    rows = alone.execute(f"SELECT * FROM {table} WHERE {where} LIMIT 1", [*found.key.values()])  # noqa: S608
+                    row = next((dict(zip(found.row, values, strict=True)) for values in rows), None)
+                    was_given, is_given = is_given, found.is_given_by(row)
+                    if not is_given and (was_given or since is None):
+                        since = after
+            return None if is_given else since
+        except (sqlite3.DatabaseError, RunfoldError, *OF_ANOTHER_KIND):
+            return None  # What of the run cannot be read is told by the proof of the log.
+        finally:
+            alone.close()
 
     def _fold(self, view: View, upto: int, fresh: sqlite3.Connection, on_progress: Progress | None) -> None:
         for statement in view.ddl:
@@ -103,7 +139,31 @@ class Drift:
                 on_progress(view.name, after, upto)
 
 
-def _differences(fresh: sqlite3.Connection, view: View, table: str) -> Iterator[Fault]:
+class _Difference(msgspec.Struct, frozen=True):
+    """A row as it is served and as its history gives it; None where there is none."""
+
+    key: dict[str, Any]
+    served: dict[str, Any] | None
+    folded: dict[str, Any] | None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return self.folded or self.served or {}
+
+    @property
+    def changed(self) -> list[str]:
+        if self.served is None or self.folded is None:
+            return []
+        return [column for column, value in self.served.items() if self.folded[column] != value]
+
+    def is_given_by(self, row: dict[str, Any] | None) -> bool:
+        """Whether a history that gives this row gives what is served, in what differs."""
+        if self.served is None or row is None:
+            return self.served is None and row is None
+        return all(row[column] == self.served[column] for column in self.changed)
+
+
+def _differences(fresh: sqlite3.Connection, table: str) -> Iterator[_Difference]:
     columns = [row[1] for row in fresh.execute(f"PRAGMA table_info({table})")]
     keys = [row[1] for row in fresh.execute(f"PRAGMA table_info({table})") if row[5]] or columns
     served, folded = (
@@ -114,18 +174,20 @@ def _differences(fresh: sqlite3.Connection, view: View, table: str) -> Iterator[
         )
     )
     for key in sorted(served.keys() | folded.keys(), key=repr):
-        row = folded.get(key) or served[key]
-        name = f"row {', '.join(map(str, key))} of `{table}`"
-        if key not in served:
-            message = f"{name} is missing"
-        elif key not in folded:
-            message = f"{name} is in no history"
-        else:
-            changed = [column for column in columns if served[key][column] != folded[key][column]]
-            message = f"{name} differs from its history in {', '.join(changed)}"
-        yield Fault(
-            kind="view",
-            message=f"view `{view.name}`: {message}",
-            run_id=row.get("run_id"),
-            position=row.get("position"),
-        )
+        yield _Difference(dict(zip(keys, key, strict=True)), served.get(key), folded.get(key))
+
+
+def _fault(view: View, table: str, found: _Difference, since: int | None) -> Fault:
+    name = f"row {', '.join(map(str, found.key.values()))} of `{table}`"
+    if found.served is None:
+        message = f"{name} is missing"
+    elif found.folded is None:
+        message = f"{name} is in no history"
+    else:
+        message = f"{name} differs from its history in {', '.join(found.changed)}"
+    return Fault(
+        kind="view",
+        message=f"view `{view.name}`: {message}" + (f", from event {since} on" if since else ""),
+        run_id=found.row.get("run_id"),
+        position=since or found.row.get("position"),
+    )
