@@ -266,11 +266,7 @@ def end_of(
     # The system stream is never trimmed: what is missing was taken by hand, and who reads it goes on with the rest.
     is_kept = kept or stream == SYSTEM_STREAM
     if after < head.first - 1 and not is_kept and (stream is None or not _is_whole(connection, stream)):
-        raise Trimmed(
-            f"events up to position {head.first - 1} are no longer kept",
-            earliest=head.first,
-            hint=f"read the snapshot, then go on after {head.first - 1}",
-        )
+        raise _trimmed(connection, stream, head)
     if after > head.last:
         raise Diverged(
             f"position {after} is beyond the log's head {head.last}",
@@ -303,6 +299,32 @@ def _is_whole(connection: sqlite3.Connection, stream: str) -> bool:
         " OR NOT EXISTS (SELECT 1 FROM heads WHERE run_id = ?1)"
     )
     return bool(connection.execute(query, (stream,)).fetchone()[0])
+
+
+def _trimmed(connection: sqlite3.Connection, stream: str | None, head: Bounds) -> Trimmed:
+    archive = None if stream is None else _archive_of(connection, stream)
+    if archive is None:
+        return Trimmed(
+            f"events up to position {head.first - 1} are no longer kept",
+            earliest=head.first,
+            hint=f"read the snapshot, then go on after {head.first - 1}",
+        )
+    return Trimmed(
+        f"the events of run `{stream}` were trimmed from the log; its summary is kept",
+        earliest=head.first,
+        hint=f"`runfold import {archive}`, in the data folder, brings them back",
+        run_id=stream,
+    )
+
+
+def _archive_of(connection: sqlite3.Connection, stream: str) -> str | None:
+    """The file that a trimmed run was last archived in, where the log tells of it."""
+    query = (
+        "SELECT json_extract(CAST(data AS TEXT), '$.archive') FROM events WHERE run_id = ? AND type = 'run_archived'"
+        " AND data IS NOT NULL AND json_extract(CAST(data AS TEXT), '$.run_id') = ? ORDER BY version DESC LIMIT 1"
+    )
+    row = connection.execute(query, (SYSTEM_STREAM, stream)).fetchone()
+    return None if row is None else row[0] or None
 
 
 def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:

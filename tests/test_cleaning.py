@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -338,6 +339,26 @@ async def test_a_trimmed_run_comes_back_from_its_archive(data: Path) -> None:
     assert find(data) == []
     rebuild(data)
     assert essence(listed(data)) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [("events",), ("status", "--at", "v1"), ("replay",), ("note", "late"), ("export", "a")]
+)
+async def test_whoever_asks_for_the_events_of_a_trimmed_run_is_told_what_brings_them_back(
+    data: Path, command: tuple[str, ...]
+) -> None:
+    done = clean(data, candidates(data, before_us=EVER, whole=True), whole=True, actor="user:a")
+
+    refused = runfold(data, command[0], RUN, *command[1:], cwd=data)
+    hint = re.search(r"`runfold (import \S+)`", refused.stderr)
+
+    assert refused.returncode == 1
+    assert f"error: the events of run `{RUN}` were trimmed from the log" in refused.stderr
+    assert hint is not None
+    assert hint[1] == f"import {done.archive}"
+    assert runfold(data, *hint[1].split(), cwd=data).returncode == 0
+    assert runfold(data, command[0], RUN, *command[1:], cwd=data).returncode == 0
 
 
 @pytest.mark.parametrize("whose", ["r_open", SYSTEM_STREAM])

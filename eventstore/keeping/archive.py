@@ -21,7 +21,7 @@ import msgspec
 from eventstore.durable import sync
 from eventstore.proof.attachments import blobs_of
 from eventstore.proof.verifying import hash_of
-from eventstore.reading import open_reader
+from eventstore.reading import end_of, open_reader
 from eventstore.rows import recorded_of
 from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import WHOLE_COLUMNS, WholeRow, whole_rows
@@ -199,6 +199,7 @@ def _write_events(
         run = fold(run, map(recorded_of, rows))
         after, last = rows[-1].version, rows[-1].hash
     if not run.version or run_id == SYSTEM_STREAM:
+        end_of(connection, after=0, stream=run_id)  # Of one that was trimmed it says where it is.
         raise NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
     if not run.is_resting:
         raise NotAllowed(
