@@ -199,6 +199,9 @@ async def test_an_archive_is_a_data_folder_of_its_own(archive: Path) -> None:
     assert not folder.exists()
 
 
+ARCHIVE_COMMANDS = ("status", "events", "history", "logs", "steps", "report", "why", "replay")
+
+
 @pytest.mark.slow
 async def test_a_run_is_exported_read_from_its_file_and_imported(tmp_path: Path) -> None:
     here, there, path = tmp_path / "here", tmp_path / "there", tmp_path / "run.tar.zst"
@@ -206,7 +209,7 @@ async def test_a_run_is_exported_read_from_its_file_and_imported(tmp_path: Path)
     state = json.loads((here / "runs" / RUN / "state.json").read_bytes())
 
     exported = runfold(here, "export", RUN, str(path))
-    read = {name: runfold(there, name, str(path)).stdout for name in ("status", "events", "history")}
+    read = {name: runfold(there, name, str(path)).stdout for name in ARCHIVE_COMMANDS}
     nothing = list(there.glob("*"))
     imported = runfold(there, "import", str(path))
 

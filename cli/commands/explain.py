@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.archives import open_runs_or_archive
 from cli.reading import RunId, json_option, open_runs, print_json, run_argument, settings_of
 from cli.runs import Runs, find_run
 from cli.screen import cost, duration, plain, talk
@@ -25,8 +26,8 @@ EVENTS_SHOWN = 4  # Of the chain of causes; `runfold events RUN --causes` shows 
 @click.pass_context
 def report(context: click.Context, *, run_text: str, output: Path | None, as_json: bool) -> None:
     """Write a run up as Markdown: progress, steps, costs, causes and graph."""
-    with open_runs(settings_of(context)) as runs:
-        run = find_run(runs, run_text)
+    with open_runs_or_archive(context, run_text) as (runs, wanted):
+        run = find_run(runs, wanted)
         text = runs.report(run.id)
     if output is not None:
         _write(output, text)
@@ -43,8 +44,8 @@ def report(context: click.Context, *, run_text: str, output: Path | None, as_jso
 @click.pass_context
 def why(context: click.Context, *, run_text: str, as_json: bool) -> None:
     """Say what led to a run's present status, the nearest cause first."""
-    with open_runs(settings_of(context)) as runs:
-        run = find_run(runs, run_text)
+    with open_runs_or_archive(context, run_text) as (runs, wanted):
+        run = find_run(runs, wanted)
         found = runs.why(run.id)
         made = None if as_json else _recorded_as(runs, run.id)
     if as_json:

@@ -5,7 +5,8 @@ import time
 
 import click
 
-from cli.reading import open_runs, run_argument, settings_of
+from cli.archives import open_runs_or_archive
+from cli.reading import run_argument
 from cli.runs import Runs, find_run
 from runfold.errors import NotFound
 
@@ -17,8 +18,8 @@ from runfold.errors import NotFound
 @click.pass_context
 def logs(context: click.Context, *, run_text: str, follow: bool, tail: int | None) -> None:
     """Print what a run's command wrote, both streams in order."""
-    with open_runs(settings_of(context)) as runs:
-        print_output(runs, find_run(runs, run_text).id, follow=follow, tail=tail)
+    with open_runs_or_archive(context, run_text) as (runs, wanted):
+        print_output(runs, find_run(runs, wanted).id, follow=follow, tail=tail)
 
 
 def print_output(runs: Runs, run_id: str, *, follow: bool, tail: int | None) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from cli.archives import open_runs_or_archive
 from cli.commands.status import status_lines
 from cli.lines import event_line
 from cli.main import Usage
-from cli.reading import RunId, open_runs, settings_of
+from cli.reading import RunId, settings_of
 from cli.runs import Runs, find_run
 from cli.screen import is_terminal
 from projections.past import At, parse_at
@@ -52,8 +53,8 @@ def replay(
         show_backtest(settings_of(context), policy, since=since, as_json=as_json)
         return
     at = At() if at_text is None else parse_at(at_text)
-    with open_runs(settings_of(context)) as runs:
-        run = find_run(runs, run_text or "")
+    with open_runs_or_archive(context, run_text or "") as (runs, wanted):
+        run = find_run(runs, wanted)
         if not is_terminal():
             for recorded in _events(runs, run, at):
                 click.echo(event_line(recorded))

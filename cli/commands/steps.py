@@ -2,7 +2,8 @@
 
 import click
 
-from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
+from cli.archives import open_runs_or_archive
+from cli.reading import json_option, print_json, run_argument
 from cli.runs import find_run
 from cli.screen import cost, duration, plain, table
 
@@ -16,8 +17,8 @@ STATUSES = ("pending", "running", "completed", "failed", "needs_rerun", "skipped
 @click.pass_context
 def steps(context: click.Context, *, run_text: str, status: tuple[str, ...], as_json: bool) -> None:
     """List a run's steps."""
-    with open_runs(settings_of(context)) as runs:
-        found = runs.steps(find_run(runs, run_text).id, status=status)
+    with open_runs_or_archive(context, run_text) as (runs, wanted):
+        found = runs.steps(find_run(runs, wanted).id, status=status)
     if as_json:
         print_json(found)
         return
