@@ -143,3 +143,84 @@ class StreamRedactor:
                     break
                 at = content.find(secret[:1], at + 1, first)
         return first
+
+
+# The same forms in bytes, each with what stands in it and is looked for first: output is much, and secrets are rare.
+# What output prints may be JSON, so an address ends at what ends a text there, and a key has its line breaks as `\n`.
+_PRINTED: tuple[tuple[tuple[bytes, ...], "re.Pattern[bytes]"], ...] = tuple(
+    (signs, re.compile(form))
+    for signs, form in (
+        ((b"sk-",), rb"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}"),
+        ((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"gh[pousr]_[A-Za-z0-9]{36,}"),
+        ((b"github_pat_",), rb"github_pat_[A-Za-z0-9_]{22,}"),
+        ((b"glpat-",), rb"glpat-[A-Za-z0-9_-]{20,}"),
+        ((b"xox",), rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+        ((b"AKIA", b"ASIA"), rb"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"),
+        ((b"AIza",), rb"AIza[A-Za-z0-9_-]{35}"),
+        ((b"npm_",), rb"npm_[A-Za-z0-9]{36}"),
+        ((b"eyJ",), rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+        ((b"earer ",), rb"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{16,}=*"),
+        ((b"://",), rb"""(?<=://)[^/\s:@"'<>\\]{1,256}:[^/\s@"'<>\\]{1,256}(?=@)"""),
+        (
+            (b"-----BEGIN ",),
+            rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
+            rb"(?:[A-Za-z0-9+/=\s:,\\-]{0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY-----|[A-Za-z0-9+/=\s\\]{64,16384})",
+        ),
+    )
+)
+_WORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.~+/=:%&?!$*-"
+_KEY_BEGUN = b"-----BEGIN "
+_KEY_OPEN = re.compile(rb"-----BEGIN [A-Z ]{0,48}(?:-{0,5}\Z|(?<=PRIVATE KEY)-----[A-Za-z0-9+/=\s:,\\-]*\Z)")
+_KEY_ENDED = re.compile(rb"-----END [A-Z ]{0,30}PRIVATE KEY-----")
+WORD_BYTES_MAX = 2048  # More than any of these but a key.
+KEY_BYTES_MAX = 16 * 1024
+SHOWN_BYTES = 16  # As many as the longest sign has, and what stands before one.
+
+
+class FormRedactor:
+    """Redacts, in bytes that come in pieces, what by its form is a secret; what may be an unfinished one waits.
+
+    Of a secret that began in an earlier piece its sign was shown, which is the same for all.
+    """
+
+    def __init__(self) -> None:
+        self._shown = self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        content = self._shown + self._held + chunk
+        return self._show(content, max(len(self._shown), _open_form(content)))
+
+    def finish(self) -> bytes:
+        content = self._shown + self._held
+        return self._show(content, len(content))
+
+    def _show(self, content: bytes, end: int) -> bytes:
+        before, self._held = self._shown, content[end:]
+        redacted = _without_forms(content[:end])
+        known = next((at for at, byte in enumerate(before) if redacted[at : at + 1] != bytes((byte,))), len(before))
+        shown = redacted[known:]
+        self._shown = (before + shown)[-SHOWN_BYTES:]
+        return shown
+
+
+def _without_forms(content: bytes) -> bytes:
+    for signs, form in _PRINTED:
+        if any(sign in content for sign in signs):
+            content = form.sub(REDACTED.encode(), content)
+    return content
+
+
+def _open_form(content: bytes) -> int:
+    """Where what may be an unfinished secret at the end begins; the content's length where there is none."""
+    size = len(content)
+    key = content.rfind(_KEY_BEGUN, max(0, size - KEY_BYTES_MAX))
+    if key >= 0 and _KEY_OPEN.match(content, key) and not _KEY_ENDED.search(content, key):
+        return key
+    word = size - len(content[-WORD_BYTES_MAX:]) + len(content[-WORD_BYTES_MAX:].rstrip(_WORD))
+    if word < size and content[max(0, word - 6) : word] == b"earer ":
+        return word
+    found = (content.find(sign, word) for signs, _ in _PRINTED for sign in signs)
+    # The user of an address stands before its first slash.
+    return min(
+        (at for at in found if at >= 0 and not (content[at] == 0x3A and b"/" in content[at + 3 :])), default=size
+    )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runfold.events import FileWritten, Message, SubprocessOutput
-from runfold.redact import StreamRedactor, redact, secrets_of
+from runfold.redact import FormRedactor, StreamRedactor, redact, secrets_of
 from runner.turns import output_file
 from runner.turns.output import EVENT_TEXT_BYTES, Output
 from tests.working import working
@@ -86,6 +87,64 @@ def test_a_secret_never_reaches_the_file_however_it_is_cut(tmp_path: Path) -> No
     assert passed == b"key=hunter2hunter2 end\n"
     assert (tmp_path / "output.log").read_bytes() == b"key=[redacted] end\n"
     assert "".join(event.text for event in told) == "key=[redacted] end\n"
+
+
+FORMS = (
+    b"sk-ant-" + b"a1" * 20,
+    b"ghp_" + b"b" * 36,
+    b"github_pat_" + b"c" * 30,
+    b"glpat-" + b"d" * 20,
+    b"xoxb-" + b"1234567890",
+    b"AKIA" + b"E" * 16,
+    b"AIza" + b"f" * 35,
+    b"npm_" + b"g" * 36,
+    b"eyJ" + b"h" * 12 + b".eyJ" + b"i" * 12 + b"." + b"j" * 12,
+    b"-----BEGIN RSA PRIVATE KEY-----\n" + b"k" * 64 + b"\n" + b"l" * 64 + b"\n-----END RSA PRIVATE KEY-----",
+)
+
+
+@pytest.mark.parametrize("secret", FORMS, ids=lambda secret: secret[:8].decode())
+@pytest.mark.parametrize("cut", [1, 3, 7, 16, 65536])
+def test_what_has_the_form_of_a_secret_never_reaches_the_file_however_it_is_cut(
+    tmp_path: Path, secret: bytes, cut: int
+) -> None:
+    content = b"it is " + secret + b", twice:\n" + secret + b"\n"
+
+    passed, output = pump(tmp_path, content, cut=cut)
+    told = "".join(event.text for event in samples(output)).encode()
+
+    kept = (tmp_path / "output.log").read_bytes()
+    assert passed == content
+    assert kept == told
+    # Where it was cut in the sign, which is no secret, the sign may stay.
+    assert re.fullmatch(rb"it is [\w-]{0,11} ?\[redacted\], twice:\n[\w-]{0,11} ?\[redacted\]\n", kept)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 65536])
+def test_the_password_in_an_address_and_a_token_never_reach_the_file(tmp_path: Path, cut: int) -> None:
+    content = b'push https://me:hunter2@host/path\n{"a":"Authorization: Bearer ' + b"t" * 20 + b'"}\n'
+
+    _, output = pump(tmp_path, content, cut=cut)
+    output.close()
+
+    kept = (tmp_path / "output.log").read_bytes()
+    assert kept == b'push https://[redacted]@host/path\n{"a":"Authorization: Bearer [redacted]"}\n'
+
+
+def test_what_has_no_form_of_a_secret_is_kept_as_soon_as_it_is_said() -> None:
+    redactor = FormRedactor()
+
+    for said in (
+        b"Enter name:",
+        b"......",
+        b"disks",
+        b" see http://localhost:80/x",
+        b"-----BEGIN CERTIFICATE-----\nab",
+    ):
+        assert redactor.feed(said) == said
+    json_line = b'{"url":"http://host","a":"b@c"}\n'
+    assert redactor.feed(json_line) == json_line
+    assert redactor.finish() == b""
 
 
 def test_only_long_values_of_secret_looking_names_are_secrets() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from runfold.events import Event, SubprocessOutput, TelemetryRejected, Unknown
-from runfold.redact import StreamRedactor
+from runfold.redact import FormRedactor, StreamRedactor
 from runner.turns.listener import Listener
 from runner.turns.output_file import OutputFile
 
@@ -157,17 +157,20 @@ class Output:
     def pump(self, source: int, sink: int | None, name: str) -> None:
         """Carry one stream to its end, and on to `sink`; returns when the last writer has closed it."""
         pending, lines, redactor = _Pending(name), _Lines(name, self._listener), StreamRedactor(self._secrets)
+        forms = FormRedactor()
         with self._changed:
             self._streams.append(pending)
         try:
             while chunk := _read(source):
                 if sink is not None and not _write_whole(sink, chunk):
                     break
-                self._keep(pending, lines, redactor.feed(chunk))
+                said = redactor.feed(chunk)
+                self._keep(pending, lines, forms.feed(said), said)
         finally:
             # Closed at once where our own reader has gone: the command then meets the broken pipe itself.
             os.close(source)
-        self._keep(pending, lines, redactor.finish())
+        said = redactor.finish()
+        self._keep(pending, lines, forms.feed(said) + forms.finish(), said)
         self._hear(lines.finish(), name)
         if lines.skipped:
             reason = f"a line was longer than {LINE_BYTES_MAX} bytes"
@@ -223,15 +226,16 @@ class Output:
         with self._changed:
             self._count(TelemetryRejected(reason=reason, sample=sample[:200]))
 
-    def _keep(self, pending: _Pending, lines: _Lines, content: bytes) -> None:
-        if not content:
-            return
+    def _keep(self, pending: _Pending, lines: _Lines, content: bytes, said: bytes) -> None:
+        """`said` is heard: what has the form of a secret goes text by text when that is stored, so JSON stays JSON."""
         with self._changed:
             if self._closed:
                 return
-            offset = self.file.began_at + self.file.size_bytes
-            pending.add(offset, self.file.write(content))
-        self._hear(lines.feed(content), pending.name)
+            if content:
+                offset = self.file.began_at + self.file.size_bytes
+                pending.add(offset, self.file.write(content))
+        if said:
+            self._hear(lines.feed(said), pending.name)
 
     def _hear(self, lines: Iterator[bytes], name: str) -> None:
         for line in lines:
