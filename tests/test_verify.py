@@ -23,6 +23,7 @@ from runfold.envelope import NewEvent
 from runfold.events import Message, TurnCompleted, encode_data
 from tests.contract.events import new_event
 from tests.tampering import edit, find, leave, tamper_data, tamper_truncate, tamper_view, write_log
+from tests.terminal import record, runfold
 
 
 @pytest.fixture
@@ -155,6 +156,21 @@ async def test_a_line_of_an_anchor_that_a_crash_has_cut_off_spoils_no_later_one(
     assert after[:-2] == before
     assert [anchor.position for anchor in after[-2:]] == added
     assert find(data) == []
+
+
+@pytest.mark.slow
+def test_output_that_no_turn_wrote_is_named(tmp_path: Path) -> None:
+    record(tmp_path)
+    output = next(tmp_path.glob("runs/*/output.log"))
+    sound = runfold(tmp_path, "verify", "--only", "blobs")
+    with output.open("ab") as file:
+        file.write(b"and all tests passed\n")
+
+    longer = runfold(tmp_path, "verify", "--only", "blobs")
+
+    assert sound.returncode == 0, sound.stdout
+    assert longer.returncode == 1
+    assert f"`output.log` of `{output.parent.name}` has 21 bytes behind what its turns wrote" in longer.stdout
 
 
 @pytest.mark.slow

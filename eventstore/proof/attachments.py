@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
+from eventstore.mirrored import mirrored_log
 from eventstore.objects.shared_blobs import blob_key, store_of
 from eventstore.proof.faults import Fault
 from eventstore.sqlite3_module import sqlite3
@@ -26,6 +27,10 @@ _ENDS = (
 _ENDS_OF_RUN = (
     f"SELECT position, data FROM events WHERE run_id = ? AND position <= ? AND {_TURN_ENDS}"  # noqa: S608
     " ORDER BY position LIMIT ?"
+)
+_TURNS = (
+    "SELECT sum(type = 'turn_started'), sum(type IN ('turn_completed', 'turn_failed', 'turn_cancelled')),"
+    " sum(type IN ('run_completed', 'run_failed', 'run_cancelled')) FROM events WHERE run_id = ?"
 )
 TURNS_MAX = 100_000  # More than a run has.
 
@@ -86,17 +91,20 @@ class Attachments:
                 yield Fault(kind="blob", message=f"blob `{path.name}` is damaged; no event names it")
 
     def _outputs(self, upto: int) -> Iterator[Fault]:
-        after, runs, unplaced = 0, set[str](), dict[str, None]()
+        after, runs, unplaced = 0, dict[str, _Placed](), dict[str, None]()
         while rows := self._connection.execute(_ENDS, (after, upto, PAGE_ROWS)).fetchall():
             for position, run_id, content in rows:
                 ended = _object(content)
                 path = self._data / "runs" / run_id / "output.log"
                 if not ended.get("output_sha256") or not path.exists():
                     continue  # It kept none, or another machine did, or it was cleaned.
-                runs.add(run_id)
+                placed = runs.setdefault(run_id, _Placed())
                 if ended.get("output_offset") is None:
                     unplaced[run_id] = None
-                elif _digest(path, ended["output_offset"], ended.get("output_bytes", 0)) != ended[
+                    continue
+                placed.turns, placed.position = placed.turns + 1, position
+                placed.end = max(placed.end, ended["output_offset"] + ended.get("output_bytes", 0))
+                if _digest(path, ended["output_offset"], ended.get("output_bytes", 0)) != ended[
                     "output_sha256"
                 ] and not self._is_shared(ended["output_sha256"]):
                     yield _not_what_ended(run_id, position)
@@ -104,6 +112,18 @@ class Attachments:
         self.outputs += len(runs)
         for run_id in unplaced:
             yield from self._unplaced(run_id, upto)
+        for run_id, placed in runs.items():
+            yield from self._behind(run_id, placed)
+
+    def _behind(self, run_id: str, placed: "_Placed") -> Iterator[Fault]:
+        """What stands behind the last turn of a run that is over, where each of its turns has told what it wrote."""
+        more = (self._data / "runs" / run_id / "output.log").stat().st_size - placed.end
+        if more <= 0 or mirrored_log(self._data) is not None:
+            return
+        started, ended, is_final = self._connection.execute(_TURNS, (run_id,)).fetchone()
+        if is_final and started == ended == placed.turns:
+            message = f"`output.log` of `{run_id}` has {more:,} bytes behind what its turns wrote"
+            yield Fault(kind="output", message=message, run_id=run_id, position=placed.position)
 
     def _is_shared(self, sha256: str) -> bool:
         """Whether the store of all machines has it: another one drove that turn, and who reads it here brings it."""
@@ -129,6 +149,12 @@ class Attachments:
                 return
             left = [turn for turn in left if turn is not fitting]
             offset += fitting[1]
+
+
+class _Placed:
+    """The turns of a run that tell where their output stands: how many, the last of them, and where it ends."""
+
+    turns = position = end = 0
 
 
 def _not_what_ended(run_id: str, position: int) -> Fault:
