@@ -23,9 +23,10 @@ from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite import connected
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import LOCK_FILE
-from runfold.errors import Conflict, RunfoldError
+from runfold.errors import Conflict, LogFailed, RunfoldError
 from tests.contract.events import START_US, all_events, new_event, numbered
 from tests.contract.jetstream import shared_cluster
+from tests.tampering import damage_table
 from tests.working import PATIENCE_SECONDS
 
 
@@ -202,3 +203,14 @@ async def test_while_the_thread_is_at_work_the_loop_leaves_the_mirror_to_it(thre
     go_on.set()
 
     assert taken == [None] * 5
+
+
+@pytest.mark.slow
+async def test_a_mirror_that_cannot_be_looked_at_fails_the_log_and_leaves_nobody_waiting(
+    tmp_path: Path, log: JetStreamLog
+) -> None:
+    damage_table(tmp_path / LOG_FILE, "heads")
+
+    for stream in ("r_b", "r_c"):
+        with pytest.raises(LogFailed, match="malformed"):
+            await log.append(stream, [new_event()], expected=0)

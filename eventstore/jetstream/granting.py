@@ -23,7 +23,7 @@ from eventstore.jetstream.publishing import Publisher
 from eventstore.preparing import Request
 from eventstore.rows import RecordedRows, Row
 from eventstore.sqlite import hop
-from runfold.errors import LogFailed, RunfoldError, Unavailable
+from runfold.errors import LogFailed, RunfoldError
 
 GROUPS_MAX = 2  # Of appends on their way at once: who comes meanwhile joins the next, which is one batch.
 SHARED_EVENTS_MIN = 48  # What is less leaves as one batch: each costs the servers a write to three disks.
@@ -132,7 +132,7 @@ class GrantedLog(MirroredLog):
 
     async def _serve_lone(self, request: Request, done: Done, grant: Grant | None) -> None:
         if grant is not None:
-            with suppress(LogFailed, Unavailable):
+            with suppress(Exception):  # As below.
                 done((await self._answer([grant]))[0])
                 return
         await self._serve([(request, done)])
@@ -145,7 +145,7 @@ class GrantedLog(MirroredLog):
         outcomes: dict[int, Appended | RunfoldError] = {}
         began = time.monotonic()
         was_refused, refusals = False, 0
-        with suppress(LogFailed, Unavailable):
+        with suppress(Exception):  # Who looks in the mirror is told what it is.
             was_refused = await self._publish(await self._plan(requests), outcomes)
         while len(outcomes) < len(requests):
             failed: RunfoldError | None = None
@@ -162,8 +162,12 @@ class GrantedLog(MirroredLog):
                 was_refused = await self._publish(plans, outcomes)
             except LogFailed as error:
                 self._failure, failed = error.message, error
-            except Unavailable as error:
+            except RunfoldError as error:
                 failed = error
+            except Exception as error:
+                # Nobody else would answer those who wait, nor write for who comes.
+                self._failure = f"{type(error).__name__}: {error}"
+                failed = LogFailed(self._failure, hint="see `runfold doctor`")
             # A server that is cut from the others may tell where the log ends, and grants nothing.
             if self._failure or time.monotonic() - began > PATIENCE_SECONDS:
                 failed = failed or ungranted()
