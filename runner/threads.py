@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -11,7 +12,8 @@ T = TypeVar("T")
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `asyncio.to_thread`, but who is cancelled may close what the function used: the thread has ended."""
-    hop = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    # No task, which the end of the loop cancels while its thread goes on.
+    hop = asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
     try:
         return await asyncio.shield(hop)
     except asyncio.CancelledError:
