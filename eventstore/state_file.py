@@ -22,7 +22,7 @@ from eventstore.proof.faults import Fault
 from eventstore.reading import LOG_FILE, bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
-from runfold.errors import RunfoldError
+from runfold.errors import Damaged, RunfoldError
 from runfold.events import EVENT_CLASSES, Json
 from runfold.evolve import evolve_recorded
 from runfold.report import report
@@ -203,9 +203,11 @@ def mend_some(data: Path, *, after: int | None = None, every: bool = False) -> M
                 continue
             with _locked(data, run_id):
                 file = read_state(data, run_id)
-                if file is None or file.position < position or (every and not _is_history(file, data, connection)):
-                    _write(data, _folded(data, run_id, connection=connection).file())
-                    mended.append(run_id)
+                # Of a run that was altered nothing is written; it keeps none of the others.
+                with suppress(Damaged):
+                    if file is None or file.position < position or (every and not _is_history(file, data, connection)):
+                        _write(data, _folded(data, run_id, connection=connection).file())
+                        mended.append(run_id)
         reached = place.last if is_last else changes[-1][0]
         upto = max(looked.upto, reached)
         _replace(data / "runs" / LOOKED_FILE, _encode(msgspec.structs.replace(looked, upto=upto)))

@@ -9,6 +9,7 @@ import pytest
 from eventstore.leases import Lease, Leases
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from eventstore.state_file import mend_states
 from projections.run_list import RunFilter, list_runs
 from runfold.commands import Command, OpenReported, Resume, StartHere, Stop
 from runfold.events import RunQueued
@@ -104,6 +105,14 @@ async def test_beside_a_lost_run_that_was_altered_commands_write_as_ever(tmp_pat
     done = runfold(data, "note", OTHER, "seen")
 
     assert done.returncode == 0, done.stderr
+
+
+async def test_state_files_of_other_runs_are_written_beside_a_run_that_was_altered(tmp_path: Path) -> None:
+    await (await SqliteLog.open(tmp_path / "data")).close()
+    mend_states(tmp_path / "data")
+    data, _ = await begun(tmp_path, OpenReported(queued=RunQueued(driver="reported")))
+
+    assert mend_states(data) == [OTHER]
 
 
 async def test_a_silent_reporters_run_that_was_altered_keeps_no_other_from_its_end(tmp_path: Path) -> None:
