@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import TypeAlias
 
 from eventstore.contract import EventLog
+from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, NewEvent, time_text
 from runfold.errors import Conflict, Contended, RunfoldError
 from runfold.events import SessionClosed, SessionOpened, TokenCreated, TokenRevoked, encode_data, event_type
@@ -77,7 +78,7 @@ class TokenBook:
                     async for page in pages:
                         if page.events:
                             await self.refresh()
-            except RunfoldError as error:
+            except (RunfoldError, sqlite3.Error) as error:
                 _log.warning("what others do to tokens is not seen: %s", error)
                 await asyncio.sleep(AGAIN_SECONDS)
 

@@ -12,8 +12,11 @@ import pytest
 
 from api.following import Streaming
 from api.service import SERVICE
+from eventstore.contract import Page
 from eventstore.framing import Framed
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
+from projections import tokens
 from projections.tokens import TokenBook, digest_of
 from runfold.envelope import time_text
 from runfold.errors import BadRequest, NotAllowed
@@ -241,6 +244,35 @@ async def test_a_token_that_expires_ends_its_streams_and_opens_nothing_more(serv
     assert time.time_ns() // 1_000 >= ends_us
     assert [(await served.client.get("/api/runs", headers=it)).status for it in (bearer(secret), cookie)] == [401, 401]
     assert {it["id"]: it["status"] for it in over["items"]}[token["id"]] == "expired"
+
+
+async def test_a_log_that_could_not_be_read_for_a_while_hides_nothing_that_others_did_to_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "AGAIN_SECONDS", 0.01)
+    log, revoked, reads = await SqliteLog.open(tmp_path), asyncio.Event(), list[object]()
+    here, elsewhere, read = TokenBook(log, on_revoked=revoked.set), TokenBook(log), log.read
+
+    def read_later(**asked: Any) -> AsyncIterator[Page]:
+        reads.append(asked)
+        if len(reads) == 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        return read(**asked)
+
+    await elsewhere.create(name="ci", tenant="default", role="viewer", actor="user:a")
+    monkeypatch.setattr(log, "read", read_later)
+    following = asyncio.create_task(here.follow())
+    try:
+        await asyncio.sleep(0)  # So that it is the one who reads first.
+        await elsewhere.revoke("ci", actor="user:a")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await revoked.wait()
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await log.close()
+
+    assert [token.revoked_at_us is None for token in here.every()] == [False]
 
 
 async def test_of_two_who_make_the_same_name_at_once_one_is_refused(tmp_path: Path) -> None:
