@@ -33,7 +33,7 @@ from runner.steps.stepping import driving_of
 
 SLOTS = 4
 QUEUED_PAGE = 200
-LOOK_SECONDS = 1.0  # Until views that were behind the log are asked again for who waits.
+LOOK_SECONDS = 1.0  # Until the next look at views that were behind the log, and at a log that is damaged.
 _QUEUES = frozenset({"run_queued", "run_resumed", "run_requeued", "claim_released"})
 
 _TOLD_ON = frozenset({"lifecycle", "audit"})
@@ -135,6 +135,12 @@ class Worker:
                 self._is_unsure.set()
                 for driving in self._drivings:
                     driving.stir()
+            except Damaged as error:
+                # What it drives goes on, and looks for itself at what is asked of it.
+                logger.error("the log cannot be followed: %s", error, hint=error.hint)
+                for driving in self._drivings:
+                    driving.stir()
+                await asyncio.sleep(LOOK_SECONDS)
             except Unavailable as error:
                 # What it drives goes on meanwhile, and waits by itself for what it has to append.
                 logger.warning("the log cannot be followed now: %s", error)

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from eventstore.leases import Lease, Leases
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from eventstore.state_file import mend_states
 from projections.run_list import RunFilter, list_runs
-from runfold.commands import Command, OpenReported, Resume, StartHere, Stop
+from runfold.commands import Cancel, Command, OpenReported, Resume, StartHere, Stop
 from runfold.events import RunQueued
 from runfold.state import Run
 from runner import machine
@@ -75,6 +77,33 @@ async def test_a_queued_run_that_was_altered_is_not_taken_and_the_others_are(tmp
         later = await worker.wait_rest(await worker.queue("w"))
 
     assert (run.status, later.status) == ("completed", "completed")
+
+
+@pytest.mark.slow
+async def test_a_worker_hears_what_is_asked_of_its_runs_also_where_the_log_goes_on_with_what_nobody_appended(
+    tmp_path: Path,
+) -> None:
+    async with working(tmp_path, shell("sleep 1000")) as worker:
+        run_id = await worker.queue("w")
+        await worker.wait_type(run_id, "turn_started")
+        forge(worker.data)
+        await worker.execute(run_id, Cancel())
+        run = await worker.wait_rest(run_id)
+
+    assert run.status == "cancelled"
+
+
+def forge(data: Path) -> None:
+    """Somebody adds an event by hand."""
+    with closing(sqlite3.connect(data / "log.db", isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        somebody.execute(
+            "INSERT INTO events SELECT (SELECT position + 1 FROM head), 'r_forged', 1, id, type, schema, at_us,"
+            " recorded_at_us, tenant, actor, cause, command, sent, correlation, salt, data, digest, hash"
+            " FROM events ORDER BY position LIMIT 1"
+        )
+        somebody.execute("UPDATE head SET position = position + 1")
+        somebody.execute("COMMIT")
 
 
 def lose(data: Path) -> None:
