@@ -72,6 +72,11 @@ def open_reader(data: Path, checks: Checking | None = None, *, is_unshared: bool
         raise NotFound(
             f"no log in `{data}`", hint="`runfold run -- COMMAND` starts one; or name its folder with --data"
         )
+    if not os.access(path, os.R_OK):
+        raise Unavailable(
+            f"`{path}` may not be read by this user",
+            hint="be the user who owns the data folder, or choose another with --data; nothing was changed",
+        )
     connection: Reader = sqlite3.connect(
         f"{path.absolute().as_uri()}?{'immutable=1' if _is_locked_away(path) else 'mode=ro'}",
         uri=True,

@@ -1,7 +1,9 @@
 """A data folder on a disk that is read-only or full, or with a broken pointer: told plainly, and left as it was."""
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,7 +24,7 @@ from runfold.errors import InvalidSetting, LogFailed, Unavailable
 from tests.contract.events import new_event
 from tests.disks import mount, unmount
 from tests.tampering import damage_table
-from tests.terminal import read, record, runfold
+from tests.terminal import ROOT, environment, read, record, runfold
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +118,26 @@ async def test_a_log_with_a_journal_on_a_read_only_disk_says_to_copy_it(
 
     assert done.returncode == 1
     assert "hint: copy the folder to where it can be written" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["ps"], ["verify"], ["run", "--", "true"], ["up", "--port", "0"]])
+def test_a_log_that_this_user_may_not_read_is_named(tmp_path: Path, command: list[str]) -> None:
+    data = tmp_path / "data"
+    record(data)
+    (data / "log.db").chmod(0)
+    words = [sys.executable, "-m", "runfold", *command]
+    if os.geteuid() == 0:
+        # Root may read everything, but for what it has given away.
+        if shutil.which("setpriv") is None:
+            pytest.skip("needs setpriv, or a user other than root")
+        words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", *words]
+
+    done = subprocess.run(words, cwd=ROOT, env=environment(data), capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"error: `{data / 'log.db'}` may not be read by this user\n\nhint: be the user who owns"
+    )
 
 
 def lock(disk: Path) -> None:
