@@ -31,7 +31,7 @@ from tests.histories import all_events, new_event, write_histories
 from tests.ledgers import act, opened
 from tests.served import OTHER, VIEWER, serving
 from tests.tampering import edit, leave
-from tests.terminal import first_line, read, runfold, started
+from tests.terminal import first_line, read, record, runfold, started
 
 PAGE = Path(__file__).parent.parent / "docs" / "audit.md"
 
@@ -195,6 +195,20 @@ async def test_a_question_that_cannot_be_asked_is_named(log: SqliteLog, tmp_path
     with pytest.raises(BadRequest, match=f"^`{next(iter(asked))}` is `[^']*`; allowed: "):
         find_audit(views.connection, wanted)
     views.close()
+
+
+@pytest.mark.slow
+def test_a_time_may_be_typed_as_so_long_ago(tmp_path: Path) -> None:
+    record(tmp_path)
+
+    lately = read(tmp_path, "audit", "--since", "1h")["total"]
+    before = read(tmp_path, "audit", "--until", "1h")["total"]
+    refused = runfold(tmp_path, "audit", "--since", "yesterday")
+
+    assert lately > 5
+    assert before == 0
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: `since` is `yesterday`; allowed: ")
 
 
 async def test_a_value_that_is_no_text_is_told_as_json(log: SqliteLog, tmp_path: Path) -> None:

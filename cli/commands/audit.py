@@ -10,6 +10,7 @@ from cli.formats import format_options, wanted_format
 from cli.reading import json_option, open_runs, print_json, settings_of
 from cli.runs import Runs, find_run
 from cli.screen import colour, plain, table
+from cli.times import moment
 from projections.audit.answers import GROUPS, AuditCount, AuditItem
 from projections.audit.question import LIMIT_MAX, AuditFilter
 
@@ -27,7 +28,7 @@ ROWS_MAX = 1_000_000  # Of one answer, as of a file.
 @click.option("--workflow", help="Only runs of this workflow.")
 @click.option("--path", help="A file, a folder ending in `/`, or a pattern such as 'src/*.py'.")
 @click.option("-q", "--text", "q", help="Only what says this.")
-@click.option("--since", help="Recorded at this time or later, such as 2026-01-31T12:00:00Z.")
+@click.option("--since", help="Recorded at this time or later: 7d (so long ago), or 2026-01-31T12:00:00Z.")
 @click.option("--until", help="Recorded before this time.")
 @click.option("--cause", help="What the event with this id caused.")
 @click.option("--tenant", help="Only what concerns this tenant.")
@@ -38,12 +39,13 @@ ROWS_MAX = 1_000_000  # Of one answer, as of a file.
 @click.pass_context
 def audit(
     context: click.Context, /, *, run_text: str | None, types: tuple[str, ...], classes: tuple[str, ...],
-    format_name: str | None,
+    format_name: str | None, since: str | None, until: str | None,
     output: Path | None, as_json: bool, by: str | None, limit: int | None, **filters: object,
 ) -> None:  # fmt: skip
     """List who did what when, newest first."""
     away = wanted_format(format_name, output, as_json=as_json)
     count = limit or (50 if away is None else ROWS_MAX)
+    filters |= {"since": since and moment(since), "until": until and moment(until)}
     with open_runs(settings_of(context)) as runs:
         run_id = None if run_text is None else find_run(runs, run_text).id
         wanted = msgspec.convert(

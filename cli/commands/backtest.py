@@ -1,17 +1,16 @@
 """`runfold replay --limits FILE`: what other limits would have done to the runs that are recorded here."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.commands.clean import UNITS_US
 from cli.folder import need_folder, prepare_folder
 from cli.reading import print_json
 from cli.screen import cost, next_command, plain, short_ids, table, talk
 from cli.settings import Settings
+from cli.times import moment
 from eventstore.reading import open_reader, read_page
 from runfold.backtest import Backtest, WouldStop, backtest
-from runfold.envelope import Recorded, time_us
+from runfold.envelope import Recorded, moment_us
 from runfold.errors import BadRequest, InvalidSetting
 from runfold.limits import words
 from runfold.policy import parse_policy
@@ -35,9 +34,7 @@ def show_backtest(settings: Settings, path: Path, *, since: str | None, as_json:
 def _since_us(text: str) -> int:
     """`7d` ago, or a time."""
     try:
-        if text[-1:] in UNITS_US:
-            return time.time_ns() // 1_000 - int(text[:-1]) * UNITS_US[text[-1]]
-        return time_us(text)
+        return moment_us(moment(text))
     except (ValueError, OverflowError):
         raise BadRequest(f"`{text[:80]}` is no time", hint="write 7d, 12h, or 2026-01-31T12:00:00Z") from None
 

@@ -1,7 +1,6 @@
 """`runfold export` and `runfold clean`: runs in one file that proves itself, and what the log need not keep."""
 
 import asyncio
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +12,11 @@ from cli.reading import json_option, print_json, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, plain, table, talk
 from cli.settings import Settings
+from cli.times import DAY_US, age_us
 from eventstore.mirrored import mirrored_log
 
 if TYPE_CHECKING:
     from eventstore.keeping.cleaning import Candidate, Cleaned
-
-DAY_US = 86_400_000_000
-UNITS_US = {"d": DAY_US, "h": DAY_US // 24, "m": DAY_US // 1440, "s": 1_000_000}
 
 
 class Age(click.ParamType[int]):
@@ -28,10 +25,10 @@ class Age(click.ParamType[int]):
     name = "age"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d{1,6})([dhms])", str(value))
-        if match is None:
+        age = age_us(str(value))
+        if age is None:
             self.fail(f"`{value}` is no age: for example 30d, 12h or 90m", param, ctx)
-        return int(match[1]) * UNITS_US[match[2]]
+        return age
 
 
 @click.command()
