@@ -33,6 +33,8 @@ def wrongs(data: Path, acknowledged: list[str], *, views: bool = True) -> list[s
         return found
     try:
         asyncio.run(_goes_on(data))
+        # A line that was torn has spoilt none that was written since.
+        found += [fault.message for fault in anchors_beside(data)[1]]
         if views:
             found += _view_wrongs(data)
     except Exception as error:
@@ -49,8 +51,8 @@ def _log_wrongs(data: Path, acknowledged: list[str]) -> list[str]:
         return [f"it cannot be opened: {type(error).__name__}: {error}"]
     try:
         proof = Proof(connection)
-        beside, _ = anchors_beside(data)  # Its last line may be torn: the anchor is in the log too.
-        found = [fault.message for fault in proof.faults(anchors=beside)]
+        beside, unreadable = anchors_beside(data)  # Its last line may be torn: the anchor is in the log too.
+        found = [fault.message for fault in (*unreadable, *proof.faults(anchors=beside))]
         held: dict[tuple[str, int], str] = {}
         after = 0
         while events := read_page(connection, after=after).events:
