@@ -24,8 +24,7 @@ from runner.recovering.recover import recover
 from runner.recovering.reported import Reporters
 from tests.tampering import edit, leave
 from tests.terminal import runfold
-from tests.test_worker import shell
-from tests.working import working
+from tests.working import shell, working
 
 ALTERED, OTHER = "r_" + "a" * 26, "r_" + "b" * 26
 LATER_SECONDS = 3_600.0

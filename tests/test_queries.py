@@ -66,13 +66,12 @@ BOUNDED_OTHERWISE = {
     "SELECT 1 FROM heads WHERE run_id = ? AND position = ?": "by primary key",
     "FROM events e JOIN temp.replaced r USING (position)": "what one answer of the cluster has replaced",
     "FROM temp.replaced WHERE position > ? AND position < ?": "what one answer of the cluster has replaced",
-    "digest FROM events WHERE position > ? AND position <= ?": "one window of a log that moves",
     "hash FROM heads WHERE position > ? AND position <= ?": "one window of a log that moves",
-    "digest FROM events WHERE position = ?": "by primary key",
+    "SELECT {} FROM events WHERE position = ?": "by primary key",
     "SELECT type, data FROM events WHERE run_id = ? AND data IS NOT NULL": "one run, read row by row",
     "SELECT version, position FROM heads WHERE run_id = ?": "by primary key",
     "SELECT position FROM events WHERE data IS NOT NULL AND instr": "read row by row, until one is found",
-    "SELECT {} FROM events WHERE position > ? AND position <= ?": "one segment of a second copy",
+    "SELECT {} FROM events WHERE position > ? AND position <= ?": "one segment of a second copy, or one window of a log that moves",
 }
 """Part of a query without a limit, and what bounds it."""
 

@@ -27,26 +27,14 @@ from runfold.events import (
 from runner import machine
 from runner.claims import Claims
 from runner.launch import order_of_run
-from tests.working import working
+from tests.working import shell, working
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_log")]
-
-SHELL = """
-[workflow.{name}]
-command = ["sh", "-c", '''{script}''']
-grace_seconds = 0.3
-{more}
-"""
-
 
 DETECTED = "COMPLETION_DETECTED"
 SAID = "ALL TASKS COMPLETE"
 WORK, HELLO = (Path(__file__).parent / "recordings" / "codex" / f"{name}.jsonl" for name in ("work", "hello"))
 """What codex printed in sessions of ours."""
-
-
-def shell(script: str, name: str = "w", more: str = "") -> str:
-    return SHELL.format(name=name, script=script, more=more)
 
 
 async def test_a_queued_run_is_claimed_started_and_completed(tmp_path: Path) -> None:

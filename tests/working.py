@@ -22,6 +22,12 @@ from runner.worker import Worker
 from tests.logs import logs
 
 PATIENCE_SECONDS = 60.0
+SHELL = """
+[workflow.{name}]
+command = ["sh", "-c", '''{script}''']
+grace_seconds = 0.3
+{more}
+"""
 RESTS = frozenset({"run_completed", "run_failed", "run_cancelled", "run_stopped"})
 
 
@@ -96,3 +102,7 @@ async def working(
         await claims.close()
         await views.close()
         await log.close()
+
+
+def shell(script: str, name: str = "w", more: str = "") -> str:
+    return SHELL.format(name=name, script=script, more=more)
