@@ -17,7 +17,7 @@ from api.routes import QUERY, Route
 from api.service import SERVICE, Service
 from eventstore.journal import journal_of
 from eventstore.leases import Lease, Leases
-from eventstore.reading import LOG_FILE
+from eventstore.log_file import LOG_FILE
 from projections.engine.checkpoints import read_checkpoints
 from projections.runs import active_runs
 from projections.tenants import TenantList, list_tenants

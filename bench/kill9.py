@@ -19,7 +19,8 @@ from typing import Any
 import aiohttp
 
 from deploy.loopback import free_port
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from bench.filling import agents, fill
 from bench.scoreboard import Figure, compared, figure, interleaved, show
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS
 from projections.engine.rebuilding import rebuild

@@ -14,9 +14,10 @@ from cli.screen import talk
 from cli.server_lock import running_server
 from cli.settings import Settings
 from eventstore.file_systems import refuse_network
+from eventstore.log_file import open_reader
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
-from eventstore.reading import bounds, data_version, open_reader, read_page
+from eventstore.reading import bounds, data_version, read_page
 from eventstore.reading import ids_beginning as logged_ids_beginning
 from projections.engine.projector import Freshness
 from projections.engine.view import View

@@ -12,10 +12,11 @@ import structlog
 from cli.copying import store_url
 from cli.settings import Settings
 from eventstore.keeping.snapshots import Snapshot, copy_mirror, put_snapshot, remove_snapshot, snapshots
+from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.mirrored import mirrored_log
 from eventstore.objects.object_store import open_store
 from eventstore.places import last_rewritten
-from eventstore.reading import LOG_FILE, bounds, open_reader
+from eventstore.reading import bounds
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.seeding import FILE as VIEWS_FILE
 from projections.engine.seeding import copy_views

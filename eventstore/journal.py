@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.reading import LOG_FILE
+from eventstore.log_file import LOG_FILE
 from eventstore.stopped import LOCKS, is_stopped
 
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024

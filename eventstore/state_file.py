@@ -16,10 +16,11 @@ import msgspec
 
 from eventstore.durable import write_durably
 from eventstore.file_lock import FileLock
+from eventstore.log_file import LOG_FILE
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
 from eventstore.proof.faults import Fault
-from eventstore.reading import LOG_FILE, bounds, read_page
+from eventstore.reading import bounds, read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded, time_text
 from runfold.errors import Damaged, RunfoldError

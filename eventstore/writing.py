@@ -15,9 +15,9 @@ from eventstore.file_systems import refuse_network
 from eventstore.grouping import Memory
 from eventstore.intents import settle
 from eventstore.journal import JOURNAL_BYTES_MAX
+from eventstore.log_file import BUSY_TIMEOUT_MS, LOG_FILE, check_file
 from eventstore.mirrored import MIRROR_FILE, refuse_mirror
 from eventstore.preparing import Request, prepare
-from eventstore.reading import BUSY_TIMEOUT_MS, LOG_FILE, check_file
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import NewEvent
 from runfold.errors import RunfoldError, Unavailable

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.views import Views
 from runfold.errors import BadRequest

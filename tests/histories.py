@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.events import (

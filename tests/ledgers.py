@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from eventstore.ledger import Executed, Ledger
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Command, Observe, OpenReported
 from runfold.envelope import Recorded

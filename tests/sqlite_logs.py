@@ -3,8 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
+from eventstore.log_file import open_reader
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from tests.contract.events import numbered

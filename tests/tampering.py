@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from eventstore.ledger import Ledger
+from eventstore.log_file import open_reader
 from eventstore.objects import blobs
 from eventstore.proof.anchors import anchors_beside
 from eventstore.proof.attachments import Attachments
 from eventstore.proof.faults import Fault
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.drift import Drift

@@ -12,7 +12,7 @@ import pytest
 
 import api.asking
 from eventstore.contract import Bounds
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from projections.past import At, run_at
 from runfold.snapshot import snapshot
 from tests.served import OTHER, Served, note, serving

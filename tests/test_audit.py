@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.audit.answers import GROUPS, count_audit, find_audit

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from eventstore.contract import APPEND_EVENTS_MAX
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from eventstore.sqlite import SqliteLog
 from projections.audit.answers import AuditItem, count_audit, find_audit
 from projections.audit.fold import BLOCK_BITS, VIEW

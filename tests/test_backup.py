@@ -14,8 +14,9 @@ from eventstore.keeping.backup import MANIFEST_FILE, backup, check_backup, resto
 from eventstore.keeping.cleaning import candidates, clean
 from eventstore.keeping.redacting import redact
 from eventstore.ledger import Ledger
+from eventstore.log_file import open_reader
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader, read_page
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Observe
 from runfold.errors import BadRequest, NotFound, Refused

@@ -13,8 +13,8 @@ import pytest
 from cli.folder import prepare_folder
 from eventstore import file_systems
 from eventstore.keeping.backup import restore
+from eventstore.log_file import open_reader
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer

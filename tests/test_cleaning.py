@@ -18,7 +18,8 @@ from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.keeping.cleaning import candidates, clean
 from eventstore.keeping.restoring import restore
 from eventstore.keeping.summing import Summing
-from eventstore.reading import bounds, open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import bounds, read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.audit.answers import find_audit

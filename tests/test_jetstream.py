@@ -19,8 +19,8 @@ from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import BATCH_EVENTS_MAX, Publisher
 from eventstore.keeping.copy_keeping import Keeper
 from eventstore.ledger import Ledger
+from eventstore.log_file import open_reader
 from eventstore.proof.faults import Fault
-from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.state_file import States, mend_states
 from eventstore.writing import Writer

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from cli.journal_watch import watch_journal
 from eventstore.journal import JOURNAL_BYTES_MAX, Holder, journal_of
+from eventstore.log_file import open_reader
 from eventstore.preparing import prepare
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.writing import JOURNAL_PAGES, JOURNAL_PAGES_BUSY, Writer
 from tests.contract.events import new_event
@@ -34,7 +34,7 @@ READS = """
 import sys
 from pathlib import Path
 from eventstore.preparing import prepare
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 rows = open_reader(Path(sys.argv[1])).execute("SELECT * FROM events")
 rows.fetchone()
 print("reading", flush=True)

@@ -10,8 +10,8 @@ import pytest
 
 from eventstore.contract import Done, Page
 from eventstore.ledger import CONFLICTS_MIN, CONTENTION_SECONDS, Executed, Ledger
+from eventstore.log_file import open_reader
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Annotate, Complete, Pause, Resume
 from runfold.envelope import NewEvent

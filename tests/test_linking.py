@@ -8,9 +8,9 @@ import pytest
 from eventstore.columns import columns_at, columns_between, columns_of
 from eventstore.framing import Framing
 from eventstore.keeping.redacting import redact
+from eventstore.log_file import open_reader
 from eventstore.proof.checking import open_checked
 from eventstore.proof.linking import unsound
-from eventstore.reading import open_reader
 from eventstore.splicing import read_found
 from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Complete, Observe, OpenReported

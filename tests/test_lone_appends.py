@@ -18,8 +18,8 @@ from eventstore.jetstream.cluster import stream_state
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.mirror import Mirror
 from eventstore.jetstream.mirror_thread import IN_A_ROW_MAX, MirrorThread
+from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.mirrored import Mirrored
-from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite import connected
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import LOCK_FILE

@@ -13,8 +13,8 @@ import pytest
 
 from eventstore.failpoints import NAME as FAILPOINT
 from eventstore.leases import Leases, monotonic_us
+from eventstore.log_file import open_reader
 from eventstore.proof.attachments import Attachments
-from eventstore.reading import open_reader
 from eventstore.writing import LOCK_FILE
 from runfold.commands import Cancel, LoseClaim
 from runfold.ending import RECOVERIES_MAX

@@ -13,9 +13,9 @@ from eventstore.jetstream.cluster import connect, stream_state
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import Publisher
+from eventstore.log_file import open_reader
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import BadRequest, Conflict, NotAllowed

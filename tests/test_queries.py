@@ -71,7 +71,7 @@ BOUNDED_OTHERWISE = {
     "SELECT type, data FROM events WHERE run_id = ? AND data IS NOT NULL": "one run, read row by row",
     "SELECT version, position FROM heads WHERE run_id = ?": "by primary key",
     "SELECT position FROM events WHERE data IS NOT NULL AND instr": "read row by row, until one is found",
-    "SELECT {} FROM events WHERE position > ? AND position <= ?": "one segment of a second copy, or one window of a log that moves",
+    "SELECT {} FROM events WHERE position > ? AND position <= ?": "a segment of a copy, or a window of one that moves",
 }
 """Part of a query without a limit, and what bounds it."""
 

@@ -11,8 +11,8 @@ from eventstore.framing import Framed, Framing
 from eventstore.keeping.cleaning import EVER_US, candidates, clean, trim
 from eventstore.keeping.redacting import redact
 from eventstore.keeping.restoring import restore
+from eventstore.log_file import open_reader
 from eventstore.proof.checking import open_checked
-from eventstore.reading import open_reader
 from eventstore.ready import ReadyPages
 from eventstore.splicing import FRAMES_BYTES, PAGE_ROWS, read_found
 from eventstore.sqlite3_module import sqlite3

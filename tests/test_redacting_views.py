@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.keeping.redacting import redact
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from eventstore.sqlite import SqliteLog
 from projections.catalogue import VIEWS
 from projections.engine.drift import Drift

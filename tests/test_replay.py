@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from projections.past import At, run_at
 from runfold.envelope import Recorded

@@ -13,8 +13,8 @@ from deploy.loopback import Cluster, Node
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.comparing import compare_stream
 from eventstore.jetstream.log import JetStreamLog
+from eventstore.log_file import open_reader
 from eventstore.proof.faults import Fault
-from eventstore.reading import open_reader
 from tests.contract.events import all_events, numbered
 
 EVENTS = 40

@@ -21,11 +21,11 @@ from eventstore.jetstream.planning import Planned
 from eventstore.jetstream.publishing import Publisher
 from eventstore.jetstream.scanning import messages_after
 from eventstore.keeping.cleaning import EVER_US, candidates
+from eventstore.log_file import open_reader
 from eventstore.objects import blobs
 from eventstore.objects.object_store import open_store
 from eventstore.proof.faults import Fault
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.remains import holds_remains

@@ -18,10 +18,10 @@ from eventstore.keeping.copy_keeping import Keeper
 from eventstore.keeping.log_restoring import restore_log
 from eventstore.keeping.redacting import redact
 from eventstore.keeping.second_copy import READ_AHEAD, Comparison, SecondCopy, copied_log
+from eventstore.log_file import open_reader
 from eventstore.objects import blobs
 from eventstore.objects.object_store import ObjectStore, open_store
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import BadRequest, Damaged, Diverged, NotFound

@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.drift import Drift

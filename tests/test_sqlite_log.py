@@ -11,8 +11,8 @@ import pytest
 
 from eventstore.appending import append_group
 from eventstore.chain import data_digest
+from eventstore.log_file import open_reader
 from eventstore.preparing import prepare
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import BadRequest, Conflict, NotFound, Unavailable

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from eventstore.ledger import Ledger
+from eventstore.log_file import open_reader
 from eventstore.proof.faults import Fault
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.state_file import States, mend_states, read_state, write_state
 from projections.engine.views import Views

@@ -12,8 +12,8 @@ import pytest
 
 from eventstore.file_lock import FileLock
 from eventstore.ledger import Ledger
+from eventstore.log_file import open_reader
 from eventstore.mirrored import Mirrored, note_mirrored
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.state_file import CHANGES_MAX, States, mend_some, mend_states, read_looked, read_state
 from eventstore.telling import told_behind

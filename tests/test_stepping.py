@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from eventstore.log_file import open_reader
 from eventstore.proof.attachments import Attachments
-from eventstore.reading import open_reader
 from runfold.commands import Cancel, CompleteStep, Deny, Grant, StartStep
 from runfold.events import ArtifactStored, StepCompleted, StepStarted
 from runner.steps import stepping

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from eventstore.framing import Framing
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import run_id_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eventstore.file_lock import FileLock
 from eventstore.ledger import Ledger
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.state_file import States, read_state
 from eventstore.telling import told_behind

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
+from eventstore.log_file import open_reader
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 
 ROOT = Path(__file__).parent.parent
 EVENTS = 10_000

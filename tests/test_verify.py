@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from eventstore.ledger import Ledger
+from eventstore.log_file import open_reader
 from eventstore.proof.anchors import anchors_beside, read_anchors
 from eventstore.proof.attachments import Attachments
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader, read_page
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Observe

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from eventstore.log_file import open_reader
 from eventstore.mirrored import Mirrored, note_mirrored
-from eventstore.reading import open_reader, read_page
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.catalogue import VIEWS

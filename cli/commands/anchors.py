@@ -10,9 +10,9 @@ from cli.folder import need_folder
 from cli.reading import settings_of
 from cli.screen import talk
 from eventstore.anchoring import Anchor
+from eventstore.log_file import open_reader
 from eventstore.proof.anchors import log_anchors
 from eventstore.proof.signing import Signer
-from eventstore.reading import open_reader
 
 
 @click.command()

@@ -8,7 +8,8 @@ from cli.reading import print_json
 from cli.screen import cost, next_command, plain, short_ids, table, talk
 from cli.settings import Settings
 from cli.times import moment
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from runfold.backtest import Backtest, WouldStop, backtest
 from runfold.envelope import Recorded, moment_us
 from runfold.errors import BadRequest, InvalidSetting

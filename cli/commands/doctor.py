@@ -19,8 +19,8 @@ from eventstore.file_systems import HOSTED, NETWORK, file_system_of
 from eventstore.jetstream.address import without_password
 from eventstore.journal import journal_of
 from eventstore.leases import wall_us
+from eventstore.log_file import LOG_FILE
 from eventstore.proof.verified import read_verified
-from eventstore.reading import LOG_FILE
 from eventstore.sqlite3_module import SQLITE_VERSION, is_affected, sqlite3
 from projections.engine.health import troubles_of
 from projections.engine.views import Views

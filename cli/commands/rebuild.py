@@ -10,7 +10,7 @@ from cli.beside import end_with_input
 from cli.folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import duration, is_talking, next_command, talk
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from projections.catalogue import VIEWS
 from projections.engine.rebuilding import rebuild
 from projections.engine.underway import told

@@ -9,8 +9,9 @@ from cli.actor import local_actor
 from cli.folder import need_folder
 from cli.reading import settings_of
 from cli.screen import next_command, talk
+from eventstore.log_file import open_reader
 from eventstore.opening import open_log
-from eventstore.reading import open_reader, read_page
+from eventstore.reading import read_page
 from projections.catalogue import VIEWS
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.skips import record_skip

@@ -17,6 +17,7 @@ from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, is_talking, plain, talk
 from cli.settings import Settings
 from eventstore.anchoring import Anchor
+from eventstore.log_file import open_reader
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.anchors import anchors_beside, check_signatures, read_anchors
 from eventstore.proof.attachments import Attachments
@@ -24,7 +25,6 @@ from eventstore.proof.faults import Fault, told
 from eventstore.proof.signing import Verifier
 from eventstore.proof.verified import Verified, keep_verified
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.state_file import States
 from projections.engine.drift import Drift

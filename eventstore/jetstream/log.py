@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import aiosqlite
 
-from eventstore import reading
 from eventstore.contract import Bounds, Page
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import CONNECT_SECONDS, REPLICAS, Cluster, connect
@@ -20,6 +19,7 @@ from eventstore.jetstream.granting import GrantedLog
 from eventstore.jetstream.mirror import Mirror
 from eventstore.jetstream.presence import JetStreamPresence
 from eventstore.jetstream.seeding import seed_mirror
+from eventstore.log_file import open_reader
 from eventstore.mirrored import Mirrored
 from eventstore.sqlite import connected, hop
 from eventstore.sqlite3_module import sqlite3
@@ -75,7 +75,7 @@ class JetStreamLog(GrantedLog):
             writes = await connected(open_mirror)
             try:
                 head = await hop(writes, lambda: made[0].head)
-                reads = await connected(lambda: reading.open_reader(data))
+                reads = await connected(lambda: open_reader(data))
             except BaseException:
                 await hop(writes, made[0].abandon)
                 await writes.close()

@@ -28,9 +28,9 @@ from eventstore.jetstream.holes import (
 from eventstore.jetstream.messages import Message
 from eventstore.jetstream.planning import Planned, planned
 from eventstore.jetstream.rewritten import Files
+from eventstore.log_file import BUSY_TIMEOUT_MS
 from eventstore.mirrored import Mirrored, mirrored_log, note_mirrored
 from eventstore.preparing import Request
-from eventstore.reading import BUSY_TIMEOUT_MS
 from eventstore.rows import Row, uuid_text
 from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import INSERT_WHOLE

@@ -19,8 +19,9 @@ from eventstore.jetstream.cluster import REPLICAS, REQUEST_SECONDS, RETRY_SECOND
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.messages import FORMAT, GAP, Message, decode, encode, subject_of
 from eventstore.jetstream.mirroring import PATIENCE_SECONDS
+from eventstore.log_file import open_reader
 from eventstore.mirrored import Mirrored, end_mirror, mirrored_log, note_mirrored
-from eventstore.reading import bounds, open_reader
+from eventstore.reading import bounds
 from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import WHOLE_COLUMNS
 from eventstore.writing import Writer

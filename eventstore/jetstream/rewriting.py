@@ -37,10 +37,10 @@ from eventstore.keeping.cleaning import (
     told_archived,
 )
 from eventstore.keeping.redacting import Redacted, Redaction, check_texts
+from eventstore.log_file import open_reader
 from eventstore.objects.shared_blobs import blob_key, store_of
 from eventstore.objects.shared_outputs import bring_ended, output_of, share_output
 from eventstore.preparing import Request, prepare
-from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import WHOLE_COLUMNS
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded

@@ -11,8 +11,8 @@ from nats.js.errors import NotFoundError
 from eventstore.jetstream.cluster import Cluster, stream_state
 from eventstore.jetstream.messages import decode
 from eventstore.keeping.snapshots import Snapshot, bring_file, is_snapshot_of, snapshots
+from eventstore.log_file import LOG_FILE
 from eventstore.objects.object_store import ObjectStore, open_store
-from eventstore.reading import LOG_FILE
 from runfold.errors import LogFailed, Unavailable
 
 TRIES = 3  # Of the newest; where none of them holds, the whole stream is followed.

@@ -19,9 +19,10 @@ from typing import IO, Any
 import msgspec
 
 from eventstore.durable import sync
+from eventstore.log_file import open_reader
 from eventstore.proof.attachments import blobs_of
 from eventstore.proof.verifying import hash_of
-from eventstore.reading import end_of, open_reader
+from eventstore.reading import end_of
 from eventstore.rows import recorded_of
 from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import WHOLE_COLUMNS, WholeRow, whole_rows

@@ -12,11 +12,11 @@ from eventstore.anchoring import ANCHORS_FILE
 from eventstore.durable import sync
 from eventstore.file_systems import refuse_network
 from eventstore.keeping.copying import FORMAT, Manifest, copy_beside, is_rewritten
+from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.proof.anchors import anchors_beside
 from eventstore.proof.attachments import Attachments
 from eventstore.proof.faults import Fault
 from eventstore.proof.verifying import Proof
-from eventstore.reading import LOG_FILE, open_reader
 from runfold.errors import BadRequest, Contended, NotFound, Refused
 
 MANIFEST_FILE = "manifest.json"

@@ -21,9 +21,10 @@ from eventstore.intents import Intent, announce
 from eventstore.keeping.archive import SUFFIX, write_archive
 from eventstore.keeping.restoring import opened_archive
 from eventstore.keeping.summing import Summing
+from eventstore.log_file import open_reader
 from eventstore.proof.attachments import Attachments, blobs_of
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader, read_page
+from eventstore.reading import read_page
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Rewriting, Writer
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.reading import open_reader
+from eventstore.log_file import open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import SCHEMA
 from runfold.errors import Unavailable

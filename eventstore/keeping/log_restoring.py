@@ -18,12 +18,12 @@ from eventstore.failpoints import reach
 from eventstore.file_systems import refuse_network
 from eventstore.keeping.second_copy import Rows, SecondCopy
 from eventstore.keeping.segments import SealedAnchor, Segment
+from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.objects.object_store import ObjectStore
 from eventstore.objects.shared_blobs import fetch_from
 from eventstore.objects.shared_outputs import bring_output, output_of
 from eventstore.proof.attachments import blobs_of
 from eventstore.proof.verifying import Proof
-from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import INSERT_WHOLE, WholeRow
 from eventstore.writing import SCHEMA

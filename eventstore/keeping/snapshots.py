@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from eventstore.keeping.copying import copy_log
+from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.objects.object_store import CHUNK_BYTES, ObjectStore
-from eventstore.reading import LOG_FILE, hash_at, open_reader
+from eventstore.reading import hash_at
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import Contended
 

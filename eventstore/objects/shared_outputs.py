@@ -18,9 +18,9 @@ from typing import Any, cast
 import msgspec
 
 from eventstore.leases import Leases
+from eventstore.log_file import open_reader
 from eventstore.objects.object_store import ObjectStore
 from eventstore.objects.shared_blobs import blob_key, store_of
-from eventstore.reading import open_reader
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import Unavailable
 

@@ -16,8 +16,8 @@ import msgspec
 from eventstore.anchoring import ANCHORS_FILE, Anchor
 from eventstore.columns import OF_ANOTHER_KIND, Columns, columns_at
 from eventstore.damage import HINT, is_damage
+from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.mirrored import mirrored_log
-from eventstore.reading import LOG_FILE, open_reader
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import Damaged

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.log_file import open_reader
 from eventstore.proof.checking import checks_of, open_checked
-from eventstore.reading import bounds, check_next, open_reader
+from eventstore.reading import bounds, check_next
 from runfold.errors import Damaged, Unavailable
 
 CHECKED_HERE_EVENTS = 20_000  # Fewer are checked before another process has started.

@@ -13,8 +13,9 @@ import msgspec
 from eventstore.contract import PAGE_EVENTS
 from eventstore.damage import is_passing
 from eventstore.facts import read_facts, some_facts
+from eventstore.log_file import LOG_FILE
 from eventstore.proof.checking import open_checked
-from eventstore.reading import LOG_FILE, hash_at
+from eventstore.reading import hash_at
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.checkpoints import (
     CHECKPOINT_COLUMNS,

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import TypeAlias
 
-from eventstore.reading import LOG_FILE, data_version, open_reader
+from eventstore.log_file import LOG_FILE, open_reader
+from eventstore.reading import data_version
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import RunfoldError
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from eventstore.keeping.cleaning import FOLDER as ARCHIVES
 from eventstore.keeping.cleaning import candidates, clean
 from eventstore.keeping.restoring import restore
+from eventstore.log_file import open_reader
 from eventstore.objects import blobs
-from eventstore.reading import open_reader
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.rebuilding import rebuild

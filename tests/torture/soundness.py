@@ -4,10 +4,11 @@ import asyncio
 import uuid
 from pathlib import Path
 
+from eventstore.log_file import open_reader
 from eventstore.objects import blobs
 from eventstore.proof.anchors import anchors_beside
 from eventstore.proof.verifying import Proof
-from eventstore.reading import open_reader, read_page
+from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
 from projections.engine.drift import Drift
 from projections.engine.views import Views

@@ -30,7 +30,8 @@ STOPPED_AFTER = 100  # Appends of so many events: the copy takes long enough to 
 STALLED = """
 import sys
 from pathlib import Path
-from eventstore.reading import open_reader, read_page
+from eventstore.log_file import open_reader
+from eventstore.reading import read_page
 from projections.engine.views import Views
 from projections.run_list import RunFilter, list_runs
 data = Path(sys.argv[1])
@@ -154,7 +155,7 @@ async def test_the_journal_stays_small_beside_a_backup_that_is_stopped(tmp_path:
 @pytest.mark.timeout(600)
 async def test_a_reader_that_holds_a_snapshot_makes_the_journal_grow(tmp_path: Path) -> None:
     """The control: what every reader of ours avoids."""
-    from eventstore.reading import open_reader
+    from eventstore.log_file import open_reader
 
     log = await SqliteLog.open(tmp_path)
     last = (await log.append("r_a", [big() for _ in range(EVENTS)], expected=0)).last
