@@ -63,14 +63,13 @@ async def _import(
     refused: list[_Refused] = []
     settings = settings_of(context)
     need_folder(settings, "import")
-    files, damaged = _whole(files)
-    for path, error in damaged:
-        refused.append(_refuse(path, error))
-    if not files:
+    whole, damaged = _whole(files)
+    refused += [_refuse(path, error) for path, error in damaged]
+    if not whole:
         return imported, refused  # Nothing is made in a folder for what does not come into it.
     async with _open_ledger(settings) as ledger:
-        for number, path in enumerate(files, 1):
-            progress = _Progress(f"{path.name} ({number} of {len(files)})")
+        for number, path in enumerate(whole, 1):
+            progress = _Progress(f"{path.name} ({number} of {len(whole)})")
             try:
                 if is_archive(path):
                     found = await asyncio.to_thread(_restore, path, settings.data, local_actor())
@@ -96,11 +95,11 @@ async def _import(
     return imported, refused
 
 
-def _whole(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[tuple[Path, RunfoldError]]]:
+def _whole(files: tuple[Path, ...]) -> tuple[list[Path], list[tuple[Path, RunfoldError]]]:
     """The files without the archives that are damaged, and those with what is wrong with them."""
     from eventstore.keeping.archive import is_archive, open_archive
 
-    damaged: list[tuple[Path, RunfoldError]] = []
+    whole, damaged = list[Path](), list[tuple[Path, RunfoldError]]()
     for path in files:
         try:
             if is_archive(path):
@@ -108,7 +107,9 @@ def _whole(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[tuple[Path, 
                     pass
         except RunfoldError as error:
             damaged.append((path, error))
-    return tuple(path for path in files if path not in dict(damaged)), damaged
+        else:
+            whole.append(path)
+    return whole, damaged
 
 
 def _refuse(path: Path, error: RunfoldError) -> _Refused:
