@@ -300,6 +300,13 @@ class Driving(Heeding):
         return True
 
 
+def first_of(error: BaseException) -> BaseException:
+    """What went wrong first, of what tasks beside each other met."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
+
+
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """What went wrong, out of the groups that tasks beside it have put round it; several stay together."""
     inner = group.exceptions

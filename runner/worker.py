@@ -15,6 +15,7 @@ from eventstore.contract import EventLog, Page
 from eventstore.failpoints import reach
 from eventstore.ledger import Executed, Ledger
 from eventstore.ordered_ids import ordered_id
+from eventstore.sqlite3_module import sqlite3
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
@@ -25,7 +26,7 @@ from runfold.state import Run
 from runfold.workflows import Registry
 from runner import machine
 from runner.claims import Claims
-from runner.driving import Driving
+from runner.driving import Driving, first_of
 from runner.heeding import Charge
 from runner.launch import launch_of, order_of_run
 from runner.prices import check_price
@@ -33,7 +34,7 @@ from runner.steps.stepping import driving_of
 
 SLOTS = 4
 QUEUED_PAGE = 200
-LOOK_SECONDS = 1.0  # Until the next look at views that were behind the log, and at a log that is damaged.
+LOOK_SECONDS = 1.0  # Until the next try of what could not be looked at, or taken.
 _QUEUES = frozenset({"run_queued", "run_resumed", "run_requeued", "claim_released"})
 
 _TOLD_ON = frozenset({"lifecycle", "audit"})
@@ -135,9 +136,9 @@ class Worker:
                 self._is_unsure.set()
                 for driving in self._drivings:
                     driving.stir()
-            except Damaged as error:
+            except (Damaged, sqlite3.Error) as error:
                 # What it drives goes on, and looks for itself at what is asked of it.
-                logger.error("the log cannot be followed: %s", error, hint=error.hint)
+                logger.error("the log cannot be followed: %s", error)
                 for driving in self._drivings:
                     driving.stir()
                 await asyncio.sleep(LOOK_SECONDS)
@@ -186,11 +187,11 @@ class Worker:
         except Damaged as error:
             # The others are driven.
             logger.error("a run cannot be taken: %s", error, run_id=run_id, hint=error.hint)
-        except Unavailable as error:
+        except (Unavailable, sqlite3.Error) as error:
             # What it drives goes on meanwhile.
             logger.warning("a run cannot be taken now: %s", error, run_id=run_id)
             self._waiting[run_id] = None
-            await asyncio.sleep(error.retry_after_seconds)
+            await asyncio.sleep(LOOK_SECONDS)
             return None
         self._unanswered.pop(run_id, None)
         return None if executed is None or driving is None else (driving, executed.events[-1].position)
@@ -265,9 +266,9 @@ class Worker:
         try:
             run = await driving.drive(after=position)
             logger.info("run driven", run_id=run.run_id, status=run.status, reason_code=run.reason_code)
-        except RunfoldError as error:
+        except* (RunfoldError, sqlite3.Error) as broke:
             # The log takes nothing more, or the run is somebody else's: its next worker goes on from the record.
-            logger.error("run given up", run_id=driving.run_id, error=error.message)
+            logger.error("run given up", run_id=driving.run_id, error=str(first_of(broke)))
         finally:
             self._drivings.pop(driving, None)
             self._moved.set()

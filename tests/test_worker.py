@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,8 +10,10 @@ import pytest
 
 import runner.worker
 from eventstore.boot import boot_id
-from eventstore.contract import EventLog
+from eventstore.contract import EventLog, Page
 from eventstore.ledger import Executed, Ledger
+from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Cancel, Claim, Command, Grant, LoseClaim, Pause, Resume
 from runfold.errors import Unavailable
 from runfold.events import (
@@ -27,7 +30,8 @@ from runfold.events import (
 from runner import machine
 from runner.claims import Claims
 from runner.launch import order_of_run
-from tests.working import shell, working
+from runner.turns.process import keepers_of
+from tests.working import PATIENCE_SECONDS, shell, working
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_log")]
 
@@ -358,6 +362,32 @@ async def test_a_run_that_is_taken_is_driven_when_its_order_can_be_read_again(
         run = await worker.wait_rest(await worker.queue("w"))
 
     assert (run.status, run.claim, len(reads)) == ("completed", 1, 2)
+
+
+async def test_a_run_whose_stream_the_disk_does_not_give_back_is_given_up_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = SqliteLog.read
+    broken = list[str]()
+
+    async def read_of(self: SqliteLog, *, stream: str | None = None, **asked: Any) -> AsyncGenerator[Page]:
+        if stream in broken:
+            raise sqlite3.OperationalError("disk I/O error")
+        async for page in read(self, stream=stream, **asked):
+            yield page
+
+    monkeypatch.setattr(SqliteLog, "read", read_of)
+    async with working(tmp_path, shell("sleep 1000") + shell("true", name="other")) as worker:
+        run_id = await worker.queue("w")
+        await worker.wait_type(run_id, "turn_started")
+        broken.append(run_id)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await asyncio.to_thread(keepers_of, run_id):
+                await asyncio.sleep(0)
+        other = await worker.wait_rest(await worker.queue("other"))
+        later = await worker.wait_rest(await worker.queue("other"))
+
+    assert (other.status, later.status) == ("completed", "completed")
 
 
 @pytest.mark.parametrize(("on_lost", "status"), [("resume", "queued"), ("fail", "stopped")])
