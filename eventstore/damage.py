@@ -45,30 +45,26 @@ def damage_of(error: Exception, *, hint: str = HINT) -> Damaged:
     return Damaged(f"the log's file is damaged: {error}", hint=hint)
 
 
-def told_as_damage(read: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The same reading of the log, which raises Damaged where the file is."""
-
-    @wraps(read)
-    def reading(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            return read(*args, **kwargs)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            raise damage_of(error) from error
-
-    return reading
-
-
 @contextmanager
 def telling_damage() -> Generator[None]:
-    """The same for what is read one after the other."""
+    """What is read of the log here raises Damaged where its file is."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
         raise damage_of(error) from error
+
+
+def told_as_damage(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The same reading of the log, which raises Damaged where the file is."""
+
+    @wraps(read)
+    def reading(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with telling_damage():
+            return read(*args, **kwargs)
+
+    return reading
 
 
 def _code(error: sqlite3.DatabaseError) -> int:

@@ -12,7 +12,7 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done, EventLog, Page, not_rewritten
-from eventstore.damage import damage_of, is_damage
+from eventstore.damage import telling_damage
 from eventstore.framing import Framed, Framing
 from eventstore.gathering import Gathering, Waiting
 from eventstore.looking import AHEAD_PAGES, AHEAD_ROWS_MAX, POLL_SECONDS, Looks, Seen
@@ -259,12 +259,8 @@ class SqliteLog(EventLog):
     ) -> _T:
         if self._closing:
             raise Unavailable("the log is closed", hint="try again when the service is back")
-        try:
+        with telling_damage():
             return await hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            raise damage_of(error) from error
 
     @property
     def _closing(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from eventstore.anchoring import AnchorFile, write_anchor
 from eventstore.appending import append_group, append_within
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
+from eventstore.durable import sync
 from eventstore.failpoints import reach
 from eventstore.file_lock import FileLock
 from eventstore.file_systems import refuse_network
@@ -265,11 +266,7 @@ def _make(path: Path) -> None:
         # A journal of the empty file that was here is not this log's.
         _remove(path)
         os.replace(new, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     except BaseException:
         with suppress(OSError):
             _remove(new)
