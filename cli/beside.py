@@ -7,17 +7,29 @@ import sys
 import threading
 from pathlib import Path
 
+NOT_STARTED = 127  # As a shell says it.
+
 
 async def run_beside(data: Path, *arguments: str) -> int:
-    """Run `runfold` on a data folder in a process of its own: its exit status. Cancelled, it is ended."""
+    """Run `runfold` on a data folder in a process of its own: its exit status, or NOT_STARTED.
+
+    Cancelled, it is ended.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "RUNFOLD_URL"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "runfold", *arguments,
-        env={**environment, "RUNFOLD_DATA": str(data)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "runfold", *arguments,
+            env={**environment, "RUNFOLD_DATA": str(data)},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError as error:
+        # As where another version was installed in the place of this one. Only a server comes here.
+        import structlog
+
+        structlog.get_logger().warning("a command could not be started beside the server", error=str(error))
+        return NOT_STARTED
     try:
         return await process.wait()
     finally:

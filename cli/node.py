@@ -24,6 +24,7 @@ from eventstore.ledger import Ledger
 from eventstore.mirrored import mirrored_log
 from eventstore.objects.object_store import open_store
 from eventstore.opening import open_log
+from eventstore.sqlite3_module import sqlite3
 from eventstore.state_file import kept_going, mend_some
 from eventstore.telling import told_behind
 from projections.engine.seeding import bring_views
@@ -44,6 +45,8 @@ from runner.worker import Worker
 
 SWEEP_SECONDS = 1.0
 TURN_SECONDS = 0.05
+_PASSING = (RunfoldError, OSError, sqlite3.Error)
+"""What a look that is taken again in a moment may meet: the server and its runs go on without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +139,9 @@ async def _sweep(node: Node) -> None:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
             await _end_overdue(node)
-        except RunfoldError as error:
+        except _PASSING as error:
             # A log that is contended or full now may not be in a second; what is overdue stays so.
-            structlog.get_logger().warning("overdue runs could not be ended", error=error.message)
+            structlog.get_logger().warning("overdue runs could not be ended", error=str(error))
 
 
 async def _keep_states(data: Path, *, is_shared: bool) -> None:
@@ -161,8 +164,8 @@ async def _lose_silent(ledger: Ledger, presence: Presence, views: ViewService) -
             active, _ = await views.query(active_runs)
             for run_id in await lose_silent(ledger, presence, active):
                 structlog.get_logger().warning("run taken from a machine that is gone", run_id=run_id)
-        except RunfoldError as error:
-            structlog.get_logger().warning("workers elsewhere could not be looked at", error=error.message)
+        except _PASSING as error:
+            structlog.get_logger().warning("workers elsewhere could not be looked at", error=str(error))
         await asyncio.sleep(ELSEWHERE_SECONDS)
 
 
@@ -172,8 +175,8 @@ async def _keep_limits(reactor: Reactor, views: ViewService) -> None:
         try:
             active, _ = await views.query(active_runs)
             await reactor.look(active)
-        except RunfoldError as error:
-            structlog.get_logger().warning("limits could not be looked at", error=error.message)
+        except _PASSING as error:
+            structlog.get_logger().warning("limits could not be looked at", error=str(error))
         await asyncio.sleep(LOOK_SECONDS)
 
 

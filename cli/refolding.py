@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from cli.beside import run_beside
+from eventstore.sqlite3_module import sqlite3
 from projections.engine.checkpoints import read_checkpoints
 from projections.engine.health import Trouble, troubles_of
 from projections.service import ViewService
@@ -24,8 +25,8 @@ async def fold_anew_after_upgrade(views: ViewService, data: Path) -> None:
     while True:
         try:
             troubles = await _of_another_version(views)
-        except RunfoldError as error:
-            structlog.get_logger().warning("the views could not be looked at", error=error.message)
+        except (RunfoldError, sqlite3.Error) as error:
+            structlog.get_logger().warning("the views could not be looked at", error=str(error))
             await asyncio.sleep(AGAIN_SECONDS)
             continue
         if not troubles:

@@ -6,6 +6,7 @@ from pathlib import Path
 import structlog
 
 from cli.beside import run_beside
+from eventstore.sqlite3_module import sqlite3
 from projections.engine.remains import holds_remains
 from projections.service import ViewService
 from runfold.errors import RunfoldError
@@ -22,8 +23,8 @@ async def keep_views_clean(views: ViewService, data: Path, *, look_seconds: floa
                 await _rebuild(data)
                 if await views.query_lately(holds_remains):
                     await asyncio.sleep(AGAIN_SECONDS)
-        except RunfoldError as error:
-            structlog.get_logger().warning("the views could not be looked at", error=error.message)
+        except (RunfoldError, sqlite3.Error) as error:
+            structlog.get_logger().warning("the views could not be looked at", error=str(error))
         await asyncio.sleep(look_seconds)
 
 

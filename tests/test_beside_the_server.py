@@ -1,13 +1,15 @@
 """What a server does beside its work fails without it, and is tried again."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from cli import copying, refolding, snapshotting
+from cli import copying, node, refolding, snapshotting
+from cli.beside import run_beside
 from cli.copying import keep_copy
 from cli.refolding import fold_anew_after_upgrade
 from cli.settings import Settings, load_settings
@@ -16,6 +18,7 @@ from eventstore.ledger import Ledger
 from eventstore.mirrored import Mirrored, note_mirrored
 from eventstore.objects.shared_outputs import SHARED_FILE
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from projections.engine.checkpoints import Checkpoint
 from projections.engine.projector import Freshness
 from projections.engine.views import Views
@@ -93,6 +96,49 @@ async def test_no_snapshot_of_what_is_damaged_is_made_and_the_server_goes_on(
         damage_table(settings.data / "views.1.db", "runs")
 
     assert await goes_on(keep_snapshots(settings), lambda: len(tries) > 1)
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), OSError(5, "input/output error")])
+@pytest.mark.parametrize("name", ["_sweep", "_keep_limits", "_lose_silent"])
+async def test_deadlines_and_limits_that_cannot_be_looked_at_now_are_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, error: Exception
+) -> None:
+    looks = list[object]()
+
+    class Failing:
+        async def query(self, fn: object) -> None:
+            looks.append(fn)
+            raise error
+
+    for seconds in ("SWEEP_SECONDS", "LOOK_SECONDS", "ELSEWHERE_SECONDS"):
+        monkeypatch.setattr(node, seconds, 0.01)
+    views = cast(ViewService, Failing())
+    nothing = cast(Any, None)
+    log = await SqliteLog.open(tmp_path)
+    settings = load_settings({"data": str(tmp_path)}, environ={}, folder=tmp_path)
+    whole = node.Node(log=log, ledger=Ledger(log), views=views, reporters=nothing, spending=nothing, settings=settings)
+    works: dict[str, Coroutine[Any, Any, None]] = {
+        "_sweep": node._sweep(whole),
+        "_keep_limits": node._keep_limits(nothing, views),
+        "_lose_silent": node._lose_silent(whole.ledger, nothing, views),
+    }
+    work = works.pop(name)
+    for other in works.values():
+        other.close()
+    try:
+        went_on = await goes_on(work, lambda: len(looks) > 1)
+    finally:
+        await log.close()
+
+    assert went_on
+
+
+async def test_a_server_whose_python_was_replaced_goes_on_without_what_it_would_run_beside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    assert await run_beside(tmp_path, "verify")
 
 
 async def test_views_that_cannot_be_looked_at_after_an_upgrade_are_looked_at_again(
