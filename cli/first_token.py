@@ -52,9 +52,9 @@ def local_token(data: Path) -> str:
     path = data / TOKEN_FILE
     if not path.exists():
         _make_token(path)
-    token = path.read_text(encoding="ascii").strip()
-    if not token:
-        raise InvalidSetting(f"`{path}` is empty", hint="remove it: the next start makes a token")
+    token = path.read_text(encoding="ascii", errors="replace").strip()
+    if not (token and token.isascii() and token.isprintable()):
+        raise InvalidSetting(f"`{path}` holds no token", hint="remove it: the next start makes one")
     return token
 
 

@@ -124,8 +124,9 @@ def test_a_token_is_whole_whenever_it_is_read_and_the_same_for_all_who_make_it_a
     assert (tmp_path / TOKEN_FILE).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_folder_whose_token_is_empty_is_not_open_to_everybody(tmp_path: Path) -> None:
-    (tmp_path / TOKEN_FILE).touch(mode=0o600)
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", bytes(44)], ids=["empty", "blank", "no text", "zeros"])
+def test_a_folder_whose_token_is_empty_or_none_is_not_open_to_everybody(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / TOKEN_FILE).write_bytes(content)
 
-    with pytest.raises(InvalidSetting, match="is empty"):
+    with pytest.raises(InvalidSetting, match="holds no token"):
         local_token(tmp_path)
