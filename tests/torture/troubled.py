@@ -38,8 +38,9 @@ async def main(data: Path, error: int, more_calls: int) -> dict[str, object]:
         working = asyncio.create_task(work(node, slots=1, stop=stop))
         await report(node, "r_" + "a" * 26)
         await ask(node)
-        await report(node, "r_" + "b" * 26)
+        # Before there is more to fold, which somebody else may do at once.
         arm(1, error, 0)
+        await report(node, "r_" + "b" * 26)
         said = await ask(node)
         upto = calls() + more_calls
         while calls() < upto and not working.done():
