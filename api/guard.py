@@ -28,7 +28,7 @@ class Guard:
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
 
     async def let_in(self, request: web.Request, route: Route | None) -> None:
-        """Raises Misdirected, Forbidden, Unauthorized, UnsupportedMedia, BadRequest."""
+        """Raises Misdirected, Forbidden, Unauthorized, UnsupportedMedia, BadRequest, Unavailable."""
         check_host(request, self._hosts)
         check_origin(request, linked=route is not None and route.linked)
         needs = None if route is None else route.needs

@@ -14,7 +14,7 @@ import msgspec
 
 from api.session_file import read_sessions, write_sessions
 from projections.tokens import TokenBook, digest_of, now_us
-from runfold.errors import RunfoldError
+from runfold.errors import RunfoldError, Unavailable
 from runfold.sessions import SESSIONS_MAX, Session
 from runfold.tokens import RANK, Role
 
@@ -22,7 +22,7 @@ SESSION_SECONDS = 7 * 86_400
 CODES_MAX = 100
 CODE_SECONDS = 600
 SHARE_SECONDS = 5.0  # Who logs in waits so long for the servers of a shared log.
-LOOK_AGAIN_SECONDS = 0.05  # Whoever sends secrets that nobody knows has the log asked no more often than that.
+LOOK_AGAIN_SECONDS = 0.05  # For secrets that nobody knows the log is asked no more often than that; they wait.
 _log = logging.getLogger("runfold.sessions")
 _RANK: dict[str, int] = {str(role): rank for role, rank in RANK.items()}
 _Value = TypeVar("_Value")
@@ -74,13 +74,21 @@ class Sessions:
         return None if held is None else self._scope_held(held)
 
     async def look_again(self) -> bool:
-        """Read what other servers of a shared log did a moment ago; whether there can be anything."""
+        """Read what other servers of a shared log did a moment ago; whether there can be anything.
+
+        Raises Unavailable where the log does not tell: who was let in by another is not to be sent away for that.
+        """
         if not self._is_shared:
             return False
+        asked_at = time.monotonic()
         async with self._looking:
-            if time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS:
-                await self._book.refresh()
+            # A look that began since has seen it.
+            if self._looked_at < asked_at:
+                await asyncio.sleep(self._looked_at + LOOK_AGAIN_SECONDS - asked_at)
                 self._looked_at = time.monotonic()
+                await self._book.refresh()
+        if self._book.is_behind:
+            raise Unavailable("who is logged in cannot be told now, the log's servers do not answer", hint="try again")
         return True
 
     async def open_session(self, scope: Scope) -> str:

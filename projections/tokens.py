@@ -56,6 +56,11 @@ class TokenBook:
         now = now_us()
         return [token for token in self._known.values() if token.status(now) == "active"]
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether other machines may have told what is not known here."""
+        return self._log.behind_seconds > 0
+
     async def refresh(self) -> None:
         """Read on to the end of the log."""
         async for page in self._log.read(after=self._after, stream=SYSTEM_STREAM):

@@ -2,12 +2,13 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
 
+from api.sessions import Scope, Sessions
 from deploy.loopback import Cluster
 from eventstore.contract import Appended
 from eventstore.jetstream import mirroring, patience
@@ -15,6 +16,7 @@ from eventstore.jetstream.address import Address, parse_address
 from eventstore.jetstream.connection import Connection
 from eventstore.jetstream.log import JetStreamLog
 from eventstore.jetstream.mirroring import PATIENCE_SECONDS
+from projections.tokens import TokenBook, digest_of
 from runfold.errors import Diverged, Unavailable
 from tests.contract.events import all_events, new_event
 from tests.contract.jetstream import shared_cluster
@@ -226,3 +228,43 @@ async def test_who_is_connected_to_a_server_that_is_cut_off_is_answered_by_anoth
         # A reader whose leader is silent is given what his machine has.
         while [event.position for event in await all_events(writer)] != [first.last, *seen]:
             await asyncio.sleep(0)
+
+
+@pytest.mark.slow
+async def test_who_was_let_in_elsewhere_is_sent_away_only_by_who_can_tell(
+    tmp_path: Path, lone_server: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirroring, "FRESH_SECONDS", 0.2)
+    admin = Scope(tenant="*", role="admin", actor="user:admin", digest=digest_of("token"))
+    logs: list[JetStreamLog] = []
+    try:
+        for name in ("one", "two"):
+            data = tmp_path / name
+            logs.append(await JetStreamLog.connect(parse_address(lone_server.url("log")), data, replicas=1))
+        one, two = (
+            Sessions({admin.digest: admin}, TokenBook(log), data=tmp_path / name, is_shared=True)
+            for name, log in zip(("one", "two"), logs, strict=True)
+        )
+        secret = await one.open_session(admin)
+        lone_server.nodes[0].stand_still()
+        with pytest.raises(Unavailable):
+            await two.look_again()
+        lone_server.nodes[0].go_on()
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not await answered(two.look_again):
+                await asyncio.sleep(0)
+
+        known = two.scope_of_session(secret)
+        assert known is not None
+        assert known.actor == admin.actor
+    finally:
+        lone_server.nodes[0].go_on()
+        for log in logs:
+            await log.close()
+
+
+async def answered(ask: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        return await ask()
+    except Unavailable:
+        return False

@@ -214,10 +214,14 @@ async def test_behind_one_name_all_servers_give_and_take_the_same_cookie(servers
     async with aiohttp.ClientSession(headers=headers, cookie_jar=aiohttp.DummyCookieJar()) as browser:
         async with browser.post(f"{servers.urls[0]}/session", json={"token": servers.token}) as answer:
             ((name, cookie),) = answer.cookies.items()
-        async with browser.get(f"{servers.urls[1]}/api/runs", headers={"Cookie": f"{name}={cookie.value}"}) as listed:
-            statuses = answer.status, listed.status
+        listed = 503  # For as long as the log's servers do not tell in time.
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while listed == 503:
+                headers = {"Cookie": f"{name}={cookie.value}"}
+                async with browser.get(f"{servers.urls[1]}/api/runs", headers=headers) as answered:
+                    listed = answered.status
         async with browser.get(f"{servers.urls[1]}/api/runs", headers={"Host": "elsewhere.example"}) as foreign:
             refused = foreign.status
 
-    assert (*statuses, refused) == (204, 200, 421)
+    assert (answer.status, listed, refused) == (204, 200, 421)
     assert (cookie["secure"], cookie["httponly"]) == (True, True)
