@@ -84,7 +84,7 @@ async def get_session(request: web.Request) -> web.Response:
 
 async def post_session(request: web.Request) -> web.Response:
     body: SessionBody = request[BODY]
-    scope = request.app[SERVICE].sessions.scope_of_token(body.token)
+    scope = await request.app[SERVICE].sessions.scope_of_given(body.token)
     if scope is None:
         raise Unauthorized("the token is not known", hint="`data/token` holds the first one")
     response = web.Response(status=204)

@@ -66,6 +66,11 @@ class Sessions:
     def scope_of_token(self, token: str) -> Scope | None:
         return self._scope_of(digest_of(token))
 
+    async def scope_of_given(self, token: str) -> Scope | None:
+        """The same of one that another server may have made a moment ago. Raises as `look_again`."""
+        scope = self.scope_of_token(token)
+        return self.scope_of_token(token) if scope is None and await self.look_again() else scope
+
     def scope_of_session(self, session: str) -> Scope | None:
         """What its token may still do; None where that was revoked or has expired, or the session was closed."""
         digest = digest_of(session)

@@ -263,6 +263,26 @@ async def test_who_was_let_in_elsewhere_is_sent_away_only_by_who_can_tell(
             await log.close()
 
 
+@pytest.mark.slow
+async def test_a_token_that_was_made_elsewhere_a_moment_ago_logs_in(tmp_path: Path, lone_server: Cluster) -> None:
+    logs: list[JetStreamLog] = []
+    try:
+        for name in ("one", "two"):
+            data = tmp_path / name
+            logs.append(await JetStreamLog.connect(parse_address(lone_server.url("log")), data, replicas=1))
+        made = await TokenBook(logs[0]).create(name="anna", tenant="default", role="operator", actor="user:admin")
+        there = Sessions({}, TokenBook(logs[1]), data=tmp_path / "two", is_shared=True)
+
+        scope = await there.scope_of_given(made.secret)
+
+        assert scope is not None
+        assert scope.actor == "user:anna"
+        assert await there.scope_of_given("rf_of_nobody") is None
+    finally:
+        for log in logs:
+            await log.close()
+
+
 async def answered(ask: Callable[[], Awaitable[bool]]) -> bool:
     try:
         return await ask()
