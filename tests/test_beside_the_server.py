@@ -14,18 +14,18 @@ from cli.copying import keep_copy
 from cli.refolding import fold_anew_after_upgrade
 from cli.settings import Settings, load_settings
 from cli.snapshotting import keep_snapshots, snapshot_where_due
+from eventstore.contract import Presence
 from eventstore.ledger import Ledger
 from eventstore.mirrored import Mirrored, note_mirrored
 from eventstore.objects.shared_outputs import SHARED_FILE
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from projections.engine.checkpoints import Checkpoint
-from projections.engine.projector import Freshness
 from projections.engine.views import Views
 from projections.service import ViewService
 from runfold.commands import OpenReported
 from runfold.errors import Unavailable
 from runfold.events import RunQueued
+from runner.reactor import Reactor
 from tests.tampering import damage_table
 from tests.working import PATIENCE_SECONDS
 
@@ -98,37 +98,37 @@ async def test_no_snapshot_of_what_is_damaged_is_made_and_the_server_goes_on(
     assert await goes_on(keep_snapshots(settings), lambda: len(tries) > 1)
 
 
+def failing_once(monkeypatch: pytest.MonkeyPatch, views: ViewService, error: Exception) -> list[object]:
+    """What is asked of the views from now on; the first question meets an error, as of a disk."""
+    asked, query = list[object](), views.query
+
+    async def ask(fn: Any, *args: Any) -> Any:
+        asked.append(fn)
+        if len(asked) == 1:
+            raise error
+        return await query(fn, *args)
+
+    monkeypatch.setattr(views, "query", ask)
+    return asked
+
+
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), OSError(5, "input/output error")])
 @pytest.mark.parametrize("name", ["_sweep", "_keep_limits", "_lose_silent"])
 async def test_deadlines_and_limits_that_cannot_be_looked_at_now_are_looked_at_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, error: Exception
 ) -> None:
-    looks = list[object]()
-
-    class Failing:
-        async def query(self, fn: object) -> None:
-            looks.append(fn)
-            raise error
-
     for seconds in ("SWEEP_SECONDS", "LOOK_SECONDS", "ELSEWHERE_SECONDS"):
         monkeypatch.setattr(node, seconds, 0.01)
-    views = cast(ViewService, Failing())
-    nothing = cast(Any, None)
-    log = await SqliteLog.open(tmp_path)
     settings = load_settings({"data": str(tmp_path)}, environ={}, folder=tmp_path)
-    whole = node.Node(log=log, ledger=Ledger(log), views=views, reporters=nothing, spending=nothing, settings=settings)
-    works: dict[str, Coroutine[Any, Any, None]] = {
-        "_sweep": node._sweep(whole),
-        "_keep_limits": node._keep_limits(nothing, views),
-        "_lose_silent": node._lose_silent(whole.ledger, nothing, views),
-    }
-    work = works.pop(name)
-    for other in works.values():
-        other.close()
-    try:
-        went_on = await goes_on(work, lambda: len(looks) > 1)
-    finally:
-        await log.close()
+    async with node.open_node(settings) as whole:
+        looks = failing_once(monkeypatch, whole.views, error)
+        reactor, silent = Reactor(whole.ledger), cast(Presence, None)  # There are no runs of other machines.
+        works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "_sweep": lambda: node._sweep(whole),
+            "_keep_limits": lambda: node._keep_limits(reactor, whole.views),
+            "_lose_silent": lambda: node._lose_silent(whole.ledger, silent, whole.views),
+        }
+        went_on = await goes_on(works[name](), lambda: len(looks) > 2)
 
     assert went_on
 
@@ -144,16 +144,12 @@ async def test_a_server_whose_python_was_replaced_goes_on_without_what_it_would_
 async def test_views_that_cannot_be_looked_at_after_an_upgrade_are_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = list[object]()
-
-    class Views:
-        async def query(self, fn: object) -> tuple[dict[str, Checkpoint], Freshness]:
-            looks.append(fn)
-            if len(looks) == 1:
-                raise Unavailable("the views cannot be read now")
-            return {}, Freshness(position=0, stale=False)
-
     monkeypatch.setattr(refolding, "AGAIN_SECONDS", 0.01)
-    await fold_anew_after_upgrade(cast(ViewService, Views()), tmp_path)
+    views = await ViewService.open(tmp_path)
+    try:
+        looks = failing_once(monkeypatch, views, Unavailable("the views cannot be read now"))
+        await fold_anew_after_upgrade(views, tmp_path)
+    finally:
+        await views.close()
 
     assert len(looks) == 2
