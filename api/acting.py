@@ -17,6 +17,7 @@ from projections.spending import keep_budgets, may_start
 from runfold import commands
 from runfold.envelope import run_id_of
 from runfold.errors import AlreadyFinal, BadRequest, NotFound
+from runfold.ordered_ids import ordered_id
 from runfold.reporting import (
     STATUS_HEADER,
     AskBody,
@@ -114,7 +115,7 @@ async def delete_run(request: web.Request) -> web.Response:
 
 def command_id_of(request: web.Request) -> str:
     """The same key of the same tenant on the same route is the same command; without a key every request is new."""
-    return key_of(request) or str(uuid.uuid4())
+    return key_of(request) or ordered_id()
 
 
 def key_of(request: web.Request) -> str | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections import Counter
 from typing import Annotated, Literal
 
@@ -21,6 +20,7 @@ from projections.run_list import RunFilter, list_runs
 from runfold.commands import Cancel, Pause, Resume
 from runfold.decide import decide
 from runfold.errors import BadRequest, KeyReused, RunfoldError
+from runfold.ordered_ids import ordered_id
 from runfold.reporting import Text
 from runfold.state import Run, Status
 
@@ -86,7 +86,7 @@ async def post_bulk(request: web.Request) -> web.Response:
 
     async def one(run_id: str) -> BulkItem | RunfoldError:
         async with places:
-            command_id = key_for(request, f"{request.path}/{run_id}") or str(uuid.uuid4())
+            command_id = key_for(request, f"{request.path}/{run_id}") or ordered_id()
             return await _one(service, scope, run_id, body, command_id)
 
     async with asyncio.TaskGroup() as tasks:

@@ -2,7 +2,6 @@
 
 import http.client
 import time
-import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +28,7 @@ from runfold.envelope import Recorded, time_us
 from runfold.envelope import _Envelope as Envelope
 from runfold.errors import InvalidSetting, RunfoldError, Unauthorized, Unavailable, error_of_code
 from runfold.markdown import Why
+from runfold.ordered_ids import ordered_id
 from runfold.retrying import RetryAnswer
 from runfold.snapshot import Snapshot
 from runfold.state import RESTING
@@ -248,7 +248,7 @@ class RemoteRuns:
         return self._send("POST", path, body)
 
     def _send(self, method: str, path: str, body: dict[str, Any]) -> bytes:
-        key = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        key = {"Content-Type": "application/json", "Idempotency-Key": ordered_id()}
         return self._ask(method, path, body=msgspec.json.encode(body), headers=key)
 
     def _get(self, path: str, query: dict[str, Any] | None = None, *, tenant: str | None = None) -> bytes:

@@ -1,7 +1,6 @@
 """A command put to a run of the data folder by the person at this terminal, after what is overdue there was ended."""
 
 import os
-import uuid
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cli.screen import talk
 from cli.settings import Settings
 from runfold.commands import Command
+from runfold.ordered_ids import ordered_id
 from runfold.redact import secrets_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def execute(
 
     async with open_ledger(settings) as (ledger, log):
         executed = await ledger.execute(
-            run_id, command, command_id=command_id or str(uuid.uuid4()), actor=local_actor(), tenant=tenant
+            run_id, command, command_id=command_id or ordered_id(), actor=local_actor(), tenant=tenant
         )
         await _rest_unattended(ledger, log, [executed.run], settings.data)
         return executed

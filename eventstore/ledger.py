@@ -18,7 +18,6 @@ from eventstore.contract import Appended, EventLog
 from eventstore.deciding import OPENING, Apart, Decided, TextsTooLong, decide_in_order
 from eventstore.line import Caller, Line
 from eventstore.objects.overflow import overflow
-from eventstore.ordered_ids import ordered_id
 from eventstore.recalling import recall
 from eventstore.refusals import Refusals
 from eventstore.state_file import TOLD_TYPES, kept_going, mend_some
@@ -28,6 +27,7 @@ from eventstore.wishes import Wish, unknown_run
 from runfold.commands import Command
 from runfold.envelope import SYSTEM_STREAM, NewEvent
 from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Unavailable
+from runfold.ordered_ids import ordered_id
 from runfold.redact import Redactor
 from runfold.state import Run
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from eventstore.ordered_ids import numbered_ids
 from eventstore.rows import RecordedRows
 from runfold.causation import WORK, Causes, cause_of, cause_of_work, follows_from, remember
 from runfold.commands import (
@@ -24,6 +23,7 @@ from runfold.commands import (
 from runfold.envelope import NewEvent, Recorded, derived_id
 from runfold.errors import BadRequest, NotFound
 from runfold.events import Event, ToolReturned, Unknown, encode_data, event_type
+from runfold.ordered_ids import numbered_ids
 from runfold.state import Run
 
 _encode = msgspec.json.Encoder(order="deterministic").encode

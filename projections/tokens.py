@@ -5,7 +5,6 @@ import hashlib
 import logging
 import secrets
 import time
-import uuid
 from collections.abc import Callable, ItemsView
 from contextlib import aclosing
 from typing import TypeAlias
@@ -15,6 +14,7 @@ from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, NewEvent, time_text
 from runfold.errors import Conflict, Contended, RunfoldError
 from runfold.events import SessionClosed, SessionOpened, TokenCreated, TokenRevoked, encode_data, event_type
+from runfold.ordered_ids import ordered_id
 from runfold.sessions import Session, fold_session
 from runfold.tokens import EXPIRES_BY_DEFAULT, NewToken, Token, TokenItem, create, find, fold_token, item_of
 
@@ -158,7 +158,7 @@ class TokenBook:
             if event is None:
                 return False
             new = NewEvent(
-                id=str(uuid.uuid4()),
+                id=ordered_id(),
                 type=event_type(event),
                 data=encode_data(event),
                 at_us=now_us(),

@@ -8,7 +8,6 @@ import asyncio
 import os
 import signal
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from runfold.commands import Command, Complete, Fail, Stop
 from runfold.errors import error_of_code
 from runfold.events import Event, RunQueued, TurnFailed, TurnStarted, Unknown, encode_data, event_type
 from runfold.observing import REPORTER_TYPES
+from runfold.ordered_ids import ordered_id
 from runfold.state import Run, Status, new_run
 from runner.claims import background
 from runner.here import EXIT_LIMIT, code_of, signals_to
@@ -50,7 +50,7 @@ async def drive_away(
     start: Callable[[str], None] | None = None,
 ) -> int:
     """Open the run at the server, drive it here to its end, and give the exit code. Raises RunfoldError."""
-    key = str(uuid.uuid4())
+    key = ordered_id()
     ways = Ways(key, environ={**os.environ, "RUNFOLD_URL": url, "RUNFOLD_TOKEN": token}, data=data)
     away = _Away(Delivery(ways), launch)
     modes = terminal.saved_modes()

@@ -6,7 +6,6 @@ Every wish is an event on the run's own stream: there is no second channel, and 
 import asyncio
 import contextlib
 import time
-import uuid
 from pathlib import Path
 
 import msgspec
@@ -30,6 +29,7 @@ from runfold.events import (
     PauseRequested,
     Unknown,
 )
+from runfold.ordered_ids import ordered_id
 from runner.asking import Asking
 from runner.claims import Claims
 from runner.hearing import pages_of
@@ -110,7 +110,7 @@ class Heeding:
         if isinstance(command, EndTurn):
             # Where other machines share the log, its output is there before they hear of it.
             await asyncio.to_thread(share_ended, self._data, self.run_id, command.ended)
-        command_id = str(uuid.uuid4())
+        command_id = ordered_id()
         name = type(command).__name__
         for attempt in range(UNAVAILABLE_TRIES):
             try:

@@ -14,13 +14,13 @@ import msgspec
 
 from eventstore.contract import EventLog
 from eventstore.ledger import Ledger
-from eventstore.ordered_ids import ordered_id
 from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Command, Resume, Reused, StartHere
 from runfold.envelope import run_id_of
 from runfold.errors import LogFailed, RunfoldError, Unavailable
 from runfold.events import CostEstimated, Json, RunQueued
 from runfold.limits import with_new
+from runfold.ordered_ids import ordered_id
 from runfold.redact import redact, secrets_of
 from runfold.state import Run, new_run
 from runner import machine

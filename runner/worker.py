@@ -14,7 +14,6 @@ import structlog
 from eventstore.contract import EventLog, Page
 from eventstore.failpoints import reach
 from eventstore.ledger import Executed, Ledger
-from eventstore.ordered_ids import ordered_id
 from eventstore.sqlite3_module import sqlite3
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
@@ -22,6 +21,7 @@ from projections.spending import Left, no_budgets
 from runfold.commands import Claim, Fail
 from runfold.errors import Damaged, InvalidSetting, NotAllowed, NotFound, Refused, RunfoldError, Trimmed, Unavailable
 from runfold.events import Failure, RunClaimed, event_class
+from runfold.ordered_ids import ordered_id
 from runfold.state import Run
 from runfold.workflows import Registry
 from runner import machine

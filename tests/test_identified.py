@@ -10,13 +10,13 @@ import pytest
 from eventstore.contract import Appended
 from eventstore.identified import Pair, known_pairs, rows_of
 from eventstore.log_file import LOG_FILE
-from eventstore.ordered_ids import numbered_ids, ordered_id
 from eventstore.preparing import prepare
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import SCHEMA, Writer
 from runfold.envelope import NewEvent
 from runfold.errors import EventIdConflict
+from runfold.ordered_ids import numbered_ids, ordered_id
 
 RUNS = 64
 PAGE_BYTES = 4096

@@ -5,11 +5,11 @@ import sys
 import time
 import uuid
 
-from eventstore.ordered_ids import numbered_ids, ordered_id
+from runfold.ordered_ids import numbered_ids, ordered_id
 
 FORKS = """
 import os
-from eventstore.ordered_ids import ordered_id
+from runfold.ordered_ids import ordered_id
 ordered_id()
 child = os.fork()
 os.write(1, ordered_id().encode() + b"\\n")

@@ -15,6 +15,7 @@ from runfold.commands import OpenReported, Queue
 from runfold.envelope import run_id_of
 from runfold.errors import InvalidSetting
 from runfold.estimates import Estimate
+from runfold.ordered_ids import ordered_id
 from runfold.plan import plan_retry
 from runfold.retrying import RetryAnswer, answer_of, estimate_of_retry, retry_order, reused_steps
 from runfold.snapshot import Snapshot
@@ -99,12 +100,12 @@ async def _retry(
         is_queued = run.workflow is not None and (run.driver == "queue" or running_server(settings.data) is not None)
         if run.driver == "reported" or is_queued:
             kind = OpenReported if run.driver == "reported" else Queue
-            identity = uuid.uuid4()
-            new_id = run_id_of(identity)
+            identity = ordered_id()
+            new_id = run_id_of(uuid.UUID(identity))
             await ledger.execute(
                 new_id,
                 kind(queued=order, reused=reused, estimated=estimated),
-                command_id=str(identity),
+                command_id=identity,
                 actor=local_actor(),
                 tenant=run.tenant,
                 cause=origin.ended_by,

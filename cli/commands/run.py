@@ -211,16 +211,17 @@ async def _queue(settings: Settings, order: RunQueued, estimated: CostEstimated 
     from eventstore.opening import open_log
     from runfold.commands import OpenReported, Queue
     from runfold.envelope import run_id_of
+    from runfold.ordered_ids import ordered_id
 
     data = settings.data
     log = await open_log(data, settings.log, blobs=settings.blobs)
     try:
-        identity = uuid.uuid4()
-        run_id = run_id_of(identity)
+        identity = ordered_id()
+        run_id = run_id_of(uuid.UUID(identity))
         kind = OpenReported if order.driver == "reported" else Queue
         command = kind(queued=order, estimated=estimated)
         await Ledger(log, data=data, secrets=secrets_of(os.environ)).execute(
-            run_id, command, command_id=str(identity), actor=local_actor(), tenant="default"
+            run_id, command, command_id=identity, actor=local_actor(), tenant="default"
         )
         return run_id
     finally:

@@ -6,7 +6,6 @@ erases in the stream what was; nothing has to be done by the machine that began 
 
 import asyncio
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from eventstore.whole_rows import WHOLE_COLUMNS
 from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import Conflict, Contended, RunfoldError, Unavailable
 from runfold.events import RunArchived, encode_data
+from runfold.ordered_ids import ordered_id
 
 TRIES = 5
 LOOK_BYTES = 4096
@@ -163,7 +163,7 @@ class Rewriter:
             now_us = time.time_ns() // 1000
             # The run's very last event: it stays in the stream, so that nobody can begin or go on with that id.
             last = NewEvent(
-                id=str(uuid.uuid4()),
+                id=ordered_id(),
                 type="run_archived",
                 data=encode_data(RunArchived(run_id=candidate.run_id, reason="trimmed", archive=archive[0])),
                 at_us=now_us,

@@ -31,6 +31,7 @@ from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import Refused
 from runfold.events import EVENT_CLASSES, RunArchived, encode_data, event_class
 from runfold.evolve import fold
+from runfold.ordered_ids import ordered_id
 from runfold.state import new_run
 
 FOLDER = "archives"
@@ -208,7 +209,7 @@ def told_archived(
         summary=summary,
     )
     return NewEvent(
-        id=str(uuid.uuid4()),
+        id=ordered_id(),
         type="run_archived",
         data=encode_data(told),
         at_us=now_us,

@@ -7,7 +7,6 @@ What the event was is no longer known to anybody: its salt is gone, and its dige
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from runfold.envelope import SYSTEM_STREAM, NewEvent, Recorded
 from runfold.errors import BadRequest, InvalidEvent, NotAllowed, NotFound
 from runfold.events import EventRedacted, decode_stored, encode_data, event_class
 from runfold.evolve import fold
+from runfold.ordered_ids import ordered_id
 from runfold.redact import REDACTED, Redactor, with_texts
 from runfold.state import new_run
 
@@ -359,7 +359,7 @@ def _told(recorded: Recorded, left: bytes | None, reason: str, actor: str, now_u
     digests = {} if left is None else {"data": hashlib.sha256(left).hexdigest()}
     event = EventRedacted(version=recorded.version, hash=recorded.hash.hex(), reason=reason, digests=digests)
     return NewEvent(
-        id=str(uuid.uuid4()),
+        id=ordered_id(),
         type="event_redacted",
         data=encode_data(event),
         at_us=now_us,

@@ -5,7 +5,6 @@ What an archive says is proved by its hashes before the first row is written, an
 
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from eventstore.writing import Rewriting, Writer
 from runfold.envelope import NewEvent
 from runfold.errors import Refused
 from runfold.events import EventRedacted, RunArchived, encode_data
+from runfold.ordered_ids import ordered_id
 
 READY = ".restored"
 
@@ -189,7 +189,7 @@ class _Restoring:
     def _tell(self, archived: ArchivedRun, filled: int, actor: str) -> None:
         told = RunArchived(run_id=archived.run_id, reason="restored", counts={"events": filled})
         event = NewEvent(
-            id=str(uuid.uuid4()),
+            id=ordered_id(),
             type="run_archived",
             data=encode_data(told),
             at_us=self._rewriting.now_us,

@@ -6,7 +6,6 @@ Events wait in a bounded buffer and leave in batches; a batch once made is sent 
 import sys
 import threading
 import time
-import uuid
 from collections import deque
 
 import msgspec
@@ -15,6 +14,7 @@ from runfold.client.leaving import deliver_left
 from runfold.client.requests import Answer, Do, Problem, Request, Told, Unreachable
 from runfold.client.ways import Ways
 from runfold.envelope import time_text
+from runfold.ordered_ids import ordered_id
 
 BUFFERED_EVENTS_MAX = 10_000
 BATCH_EVENTS_MAX = 400
@@ -69,7 +69,7 @@ class Delivery:
 
     def say(self, kind: str, data: bytes) -> None:
         """Leave an event to be sent; waits only where the buffer is full."""
-        said = Said(id=str(uuid.uuid4()), type=kind, at=now_text(), data=msgspec.Raw(data))
+        said = Said(id=ordered_id(), type=kind, at=now_text(), data=msgspec.Raw(data))
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < BUFFERED_EVENTS_MAX)
             self._waiting.append(said)
@@ -77,7 +77,7 @@ class Delivery:
 
     def ask(self, do: Do, body: bytes, *, key: str | None = None) -> Answer:
         """Send after all that was said before, and wait for the answer. Raises Unreachable."""
-        asked = _Asked(Request(do=do, key=key or str(uuid.uuid4()), at=now_text(), body=msgspec.Raw(body)))
+        asked = _Asked(Request(do=do, key=key or ordered_id(), at=now_text(), body=msgspec.Raw(body)))
         with self._changed:
             self._waiting.append(asked)
             self._changed.notify_all()
@@ -105,7 +105,7 @@ class Delivery:
             return self.ask("artifact", body)
         own = server.another()
         try:
-            return own.send(Request(do="artifact", key=str(uuid.uuid4()), run=self.run, body=msgspec.Raw(body)))
+            return own.send(Request(do="artifact", key=ordered_id(), run=self.run, body=msgspec.Raw(body)))
         except Unreachable:
             return self.ask("artifact", body)
         finally:
@@ -213,7 +213,7 @@ class Delivery:
 
     def _heartbeat(self) -> None:
         self._beat_at = time.monotonic()
-        request = Request(do="heartbeat", key=str(uuid.uuid4()))
+        request = Request(do="heartbeat", key=ordered_id())
         self._ways.improve(request)
         answer = self._ways.send(request)
         if answer.status == 409 and self._status not in RESTS:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import tempfile
 import threading
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,7 @@ from runfold.client.ways import Ways
 from runfold.errors import InvalidEvent, RunfoldError, TooLarge, Unavailable, error_of_code
 from runfold.events import Failure, StepSpec
 from runfold.observing import REPORTER_TYPES
+from runfold.ordered_ids import ordered_id
 
 LEASE_SECONDS = 30.0
 EVENT_BYTES_MAX = 512 * 1024
@@ -52,7 +52,7 @@ class Run:
 
     def __enter__(self) -> Self:
         """Raises RunfoldError where the run is refused, Unavailable where it cannot be recorded anywhere."""
-        key = str(uuid.uuid4())
+        key = ordered_id()
         self._delivery = Delivery(Ways(key))
         try:
             self._ask("open", self._opening, key=key)
@@ -207,7 +207,7 @@ class Run:
 
     def ask_report(self, event: events.Event) -> None:
         """Send an event and wait until it is recorded. Raises RunfoldError where the run's rules refuse it."""
-        said = {"id": str(uuid.uuid4()), "type": events.event_type(event), "data": msgspec.Raw(self._data(event))}
+        said = {"id": ordered_id(), "type": events.event_type(event), "data": msgspec.Raw(self._data(event))}
         self._ask("report", {"events": [said]})
 
     def failure(self, error: BaseException) -> Failure:
