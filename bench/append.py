@@ -16,12 +16,13 @@ from uuid import UUID
 import aiosqlite
 
 from bench.scoreboard import Figure, compared, interleaved, percentile, show
-from eventstore.rows import COLUMNS
+from eventstore.rows import COLUMNS, uuid_bytes
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import SCHEMA
 from runfold.envelope import NewEvent
 from runfold.events import FileWritten, encode_data
+from runfold.ordered_ids import ordered_id
 
 ROUNDS = 5
 EVENTS = 20_000
@@ -35,20 +36,14 @@ _ROW = f"({', '.join('?' * WIDTH)})"
 P99_RATIO_MAX = 3.0
 
 
-def by_time() -> UUID:
-    """A v7 id."""
-    text = (time.time_ns() // 1_000_000 << 80) | 7 << 76 | _CHANCE.getrandbits(12) << 64 | 2 << 62
-    return UUID(int=text | _CHANCE.getrandbits(62))
-
-
-def by_chance() -> UUID:
-    return UUID(int=_CHANCE.getrandbits(128), version=4)
+def by_chance() -> str:
+    return str(UUID(int=_CHANCE.getrandbits(128), version=4))
 
 
 class Bare:
     """Group commit without a contract."""
 
-    def __init__(self, connection: aiosqlite.Connection, new_id: Callable[[], UUID]) -> None:
+    def __init__(self, connection: aiosqlite.Connection, new_id: Callable[[], str]) -> None:
         self._connection = connection
         self._new_id = new_id
         self._waiting: list[tuple[tuple[object, ...], asyncio.Future[None]]] = []
@@ -57,7 +52,7 @@ class Bare:
         self._task = asyncio.create_task(self._write())
 
     @classmethod
-    async def open(cls, folder: Path, new_id: Callable[[], UUID]) -> "Bare":
+    async def open(cls, folder: Path, new_id: Callable[[], str]) -> "Bare":
         connection = await aiosqlite.Connection(
             lambda: sqlite3.connect(folder / "bare.db", isolation_level=None), iter_chunk_size=64
         )
@@ -74,7 +69,7 @@ class Bare:
         now = time.time_ns() // 1000
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for number in range(version, version + count):
-            row = (run_id, number, self._new_id().bytes, "file_written", 1, now, now, "default", "worker:bench",
+            row = (run_id, number, uuid_bytes(self._new_id()), "file_written", 1, now, now, "default", "worker:bench",
                    None, command, sent, "", bytes(32), DATA, bytes(16))  # fmt: skip
             self._waiting.append((row, future))
         self._arrived.set()
@@ -120,7 +115,7 @@ async def timed(count: int, callers: int, caller: Callable[[int, int, list[float
     return [count / seconds, percentile(waits, 0.99) * 1000]
 
 
-async def bare(folder: Path, count: int, callers: int, new_id: Callable[[], UUID], runs: int) -> list[float]:
+async def bare(folder: Path, count: int, callers: int, new_id: Callable[[], str], runs: int) -> list[float]:
     log = await Bare.open(folder, new_id)
     versions = [0] * runs
 
@@ -136,14 +131,14 @@ async def bare(folder: Path, count: int, callers: int, new_id: Callable[[], UUID
     return figures
 
 
-def new_event(new_id: Callable[[], UUID]) -> NewEvent:
+def new_event(new_id: Callable[[], str]) -> NewEvent:
     return NewEvent(
-        id=str(new_id()), type="file_written", data=DATA, at_us=time.time_ns() // 1000, tenant="default",
+        id=new_id(), type="file_written", data=DATA, at_us=time.time_ns() // 1000, tenant="default",
         actor="worker:bench",
     )  # fmt: skip
 
 
-async def ours(folder: Path, count: int, callers: int, new_id: Callable[[], UUID], runs: int) -> list[float]:
+async def ours(folder: Path, count: int, callers: int, new_id: Callable[[], str], runs: int) -> list[float]:
     """Callers of one run hand their events to whoever is next, as the ledger's line does."""
     log = await SqliteLog.open(folder)
     last = [0] * runs
@@ -174,11 +169,11 @@ async def ours(folder: Path, count: int, callers: int, new_id: Callable[[], UUID
         await log.close()
 
 
-CASES: tuple[tuple[str, int, int, Callable[[], UUID], int, float | None], ...] = (
-    ("64 callers on 64 runs", EVENTS, CALLERS, by_time, CALLERS, 0.7),
+CASES: tuple[tuple[str, int, int, Callable[[], str], int, float | None], ...] = (
+    ("64 callers on 64 runs", EVENTS, CALLERS, ordered_id, CALLERS, 0.7),
     ("64 callers on 64 runs, ids not by time", EVENTS, CALLERS, by_chance, CALLERS, None),
-    ("64 callers on one run", EVENTS, CALLERS, by_time, 1, 0.4),
-    ("1 caller", EVENTS_ALONE, 1, by_time, 1, 0.7),
+    ("64 callers on one run", EVENTS, CALLERS, ordered_id, 1, 0.4),
+    ("1 caller", EVENTS_ALONE, 1, ordered_id, 1, 0.7),
 )
 
 

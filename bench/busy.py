@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.append import CALLERS, by_time, new_event, timed
+from bench.append import CALLERS, new_event, timed
 from bench.filling import agents, fill
 from bench.scoreboard import Figure, compared, show
 from eventstore.sqlite import SqliteLog
 from projections.engine.generations import current_generation, views_file
+from runfold.ordered_ids import ordered_id
 
 EVENTS = 400_000  # A rebuild of them takes longer than a round of appends.
 APPENDS = 6_400
@@ -28,7 +29,7 @@ async def appended(data: Path, name: str) -> list[float]:
         last = 0
         for _ in range(share):
             started = time.perf_counter()
-            last = (await log.append(f"r_{name}_{number}", (new_event(by_time),), expected=last)).last
+            last = (await log.append(f"r_{name}_{number}", (new_event(ordered_id),), expected=last)).last
             waits.append(time.perf_counter() - started)
 
     figures = await timed(APPENDS, CALLERS, caller)

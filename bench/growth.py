@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.append import CALLERS, EVENTS, by_time, ours
+from bench.append import CALLERS, EVENTS, ours
 from bench.filling import agents, fill, run_name
 from bench.scoreboard import Figure, compared, interleaved, show
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.commands import Observe, OpenReported
 from runfold.events import FileWritten, RunQueued
+from runfold.ordered_ids import ordered_id
 
 SMALL = 50_000
 LARGE = 500_000
@@ -35,7 +36,7 @@ def appended(size: int) -> Callable[[], float]:
         with tempfile.TemporaryDirectory(prefix="runfold-bench-") as folder:
             fill(Path(folder), agents(size))
             asyncio.run(_seal(Path(folder)))
-            return asyncio.run(ours(Path(folder), EVENTS, CALLERS, by_time, CALLERS))[0]
+            return asyncio.run(ours(Path(folder), EVENTS, CALLERS, ordered_id, CALLERS))[0]
 
     return once
 

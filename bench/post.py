@@ -13,11 +13,13 @@ import msgspec
 from aiohttp import web
 
 from api.service import SERVICE
-from bench.append import Bare, by_time
+from bench.append import Bare
 from bench.scoreboard import Figure, compared, figure, interleaved, show
 from bench.serving import TOKEN, open_ours, serve
+from eventstore.rows import uuid_bytes
 from runfold.commands import OpenReported
 from runfold.events import RunQueued
+from runfold.ordered_ids import ordered_id
 
 ROUNDS = 3
 CONNECTIONS = 64
@@ -43,7 +45,7 @@ async def load(mode: str, port: int, path: str, number: int, count: int, body: b
 
 async def bare(folder: Path, size: int) -> dict[str, float]:
     async with AsyncExitStack() as stack:
-        log = await Bare.open(folder, by_time)
+        log = await Bare.open(folder, ordered_id)
         stack.push_async_callback(log.close)
         versions: dict[str, int] = {}
 
@@ -52,7 +54,7 @@ async def bare(folder: Path, size: int) -> dict[str, float]:
             events = msgspec.json.decode(await request.read())["events"]
             first = versions.get(run_id, 0) + 1
             versions[run_id] = first + len(events) - 1
-            last = await log.append_all(run_id, first, len(events), command=by_time().bytes)
+            last = await log.append_all(run_id, first, len(events), command=uuid_bytes(ordered_id()))
             return web.Response(body=b'{"last":%d}' % last, content_type="application/json")
 
         app = web.Application()
