@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from eventstore.anchoring import write_anchor
 from eventstore.chain import anchored, data_digest, link, sent_digest
@@ -15,33 +16,64 @@ from runfold.envelope import NewEvent, Recorded
 from runfold.errors import Conflict, EventIdConflict, RunfoldError, Unavailable
 
 ANCHOR_EVENTS = 1000
+AHEAD_EVENTS_MAX = 256  # More would keep the loop too long, where they are judged.
 SQLITE_BUSY = 5
 SQLITE_LOCKED = 6
 
 
+class Judged(NamedTuple):
+    """What becomes of each request, and what the log is to hold after them."""
+
+    outcomes: list[Appended | RunfoldError]
+    group: Group
+
+
+def judge_ahead(requests: Sequence[Request], now_us: int, memory: Memory) -> Judged | None:
+    """What becomes of new events of runs whose ends are remembered, if nobody else commits first.
+
+    None where the log has to be asked about any of them.
+    """
+    if sum([len(request.ids) for request in requests]) > AHEAD_EVENTS_MAX:
+        return None
+    group = memory.group_ahead(requests, now_us)
+    if group is None:
+        return None
+    return Judged([add(group, request, group.heads[request.stream]) for request in requests], group)
+
+
 def append_group(
-    connection: sqlite3.Connection, requests: Sequence[Request], now_us: int, memory: Memory | None = None
+    connection: sqlite3.Connection,
+    requests: Sequence[Request],
+    now_us: int,
+    memory: Memory | None = None,
+    ahead: Judged | None = None,
 ) -> tuple[list[Appended | RunfoldError], str | None]:
     """Append for all callers in one transaction; the outcomes in order, and the line of a new anchor.
 
-    `memory` is of this connection and no other. Raises Unavailable before anything was tried; sqlite3.Error when the
-    transaction as a whole fails.
+    `memory` is of this connection and no other; `ahead` is what it said last of these requests. Raises Unavailable
+    before anything was tried; sqlite3.Error when the transaction as a whole fails.
     """
     memory = Memory() if memory is None else memory
     try:
         try:
-            return _transact(connection, requests, now_us, memory, is_hopeful=True)
+            return _transact(connection, requests, now_us, memory, ahead)
         except sqlite3.IntegrityError:
             # The log knows one of the ids: it is looked up whose, and the others are appended all the same.
             memory.forget()
-            return _transact(connection, requests, now_us, memory, is_hopeful=False)
+            return _transact(connection, requests, now_us, memory, None, is_hopeful=False)
     except BaseException:
         memory.forget()
         raise
 
 
 def _transact(
-    connection: sqlite3.Connection, requests: Sequence[Request], now_us: int, memory: Memory, *, is_hopeful: bool
+    connection: sqlite3.Connection,
+    requests: Sequence[Request],
+    now_us: int,
+    memory: Memory,
+    ahead: Judged | None,
+    *,
+    is_hopeful: bool = True,
 ) -> tuple[list[Appended | RunfoldError], str | None]:
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -51,10 +83,13 @@ def _transact(
             raise
         raise Unavailable(f"the log is held by another program: {error}", hint="try again") from error
     try:
-        group = memory.group(connection, requests, now_us)
-        # New ids are the rule, and the table itself refuses a known one: then this is done again, and looked up.
-        look_up_ids(connection, group, _doubtful(group, requests) if is_hopeful else requests)
-        outcomes, anchor = _judge_and_store(connection, group, requests)
+        if ahead is None or not memory.still_holds(connection):
+            group = memory.group(connection, requests, now_us)
+            # New ids are the rule, and the table itself refuses a known one: then this is done again, and looked up.
+            look_up_ids(connection, group, _doubtful(group, requests) if is_hopeful else requests)
+            ahead = Judged([judge(connection, group, request) for request in requests], group)
+        outcomes, group = ahead
+        anchor = store(connection, group) if group.rows else None
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -70,15 +105,8 @@ def append_within(
     """The same inside a transaction of the caller's."""
     group = Memory().group(connection, requests, now_us)
     look_up_ids(connection, group, requests)
-    return _judge_and_store(connection, group, requests)
-
-
-def _judge_and_store(
-    connection: sqlite3.Connection, group: Group, requests: Sequence[Request]
-) -> tuple[list[Appended | RunfoldError], str | None]:
-    since = group.position
     outcomes = [judge(connection, group, request) for request in requests]
-    return outcomes, store(connection, group, since=since) if group.rows else None
+    return outcomes, store(connection, group) if group.rows else None
 
 
 def _doubtful(group: Group, requests: Sequence[Request]) -> list[Request]:
@@ -98,14 +126,14 @@ def _primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def store(connection: sqlite3.Connection, group: Group, *, since: int) -> str | None:
-    """Write what the group adds after the head `since`; the line of a new anchor."""
+def store(connection: sqlite3.Connection, group: Group) -> str | None:
+    """Write what the group adds; the line of a new anchor."""
     for size, values in in_parts(group.rows):
         connection.execute(_insert_events(size), values)
     heads: list[Row] = [
         (run_id, head.position, head.version, head.hash)
         for run_id, head in group.heads.items()
-        if head.position > since
+        if head.position > group.since
     ]
     for size, values in in_parts(heads):
         connection.execute(_replace_heads(size), values)
@@ -149,9 +177,11 @@ def judge(connection: sqlite3.Connection, group: Group, request: Request) -> App
                 hint="read the new events and decide again",
                 run_id=stream,
             )
-        return add(group, request, head)
+        outcome = add(group, request, head)
+        group.added.setdefault(stream, {}).update({row[3]: row for row in group.rows[-len(request.ids) :]})
     except RunfoldError as error:
         return error
+    return outcome
 
 
 def _known(connection: sqlite3.Connection, group: Group, request: Request) -> list[Recorded]:
@@ -237,7 +267,4 @@ def add(group: Group, request: Request, head: Head) -> Appended:
     group.rows += rows
     group.position = position
     group.heads[stream] = Head(position, version, previous)
-    added = group.added.setdefault(stream, {})
-    for row in rows:
-        added[row[3]] = row
     return Appended(first=first, last=position, version=version, duplicate=False, events=RecordedRows(rows))

@@ -36,18 +36,19 @@ class Gathering:
         return len(self._waiting)
 
     @property
-    def is_full(self) -> bool:
-        return len(self._waiting) >= QUEUE_REQUESTS_MAX
-
-    @property
     def _is_enough(self) -> bool:
         return len(self._waiting) >= self._wanted or self.events >= ENOUGH_EVENTS
 
-    def add(self, request: Request, done: Done) -> None:
-        self._waiting.append((request, done))
+    def add(self, request: Request, done: Done) -> bool:
+        """Whether there was room."""
+        waiting = self._waiting
+        if len(waiting) >= QUEUE_REQUESTS_MAX:
+            return False
+        waiting.append((request, done))
         self.events += len(request.ids)
-        if len(self._waiting) == 1 or self._is_enough:
+        if len(waiting) in (1, self._wanted) or self.events >= ENOUGH_EVENTS:
             self._arrived.set()
+        return True
 
     def withdraw(self, done: Done) -> None:
         """Who gives up before he was taken."""

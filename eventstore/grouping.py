@@ -29,7 +29,7 @@ class Group:
     """The state of one transaction: what the log holds, plus what its earlier requests add."""
 
     def __init__(self, position: int, recorded_at_us: int, *, sealed: int = 0) -> None:
-        self.position = position
+        self.since = self.position = position
         self.recorded_at_us = recorded_at_us
         self.sealed = sealed
         """An anchor seals the log at least up to here."""
@@ -42,12 +42,10 @@ class Group:
         self._salts: list[bytes] = []
 
     def salts(self, count: int) -> list[bytes]:
-        """So many salts, of those that were provided, where there are as many."""
+        """At least so many salts, of those that were provided, where there are as many; who uses one takes it away."""
         if len(self._salts) < count:
             self.provide_salts(count)
-        given = self._salts[-count:]
-        del self._salts[-count:]
-        return given
+        return self._salts
 
     def provide_salts(self, count: int) -> None:
         """Draw the salts of so many events at once: every call of the system lets another thread in between."""
@@ -76,20 +74,23 @@ class Memory:
         """How many there were since the last anchor."""
         return self._position - self._sealed
 
+    def still_holds(self, connection: sqlite3.Connection) -> bool:
+        """Whether no other connection has committed; where one has, this is what the log holds now."""
+        data_version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if data_version == self._data_version:
+            return True
+        self.forget()
+        self._position, self._recorded_at_us, self._sealed = connection.execute(
+            "SELECT position, recorded_at_us, (SELECT ifnull(max(position), 0) FROM anchors) FROM head"
+        ).fetchone()
+        self._unsealed = bytearray() if self._sealed == self._position else None
+        self._data_version = data_version
+        return False
+
     def group(self, connection: sqlite3.Connection, requests: Sequence[Request], now_us: int) -> Group:
         """The state to begin a transaction with, that has the heads of all the requests' runs."""
-        data_version = connection.execute("PRAGMA data_version").fetchone()[0]
-        if data_version != self._data_version:
-            self.forget()
-            self._position, self._recorded_at_us, self._sealed = connection.execute(
-                "SELECT position, recorded_at_us, (SELECT ifnull(max(position), 0) FROM anchors) FROM head"
-            ).fetchone()
-            self._unsealed = bytearray() if self._sealed == self._position else None
-            self._data_version = data_version
-        # A clock that steps back must not put later events before earlier ones.
-        group = Group(self._position, max(now_us, self._recorded_at_us), sealed=self._sealed)
-        group.unsealed = self._unsealed
-        group.provide_salts(sum([len(request.ids) for request in requests]))
+        self.still_holds(connection)
+        group = self._group(requests, now_us)
         unknown: dict[str, None] = {}
         for request in requests:
             head = self._heads.get(request.stream)
@@ -98,6 +99,31 @@ class Memory:
             else:
                 group.heads[request.stream] = head
         look_up_heads(connection, group, unknown)
+        return group
+
+    def group_ahead(self, requests: Sequence[Request], now_us: int) -> Group | None:
+        """The state that the next transaction begins with if nobody else commits before it.
+
+        None where the log has to be asked, as it has of an append that may be refused.
+        """
+        if self._data_version is None:
+            return None
+        heads: dict[str, Head] = {}
+        for request in requests:
+            stream = request.stream
+            head = self._heads.get(stream)
+            if head is None or head.position != request.expected or stream in heads:
+                return None
+            heads[stream] = head
+        group = self._group(requests, now_us)
+        group.heads = heads
+        return group
+
+    def _group(self, requests: Sequence[Request], now_us: int) -> Group:
+        # A clock that steps back must not put later events before earlier ones.
+        group = Group(self._position, max(now_us, self._recorded_at_us), sealed=self._sealed)
+        group.unsealed = self._unsealed
+        group.provide_salts(sum([len(request.ids) for request in requests]))
         return group
 
     def keep(self, group: Group) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -98,15 +98,12 @@ class SqliteLog(EventLog):
 
     def offer(self, stream: str, events: Sequence[NewEvent], *, expected: int, done: Done) -> bool:
         request = prepare(stream, events, expected)
-        if self._closing:
+        if self._gathering.is_closed:
             raise Unavailable("the log is closed", hint="try again when the service is back")
-        if self._gathering.is_full:
-            return False
-        self._accept(request, done)
-        return True
+        return self._accept(request, done)
 
-    def _accept(self, request: Request, done: Done) -> None:
-        self._gathering.add(request, done)
+    def _accept(self, request: Request, done: Done) -> bool:
+        return self._gathering.add(request, done)
 
     async def _wait_for_room(self) -> None:
         await self._gathering.wait_for_room()
@@ -280,7 +277,7 @@ class SqliteLog(EventLog):
         self._trust(outcomes)
         for (_, done), outcome in zip(group, outcomes, strict=True):
             done(outcome)
-        self._wake({request.stream for request, _ in group})
+        self._wake(request.stream for request, _ in group)
 
     def _trust(self, outcomes: Sequence[_Outcome]) -> None:
         if self._checks is None:
@@ -295,7 +292,8 @@ class SqliteLog(EventLog):
             await self._reopen()
         if not self._failure:
             try:
-                return await hop(self._writes, lambda: self._writer.append(requests))
+                ahead = self._writer.judge_ahead(requests)
+                return await hop(self._writes, lambda: self._writer.append(requests, ahead))
             except Unavailable as error:
                 return [Unavailable(error.message, hint=error.hint) for _ in requests]
             except Exception as error:
@@ -326,12 +324,14 @@ class SqliteLog(EventLog):
             return  # It is as full as it was.
         self._failure, self._is_full = "", False
 
-    def _wake(self, streams: Collection[str] | None = None) -> None:
+    def _wake(self, streams: Iterable[str] | None = None) -> None:
         """Wake who reads all, and who reads one of these streams; None: any of them may have moved."""
         self._pages.forget()
         self._framed.forget()
         woken, self._woken = self._woken, asyncio.Event()
         woken.set()
+        if not self._woken_of:
+            return
         for stream in list(self._woken_of) if streams is None else streams:
             if stream in self._woken_of:
                 self._woken_of.pop(stream).set()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 from eventstore.anchoring import AnchorFile, write_anchor
-from eventstore.appending import append_group, append_within
+from eventstore.appending import Judged, append_group, append_within, judge_ahead
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.durable import sync
 from eventstore.failpoints import reach
@@ -73,14 +73,21 @@ class Writer:
                 hint="make the folder writable, or choose another with --data; nothing was changed",
             ) from error
 
-    def append(self, requests: Sequence[Request]) -> list[Appended | RunfoldError]:
+    def judge_ahead(self, requests: Sequence[Request]) -> Judged | None:
+        """What `append` is likely to do; asked in any thread while it is not at work.
+
+        Who made the requests has them in the processor's cache, and the thread that appends does not.
+        """
+        return judge_ahead(requests, self._now_us(), self._memory)
+
+    def append(self, requests: Sequence[Request], ahead: Judged | None = None) -> list[Appended | RunfoldError]:
         """Append for all callers; returns after the commit is durable. Raises sqlite3.Error, OSError, BadRequest."""
         with self.locked():
             # The log may have moved to other machines since this process opened it.
             if os.access(self._mirror_path, os.F_OK):
                 refuse_mirror(self._data)
             self._let_journal_grow(len(requests))
-            outcomes, anchor = append_group(self.connection, requests, self._now_us(), self._memory)
+            outcomes, anchor = append_group(self.connection, requests, self._now_us(), self._memory, ahead)
             self._publish(anchor)
         return outcomes
 

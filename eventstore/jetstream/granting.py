@@ -10,7 +10,7 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.contract import Appended, Done
-from eventstore.gathering import GROUP_REQUESTS_MAX, Waiting
+from eventstore.gathering import GROUP_REQUESTS_MAX, QUEUE_REQUESTS_MAX, Waiting
 from eventstore.grouping import Group
 from eventstore.jetstream.cluster import Cluster
 from eventstore.jetstream.ends import Ends
@@ -94,10 +94,11 @@ class GrantedLog(MirroredLog):
         except TimeoutError:
             raise ungranted() from None
 
-    def _accept(self, request: Request, done: Done) -> None:
+    def _accept(self, request: Request, done: Done) -> bool:
+        if len(self._gathering) >= QUEUE_REQUESTS_MAX:
+            return False
         patient = Patient(done, given_up=self._give_up)
-        if not self._begin_at_once(request, patient):
-            super()._accept(request, patient)
+        return self._begin_at_once(request, patient) or super()._accept(request, patient)
 
     def _give_up(self, patient: Patient) -> None:
         """Who was told that nobody knows is not sent behind his back, if he was not yet."""

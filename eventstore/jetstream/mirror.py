@@ -173,10 +173,9 @@ class Mirror(Writer):
 
     def _add(self, group: Group, own: Sequence[Row], arrived: Sequence[Arrived]) -> tuple[str | None, bool]:
         """Store what is new; the line of a new anchor, and whether earlier events became others by it."""
-        since = group.position
         for row in own:
             # Another process of this machine may have brought it here.
-            if row[0] > since:
+            if row[0] > group.since:
                 group.rows.append(row)
                 group.heads[row[1]] = Head(row[0], row[2], row[14])
         if group.rows:
@@ -189,7 +188,7 @@ class Mirror(Writer):
         if redacted:
             group.unsealed = None
             _put_redacted(self.connection, group, redacted)
-        anchor = store(self.connection, group, since=since) if group.position > since else None
+        anchor = store(self.connection, group) if group.position > group.since else None
         return anchor, self._rewrite(fresh)
 
     def _trimmed_to(self) -> int:

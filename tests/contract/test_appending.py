@@ -49,6 +49,20 @@ async def test_t4_of_twenty_who_expect_the_same_position_one_wins(log: EventLog,
     assert len(await all_events(log)) == 1
 
 
+async def test_of_twenty_who_go_on_with_one_run_at_once_one_wins_and_the_others_hear_where_it_is(log: EventLog) -> None:
+    last = (await log.append("r_a", [new_event()], expected=0)).last
+
+    outcomes = await asyncio.gather(
+        *(log.append("r_a", [new_event()], expected=last) for _ in range(20)), return_exceptions=True
+    )
+
+    won = [outcome for outcome in outcomes if isinstance(outcome, Appended)]
+    lost = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
+    assert (len(won), len(lost)) == (1, 19)
+    assert {error.actual for error in lost} == {won[0].last}
+    assert [event.version for event in await all_events(log)] == [1, 2]
+
+
 async def test_t5_nothing_to_append_is_an_error_and_takes_no_position(log: EventLog) -> None:
     with pytest.raises(BadRequest, match="nothing to append"):
         await log.append("r_a", [], expected=0)
