@@ -1,6 +1,6 @@
 """Appending to the log in one transaction for many callers: each is judged alone, all are durable together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ class Judged(NamedTuple):
     group: Group
 
 
-def judge_ahead(requests: Sequence[Request], now_us: int, memory: Memory) -> Judged | None:
+def judge_ahead(requests: Sequence[Request], now_us: Callable[[], int], memory: Memory) -> Judged | None:
     """What becomes of new events of runs whose ends are remembered, if nobody else commits first.
 
     None where the log has to be asked about any of them.
@@ -44,7 +44,7 @@ def judge_ahead(requests: Sequence[Request], now_us: int, memory: Memory) -> Jud
 def append_group(
     connection: sqlite3.Connection,
     requests: Sequence[Request],
-    now_us: int,
+    now_us: Callable[[], int],
     memory: Memory | None = None,
     ahead: Judged | None = None,
 ) -> tuple[list[Appended | RunfoldError], str | None]:
@@ -69,7 +69,7 @@ def append_group(
 def _transact(
     connection: sqlite3.Connection,
     requests: Sequence[Request],
-    now_us: int,
+    now_us: Callable[[], int],
     memory: Memory,
     ahead: Judged | None,
     *,
@@ -84,7 +84,7 @@ def _transact(
         raise Unavailable(f"the log is held by another program: {error}", hint="try again") from error
     try:
         if ahead is None or not memory.still_holds(connection):
-            group = memory.group(connection, requests, now_us)
+            group = memory.group(connection, requests, now_us())
             # New ids are the rule, and the table itself refuses a known one: then this is done again, and looked up.
             look_up_ids(connection, group, _doubtful(group, requests) if is_hopeful else requests)
             ahead = Judged([judge(connection, group, request) for request in requests], group)

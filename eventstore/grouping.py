@@ -1,7 +1,7 @@
 """What one transaction knows of the log it appends to: read when it begins, or remembered from the one before."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -101,7 +101,7 @@ class Memory:
         look_up_heads(connection, group, unknown)
         return group
 
-    def group_ahead(self, requests: Sequence[Request], now_us: int) -> Group | None:
+    def group_ahead(self, requests: Sequence[Request], now_us: Callable[[], int]) -> Group | None:
         """The state that the next transaction begins with if nobody else commits before it.
 
         None where the log has to be asked, as it has of an append that may be refused.
@@ -115,7 +115,7 @@ class Memory:
             if head is None or head.position != request.expected or stream in heads:
                 return None
             heads[stream] = head
-        group = self._group(requests, now_us)
+        group = self._group(requests, now_us())
         group.heads = heads
         return group
 

@@ -78,7 +78,7 @@ class Writer:
 
         Who made the requests has them in the processor's cache, and the thread that appends does not.
         """
-        return judge_ahead(requests, self._now_us(), self._memory)
+        return judge_ahead(requests, self._now_us, self._memory)
 
     def append(self, requests: Sequence[Request], ahead: Judged | None = None) -> list[Appended | RunfoldError]:
         """Append for all callers; returns after the commit is durable. Raises sqlite3.Error, OSError, BadRequest."""
@@ -87,7 +87,7 @@ class Writer:
             if os.access(self._mirror_path, os.F_OK):
                 refuse_mirror(self._data)
             self._let_journal_grow(len(requests))
-            outcomes, anchor = append_group(self.connection, requests, self._now_us(), self._memory, ahead)
+            outcomes, anchor = append_group(self.connection, requests, self._now_us, self._memory, ahead)
             self._publish(anchor)
         return outcomes
 

@@ -59,7 +59,7 @@ async def test_t31_what_is_not_committed_is_not_seen_and_no_reader_passes_it(tmp
     request = prepare("r_slow", [new_event()], 0)
     following = asyncio.create_task(tailed(log, 2, after=first))
 
-    committing = asyncio.create_task(asyncio.to_thread(append_group, slow, [request], 1))
+    committing = asyncio.create_task(asyncio.to_thread(append_group, slow, [request], lambda: 1))
     await asyncio.to_thread(slow.reached.wait, 30)
     appending = asyncio.create_task(log.append("r_b", [new_event()], expected=0))
     seen_meanwhile = (await log.bounds()).last, len(await all_events(log)), following.done()
