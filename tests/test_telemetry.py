@@ -1,8 +1,6 @@
 """What a program prints becomes events of its run, and nothing it prints can do harm."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -10,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runfold import events as e
-from runfold.emit import main, sentinel_line
 from runfold.telemetry import parse_line
 
 
@@ -83,32 +80,3 @@ def test_no_line_at_all_makes_the_parser_fail(text: str) -> None:
 
     if isinstance(parsed, tuple):
         assert all(e.encode_data(event) for event in parsed)
-
-
-def test_emit_prints_a_line_that_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["file_written", "path=ä b.py", "bytes=12"])
-
-    printed = capsys.readouterr().out
-    assert code == 0
-    assert printed.isascii()
-    assert parse_line(printed) == (e.FileWritten(path="ä b.py", bytes=12, source="sentinel"),)
-
-
-def test_emit_takes_json_where_it_is_json_and_text_where_not(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["shape", "a=[1]", "b=NaN", "c=x=y", "d="])
-
-    assert capsys.readouterr().out == sentinel_line("shape", {"a": [1], "b": "NaN", "c": "x=y", "d": ""})
-
-
-@pytest.mark.parametrize("arguments", [[], ["x", "novalue"], ["x", "=1"], ["x", "type=y"], ["x", "a=" + "b" * 70_000]])
-def test_emit_says_what_is_wrong_and_prints_no_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    assert capsys.readouterr().out == ""
-
-
-def test_emit_runs_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "runfold.emit", "units_planned", "total=3"], capture_output=True, text=True, check=True
-    )
-
-    assert parse_line(done.stdout) == (e.UnitsPlanned(total=3, source="sentinel"),)
