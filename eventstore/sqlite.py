@@ -12,7 +12,7 @@ import aiosqlite
 
 from eventstore import reading
 from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done, EventLog, Page, not_rewritten
-from eventstore.damage import telling_damage
+from eventstore.damage import is_passing, telling_damage
 from eventstore.framing import Framed, Framing
 from eventstore.gathering import Gathering, Waiting
 from eventstore.looking import AHEAD_PAGES, AHEAD_ROWS_MAX, POLL_SECONDS, Looks, Seen
@@ -24,6 +24,8 @@ from eventstore.sqlite3_module import sqlite3
 from eventstore.writing import Writer
 from runfold.envelope import NewEvent, Recorded
 from runfold.errors import LogFailed, RunfoldError, Unavailable
+
+AGAIN_HINT = "try again; where it stays so, `runfold doctor` says what is wrong here"
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -256,8 +258,13 @@ class SqliteLog(EventLog):
     ) -> _T:
         if self._closing:
             raise Unavailable("the log is closed", hint="try again when the service is back")
-        with telling_damage():
-            return await hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
+        try:
+            with telling_damage():
+                return await hop(self._reads, lambda: function(self._reads._conn, *args, **kwargs))
+        except sqlite3.DatabaseError as error:
+            if not is_passing(error):
+                raise
+            raise Unavailable(f"the log cannot be read now: {error}", hint=AGAIN_HINT) from error
 
     @property
     def _closing(self) -> bool:

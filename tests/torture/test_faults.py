@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventstore.writing import Writer
 from projections.engine.views import Views
 from tests.effort import IS_LONG, SEED
 from tests.torture.shim import faulty
@@ -77,6 +78,18 @@ def test_a_server_outlives_views_that_cannot_be_read_and_folds_them_anew(tmp_pat
     done = faulty("troubled", tmp_path, errno.EIO, 0, below=tmp_path / "views.1.db", reads=True)
 
     assert json.loads(done.stdout.splitlines()[-1]) == {"said": "current", "then": "current", "broke": None}
+
+
+def test_who_reads_a_log_that_a_disk_does_not_give_back_is_told_to_try_again(tmp_path: Path) -> None:
+    Writer(tmp_path, lambda: 1).close()
+
+    # What a disk behind a network says; SQLite takes EIO for a damaged file.
+    done = faulty("unread", tmp_path, errno.ETIMEDOUT, below=tmp_path / "log.db", reads=True)
+
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [(status, code) for status, code, _ in found["said"]] == [(503, "unavailable")] * 3
+    assert all(hint.startswith("try again") for _, _, hint in found["said"])
+    assert [status for status, _, _ in found["then"]] == [200] * 3
 
 
 def recorded(folder: Path, *mode: str) -> tuple[Path, list[Any]]:
