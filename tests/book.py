@@ -5,7 +5,7 @@ from pathlib import Path
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.envelope import Recorded
-from runner.imports.importing import Imported, import_file
+from runner.imports.importing import Imported, import_file, read_file
 
 
 class Book:
@@ -17,7 +17,7 @@ class Book:
         self.ledger = Ledger(log, data=data)
 
     async def bring(self, path: Path, *, again: bool = False) -> list[Imported]:
-        return await import_file(self.ledger, path, tenant="default", actor="user:a", again=again)
+        return await import_file(self.ledger, read_file(path), tenant="default", actor="user:a", again=again)
 
     async def events(self, run_id: str) -> list[Recorded]:
         return [event async for page in self._log.read(stream=run_id) for event in page.events]

@@ -23,6 +23,7 @@ from projections.service import ViewService
 from runfold.errors import InvalidSetting, LogFailed, Unavailable
 from tests.contract.events import new_event
 from tests.disks import mount, unmount
+from tests.import_samples import CODEX
 from tests.tampering import damage_table
 from tests.terminal import ROOT, environment, read, record, runfold
 
@@ -276,7 +277,7 @@ def test_a_log_that_is_not_of_this_runfold_is_refused_by_every_command_and_left_
     data = tmp_path / "data"
     data.mkdir()
     make(data / "log.db")
-    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "a.jsonl").write_text(CODEX)
     before = contents(tmp_path)
 
     for command in COMMANDS:

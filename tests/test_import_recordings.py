@@ -10,7 +10,7 @@ import pytest
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
 from runfold.errors import RunfoldError
-from runner.imports.importing import import_file
+from runner.imports.importing import import_file, read_file
 from tests.import_samples import Sample
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -228,7 +228,7 @@ async def test_a_real_recording_becomes_the_run_that_it_records(name: str, log: 
     expected = RECORDINGS[name]
     ledger = Ledger(log)
 
-    found = await import_file(ledger, DATA / name, tenant="default", actor="user:a")
+    found = await import_file(ledger, read_file(DATA / name), tenant="default", actor="user:a")
 
     run = await ledger.state(found[0].run_id)
     kinds = Counter([event.type async for page in log.read(stream=found[0].run_id) for event in page.events])
@@ -250,8 +250,6 @@ async def test_a_real_recording_becomes_the_run_that_it_records(name: str, log: 
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
-async def test_a_file_that_is_no_recording_is_refused_with_the_reason(name: str, log: SqliteLog) -> None:
+def test_a_file_that_is_no_recording_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(RunfoldError, match=REFUSED[name]):
-        await import_file(Ledger(log), DATA / name, tenant="default", actor="user:a")
-
-    assert (await log.bounds()).last == 0
+        read_file(DATA / name)

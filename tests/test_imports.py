@@ -17,10 +17,11 @@ from runfold.commands import Resume
 from runfold.envelope import time_text
 from runfold.errors import NotAllowed
 from runfold.events import Message, ToolReturned
-from runner.imports.importing import import_file
+from runner.imports.importing import import_file, read_file
 from runner.imports.recognise import FORMATS
 from tests.book import Book, write
 from tests.import_samples import CLAUDE, CODEX, SAMPLES, claude, lines
+from tests.terminal import runfold
 from tests.working import working
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +170,7 @@ async def test_an_import_that_was_cut_is_completed_by_the_next_one(book: Book, o
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await import_file(book.ledger, path, tenant="default", actor="user:a", progress=fail)
+        await import_file(book.ledger, read_file(path), tenant="default", actor="user:a", progress=fail)
     half = await book.ledger.state(expected.run_id)
     (found,) = await book.bring(path)
 
@@ -202,7 +203,7 @@ async def test_tenants_that_import_the_same_file_each_get_a_run(book: Book, tmp_
     path = write(tmp_path, CODEX)
 
     (ours,) = await book.bring(path)
-    (theirs,) = await import_file(book.ledger, path, tenant="other", actor="user:b")
+    (theirs,) = await import_file(book.ledger, read_file(path), tenant="other", actor="user:b")
 
     assert ours.run_id != theirs.run_id
     assert theirs.events_new == ours.events_new
@@ -270,6 +271,19 @@ def test_a_long_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_import_of_files_at_fault_alone_makes_nothing(tmp_path: Path) -> None:
+    data, folder, missing = tmp_path / "data", tmp_path / "folder", tmp_path / "missing"
+    folder.mkdir()
+    cut = write(tmp_path, CODEX + "{", "cut")
+
+    done = runfold(data, "import", str(missing), str(folder), str(cut))
+
+    assert done.returncode == 1
+    assert f"error: there is no file `{missing}`\n\nhint: check the name" in done.stderr
+    assert not data.exists()
+
+
+@pytest.mark.slow
 def test_one_bad_file_does_not_stop_the_others_and_the_command_says_which(tmp_path: Path) -> None:
     good, bad = write(tmp_path, CODEX, "good"), write(tmp_path, "oops", "bad")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNFOLD_")}
@@ -304,11 +318,11 @@ async def test_a_session_that_a_run_here_drove_is_not_counted_again(tmp_path: Pa
         head = (await worker.log.bounds()).last
         who: dict[str, Any] = {"tenant": "default", "actor": "user:a", "data": worker.data}
 
-        (known,) = await import_file(worker.ledger, path, **who)
+        (known,) = await import_file(worker.ledger, read_file(path), **who)
         after = (await worker.log.bounds()).last
-        (anew,) = await import_file(worker.ledger, path, again=True, **who)
+        (anew,) = await import_file(worker.ledger, read_file(path), again=True, **who)
         who["tenant"] = "other"
-        (foreign,) = await import_file(worker.ledger, path, **who)
+        (foreign,) = await import_file(worker.ledger, read_file(path), **who)
 
     assert (known.run_id, known.driven, known.events_new, after) == (run_id, True, 0, head)
     assert (anew.driven, anew.run_id == run_id, anew.events_new > 0) == (False, False, True)
@@ -318,7 +332,7 @@ async def test_a_session_that_a_run_here_drove_is_not_counted_again(tmp_path: Pa
 async def test_a_session_that_was_only_imported_is_known_by_its_own_run(book: Book, tmp_path: Path) -> None:
     path = write(tmp_path, CODEX)
 
-    (first,) = await import_file(book.ledger, path, tenant="default", actor="user:a", data=book.data)
-    (second,) = await import_file(book.ledger, path, tenant="default", actor="user:a", data=book.data)
+    (first,) = await import_file(book.ledger, read_file(path), tenant="default", actor="user:a", data=book.data)
+    (second,) = await import_file(book.ledger, read_file(path), tenant="default", actor="user:a", data=book.data)
 
     assert (second.run_id, second.driven, second.events_new) == (first.run_id, False, 0)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from runfold.errors import RunfoldError
 if TYPE_CHECKING:
     from eventstore.ledger import Ledger
     from runner.imports.importing import Imported
+    from runner.imports.recognise import Telling
 
 
 class _Refused(msgspec.Struct, frozen=True):
@@ -56,27 +57,32 @@ async def _import(
     context: click.Context, files: tuple[Path, ...], *, again: bool, quiet: bool
 ) -> tuple[list["Imported"], list[_Refused]]:
     from cli.actor import local_actor
-    from eventstore.keeping.archive import is_archive
     from runner.imports.importing import import_file
 
     imported: list[Imported] = []
     refused: list[_Refused] = []
     settings = settings_of(context)
     need_folder(settings, "import")
-    whole, damaged = _whole(files)
-    refused += [_refuse(path, error) for path, error in damaged]
-    if not whole:
-        return imported, refused  # Nothing is made in a folder for what does not come into it.
-    async with _open_ledger(settings) as ledger:
-        for number, path in enumerate(whole, 1):
-            progress = _Progress(f"{path.name} ({number} of {len(whole)})")
+    ledger: Ledger | None = None
+    async with AsyncExitStack() as opened:
+        for number, path in enumerate(files, 1):
+            progress = _Progress(f"{path.name} ({number} of {len(files)})")
             try:
-                if is_archive(path):
+                told = _read(path, progress)
+            except RunfoldError as error:
+                progress.clear()
+                refused.append(_refuse(path, error))
+                continue
+            if ledger is None:
+                # Nothing is made in a folder for what does not come into it.
+                ledger = await opened.enter_async_context(_open_ledger(settings))
+            try:
+                if told is None:
                     found = await asyncio.to_thread(_restore, path, settings.data, local_actor())
                 else:
                     found = await import_file(
                         ledger,
-                        path,
+                        told,
                         tenant="default",
                         actor=local_actor(),
                         data=settings.data,
@@ -95,21 +101,15 @@ async def _import(
     return imported, refused
 
 
-def _whole(files: tuple[Path, ...]) -> tuple[list[Path], list[tuple[Path, RunfoldError]]]:
-    """The files without the archives that are damaged, and those with what is wrong with them."""
+def _read(path: Path, progress: "_Progress") -> "Telling | None":
+    """What a file tells; None of an archive. Raises RunfoldError where the file is at fault."""
     from eventstore.keeping.archive import is_archive, open_archive
+    from runner.imports.importing import read_file
 
-    whole, damaged = list[Path](), list[tuple[Path, RunfoldError]]()
-    for path in files:
-        try:
-            if is_archive(path):
-                with open_archive(path):
-                    pass
-        except RunfoldError as error:
-            damaged.append((path, error))
-        else:
-            whole.append(path)
-    return whole, damaged
+    if not is_archive(path):
+        return read_file(path, progress=progress.show)
+    with open_archive(path):
+        return None
 
 
 def _refuse(path: Path, error: RunfoldError) -> _Refused:

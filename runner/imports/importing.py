@@ -46,9 +46,19 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """It is the session of a run that was driven here, and stands in its log already."""
 
 
+def read_file(path: Path, *, progress: Callable[[int], None] = lambda events: None) -> Telling:
+    """A file's first reading, to its end. Raises RunfoldError where the file is at fault."""
+    source = Source(path)
+    first = Telling(source, fallback_us=source.modified_us)
+    for number, _ in enumerate(first.events()):
+        if number % BATCH_EVENTS_MAX == 0:
+            progress(0)
+    return first
+
+
 async def import_file(
     ledger: Ledger,
-    path: Path,
+    first: Telling,
     *,
     tenant: str,
     actor: str,
@@ -56,16 +66,12 @@ async def import_file(
     again: bool = False,
     progress: Callable[[int], None] = lambda events: None,
 ) -> list[Imported]:
-    """Import every run of a file. Raises RunfoldError, before anything is written where the file is at fault.
+    """Import every run of a file, after its first reading. Raises RunfoldError.
 
     `data` is where the ledger's views are: a session that a run of theirs drove is not counted a second time.
     """
-    source = Source(path)
+    source = first.source
     modified_us = source.modified_us
-    first = Telling(source, fallback_us=modified_us)
-    for number, _ in enumerate(first.events()):
-        if number % BATCH_EVENTS_MAX == 0:
-            progress(0)
     writers: dict[str, _Writer] = {}
     driven: dict[str, Imported] = {}
     for key, story in first.stories.items():

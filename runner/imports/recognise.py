@@ -81,14 +81,14 @@ class Telling:
     """One reading of a file. Its stories are whole when `events` has ended."""
 
     def __init__(self, source: Source, *, fallback_us: int) -> None:
-        self._source = source
+        self.source = source
         self._fallback_us = fallback_us
         self.format = ""
         self.stories: dict[str, Story] = {}
 
     def events(self) -> Iterator[tuple[str, Timed]]:
         """Every event with the key of its story, in the file's order. Raises RunfoldError."""
-        records = self._source.records()
+        records = self.source.records()
         head = list(islice(records, HEAD_RECORDS))
         form = next((form for form in FORMATS if form.is_one(head)), None)
         if form is None:
@@ -106,7 +106,7 @@ class Telling:
             reader.end()
             yield from self._told(key)
         for key, story in self.stories.items():
-            story.identity = story.identity or f"{form.name}:sha256:{self._source.sha256}:{key}".rstrip(":")
+            story.identity = story.identity or f"{form.name}:sha256:{self.source.sha256}:{key}".rstrip(":")
 
     def _told(self, key: str) -> Iterator[tuple[str, Timed]]:
         pending = self.stories[key].pending
@@ -119,7 +119,7 @@ class Telling:
         what = (
             f"its first record has {f'type `{kind}`, and ' if kind else ''}the keys {found}" if found else "it is empty"
         )
-        return self._source.refusal(
+        return self.source.refusal(
             f"is JSON, but no session that runfold knows: {what}",
             line=1,
             hint="`runfold import --help` lists the formats",
