@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from runfold.dollars import micros
 from runfold.events import EVENT_TYPES, TelemetryRejected
 from runfold.observing import CHILD_TYPES
 from runfold.telemetry import parse_line
@@ -106,7 +105,7 @@ def _micros(dollars: Any) -> int | None:
         return None
     if type(dollars) not in (int, float):
         raise _Wrong(f"`{DOLLARS}` is not a number", f"write `{DOLLARS}=0.5`")
-    return micros(dollars)
+    return round(dollars * 1_000_000)
 
 
 if __name__ == "__main__":

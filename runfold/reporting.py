@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import msgspec
 
 from runfold import commands
-from runfold.dollars import micros
 from runfold.envelope import time_us
 from runfold.errors import BadRequest, InvalidEvent
 from runfold.events import (
@@ -115,7 +114,7 @@ def ask_command(body: AskBody) -> commands.RequestApproval:
     return commands.RequestApproval(
         kind=body.kind,
         summary=body.summary,
-        amount_micros=None if body.amount_usd is None else micros(body.amount_usd),
+        amount_micros=None if body.amount_usd is None else round(body.amount_usd * 1_000_000),
         digest=body.digest,
         expires_at=body.expires_at,
     )

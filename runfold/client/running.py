@@ -25,7 +25,6 @@ from runfold.client.failing import (
 from runfold.client.parts import Step, Unit
 from runfold.client.requests import Answer, ArtifactBody, Do, Problem, Unreachable
 from runfold.client.ways import Ways
-from runfold.dollars import micros
 from runfold.errors import InvalidEvent, RunfoldError, TooLarge, Unavailable, error_of_code
 from runfold.events import Failure, StepSpec
 from runfold.observing import REPORTER_TYPES
@@ -146,7 +145,7 @@ class Run:
     def usage(self, *, model: str | None = None, input_tokens: int = 0, output_tokens: int = 0,
               cost_usd: float | None = None, **more: Any) -> None:  # fmt: skip
         """Tokens and money spent since the last time; `input_tokens` includes what came from a cache."""
-        cost_micros = None if cost_usd is None else micros(cost_usd)
+        cost_micros = None if cost_usd is None else round(cost_usd * 1_000_000)
         self.report(
             events.TokenUsage(
                 model=model, input_tokens=input_tokens, output_tokens=output_tokens, cost_micros=cost_micros, **more
