@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from eventstore.anchoring import Anchor
 from eventstore.proof.anchors import check_signatures
 from eventstore.proof.signing import Signer, Verifier
+from eventstore.proof.verified import read_verified
 from runfold.errors import InvalidSetting
 from tests.terminal import record, runfold
 
@@ -105,3 +106,20 @@ def test_an_anchor_that_is_given_is_held_against_the_log_or_refused(tmp_path: Pa
     assert (empty[0], "holds no anchor, so it proves nothing" in empty[1]) == (1, True)
     assert (cut[0], "does not hold anchors" in cut[1]) == (1, True)
     assert (key_alone.returncode, "--anchor FILE" in key_alone.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_an_anchor_of_another_log_is_refused_and_the_last_proof_stands(tmp_path: Path) -> None:
+    data, other, kept = tmp_path / "data", tmp_path / "other", tmp_path / "kept.jsonl"
+    record(data)
+    record(other)
+    kept.write_text(runfold(other, "anchors").stdout)
+    assert runfold(data, "verify").returncode == 0
+    before = read_verified(data)
+
+    refused = runfold(data, "verify", "--anchor", str(kept))
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"is of another log, `{json.loads(kept.read_text())['log_id']}`" in refused.stderr
+    assert before is not None
+    assert read_verified(data) == before

@@ -102,6 +102,16 @@ def _anchors_of(path: Path) -> list[Anchor]:
     return found
 
 
+def _refuse_foreign(given: list[Anchor], log_id: str) -> None:
+    """What another log was says nothing of this one, so it is no fault of this one. Raises BadRequest."""
+    for anchor in given:
+        if anchor.log_id not in ("", log_id):
+            raise BadRequest(
+                f"the anchor at {anchor.position} is of another log, `{anchor.log_id}`; this one is `{log_id}`",
+                hint="give what `runfold anchors` printed of this log; if that was it, another log is in its place now",
+            )
+
+
 def _verify(
     settings: Settings, given: list[Anchor], only: tuple[str, ...], *, verifier: Verifier | None, gently: bool
 ) -> Verified:
@@ -120,6 +130,7 @@ def _verify(
     connection = open_reader(data)
     try:
         proof = Proof(connection)
+        _refuse_foreign(given, proof.log_id)
         if "log" in only:
             beside, unreadable = anchors_beside(data)
             keep(iter(unreadable))

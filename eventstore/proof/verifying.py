@@ -213,12 +213,6 @@ class Proof:
             yield from self._given(anchor, held)
 
     def _given(self, anchor: Anchor, held: dict[int, str]) -> Iterator[Fault]:
-        if anchor.log_id and anchor.log_id != self.log_id:
-            message = (
-                f"the anchor at {anchor.position} is of another log, `{anchor.log_id}`; this one is `{self.log_id}`"
-            )
-            yield Fault(kind="anchor", message=message)
-            return
         if held.get(anchor.position) == anchor.digest:
             return
         if anchor.position > self.head:
