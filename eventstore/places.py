@@ -1,6 +1,6 @@
 """Where in the log something stands: what a run said, and what was recorded at a time."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from eventstore.damage import telling_damage, told_as_damage
@@ -23,6 +23,16 @@ def place_of_end(connection: sqlite3.Connection, stream: str) -> int | None:
     """The position of the last event that a run ever had, kept or not; None where it had none."""
     row = connection.execute("SELECT position FROM heads WHERE run_id = ?", (stream,)).fetchone()
     return None if row is None else int(row[0])
+
+
+@told_as_damage
+def runs_with(connection: sqlite3.Connection, types: Sequence[str], *, after: int, upto: int) -> list[str]:
+    """The runs of which events of some types stand in a stretch of the log, in the order of the last of each."""
+    query = (
+        "SELECT run_id FROM events WHERE position > ? AND position <= ?"  # noqa: S608
+        f" AND type IN ({', '.join('?' * len(types))}) GROUP BY run_id ORDER BY max(position)"
+    )
+    return [run_id for (run_id,) in connection.execute(query, (after, upto, *types)).fetchall()]
 
 
 @told_as_damage

@@ -6,7 +6,7 @@ tail. A claim is a conditional append, so of several workers exactly one wins.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -15,6 +15,7 @@ from eventstore.contract import EventLog, Page
 from eventstore.failpoints import reach
 from eventstore.ledger import Executed, Ledger
 from eventstore.sqlite3_module import sqlite3
+from projections.queued import QUEUES, queued_after
 from projections.run_list import RunFilter, list_runs
 from projections.service import ViewService
 from projections.spending import Left, no_budgets
@@ -35,8 +36,6 @@ from runner.steps.stepping import driving_of
 SLOTS = 4
 QUEUED_PAGE = 200
 LOOK_SECONDS = 1.0  # Until the next try of what could not be looked at, or taken.
-_QUEUES = frozenset({"run_queued", "run_resumed", "run_requeued", "claim_released"})
-
 _TOLD_ON = frozenset({"lifecycle", "audit"})
 
 logger = structlog.get_logger()
@@ -63,6 +62,8 @@ class Worker:
         """The command ids of claims that may have been won and are not driven yet, by run."""
         self._drivings: dict[Driving, asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
+        self._found_to: int | None = None
+        """Up to here the log itself was asked who waits; None while the views can tell."""
         self._is_unsure = asyncio.Event()
         self._is_unsure.set()
 
@@ -110,15 +111,33 @@ class Worker:
 
     async def _find_waiting(self) -> bool:
         """Whether the views had all of them."""
-        cursor: str | None = None
+        if self._found_to is not None and not await self._find_logged(self._found_to):
+            return False
+        self._found_to = since = cursor = None
         while True:
             wanted = RunFilter(tenant=None, status=("queued",), order="asc", limit=QUEUED_PAGE, cursor=cursor)
             page, freshness = await self._views.query_whole(list_runs, wanted)
-            self._waiting.update(dict.fromkeys(item.id for item in page.items if item.driver == "queue"))
-            self._moved.set()
+            since = freshness.position if since is None else since
+            self._add_waiting(item.id for item in page.items if item.driver == "queue")
             cursor = page.next_cursor
-            if cursor is None or freshness.behind:
+            is_stuck = bool(freshness.behind and self._log.damaged)
+            if cursor is None or (freshness.behind and not is_stuck):
+                break
+        # Views stay before an event that was altered; who was queued behind it is driven all the same.
+        return await self._find_logged(since) if is_stuck else not freshness.behind
+
+    async def _find_logged(self, since: int) -> bool:
+        """Find who was queued after a position of the log, itself; whether the views have all of them by now."""
+        while True:
+            (found, upto), freshness = await self._views.query(queued_after, since)
+            self._add_waiting(found)
+            if upto == since:
                 return not freshness.behind
+            self._found_to = since = upto
+
+    def _add_waiting(self, run_ids: Iterable[str]) -> None:
+        self._waiting.update(dict.fromkeys(run_ids))
+        self._moved.set()
 
     async def _follow(self, position: int) -> None:
         while True:
@@ -141,6 +160,8 @@ class Worker:
                 logger.error("the log cannot be followed: %s", error)
                 for driving in self._drivings:
                     driving.stir()
+                # And who waits behind it is looked up.
+                self._is_unsure.set()
                 await asyncio.sleep(LOOK_SECONDS)
             except Unavailable as error:
                 # What it drives goes on meanwhile, and waits by itself for what it has to append.
@@ -150,7 +171,7 @@ class Worker:
     def _hear(self, page: Page) -> None:
         moved: set[str] = set()
         for recorded in page.events:
-            if recorded.type in _QUEUES:
+            if recorded.type in QUEUES:
                 self._waiting[recorded.run_id] = None
             elif recorded.type == "run_claimed" and recorded.run_id not in self._unanswered:
                 self._waiting.pop(recorded.run_id, None)

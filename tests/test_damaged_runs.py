@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import projections.queued
+import runner.worker
 from eventstore.leases import Lease, Leases
 from eventstore.ledger import Ledger
 from eventstore.sqlite import SqliteLog
@@ -76,6 +78,38 @@ async def test_a_queued_run_that_was_altered_is_not_taken_and_the_others_are(tmp
         later = await worker.wait_rest(await worker.queue("w"))
 
     assert (run.status, later.status) == ("completed", "completed")
+
+
+@pytest.mark.slow
+async def test_runs_that_were_queued_before_and_behind_an_altered_one_are_taken_at_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where there are many more of them.
+    monkeypatch.setattr(runner.worker, "QUEUED_PAGE", 1)
+    monkeypatch.setattr(projections.queued, "STRETCH_POSITIONS", 1)
+    async with working(tmp_path, shell("true"), workers=0) as nobody:
+        before = [await nobody.queue("w") for _ in range(2)]
+        await nobody.views.query(list_runs, RunFilter(tenant=None))
+        first = await nobody.queue("w")
+        behind = [await nobody.queue("w") for _ in range(2)]
+    data = altered(tmp_path / "data", first, tmp_path)
+    shutil.rmtree(tmp_path / "data")
+    data.rename(tmp_path / "data")
+
+    async with working(tmp_path, shell("true")) as worker:
+        runs = [await worker.wait_rest(run_id) for run_id in (*before, *behind)]
+
+    assert [run.status for run in runs] == ["completed"] * 4
+
+
+@pytest.mark.slow
+async def test_a_run_that_is_queued_behind_what_nobody_appended_is_taken(tmp_path: Path) -> None:
+    async with working(tmp_path, shell("true")) as worker:
+        await worker.wait_rest(await worker.queue("w"))
+        forge(worker.data)
+        later = [await worker.wait_rest(await worker.queue("w")) for _ in range(2)]
+
+    assert [run.status for run in later] == ["completed"] * 2
 
 
 @pytest.mark.slow
