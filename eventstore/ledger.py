@@ -23,10 +23,10 @@ from eventstore.refusals import Refusals
 from eventstore.state_file import TOLD_TYPES, kept_going, mend_some
 from eventstore.telling import Tell, tell_at_once
 from eventstore.wishes import Executed as Executed
-from eventstore.wishes import Wish, unknown_run
+from eventstore.wishes import Wish, as_told, unknown_run
 from runfold.commands import Command
 from runfold.envelope import SYSTEM_STREAM, NewEvent
-from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Unavailable
+from runfold.errors import Conflict, Contended, LogFailed, NotFound, Refused, RunfoldError, Trimmed, Unavailable
 from runfold.ordered_ids import ordered_id
 from runfold.redact import Redactor
 from runfold.state import Run
@@ -110,19 +110,23 @@ class Ledger:
                 # Whoever is ready to call now joins this append and need not wait for the next.
                 await asyncio.sleep(0)
                 await self._serve(line)
+            if isinstance(caller.outcome, RunfoldError):
+                raise caller.outcome
+        except Trimmed as error:
+            raise as_told(error, run_id, tenant) from None
         finally:
             self._leave(line, caller)
-        if isinstance(caller.outcome, RunfoldError):
-            raise caller.outcome
         return caller.outcome
 
     async def state(self, run_id: str, *, tenant: str | None = None) -> Run:
-        """The run as the log has it now. Raises NotFound when it is unknown or of another tenant."""
+        """The run as the log has it now. Raises NotFound when it is unknown or of another tenant, Trimmed."""
         if run_id == SYSTEM_STREAM:
             raise unknown_run(run_id)
         line = self._line(run_id)
         try:
             await line.catch_up(self._log)
+        except Trimmed as error:
+            raise as_told(error, run_id, tenant) from None
         finally:
             self._forget_unknown(line)
         if line.run.version == 0 or (tenant is not None and line.run.tenant != tenant):

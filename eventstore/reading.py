@@ -170,8 +170,8 @@ def _is_whole(connection: sqlite3.Connection, stream: str) -> bool:
 
 
 def _trimmed(connection: sqlite3.Connection, stream: str | None, head: Bounds) -> Trimmed:
-    archive = None if stream is None else _archive_of(connection, stream)
-    if archive is None:
+    archived = None if stream is None else _archive_of(connection, stream)
+    if archived is None:
         return Trimmed(
             f"events up to position {head.first - 1} are no longer kept",
             earliest=head.first,
@@ -180,19 +180,21 @@ def _trimmed(connection: sqlite3.Connection, stream: str | None, head: Bounds) -
     return Trimmed(
         f"the events of run `{stream}` were trimmed from the log; its summary is kept",
         earliest=head.first,
-        hint=f"`runfold import {archive}`, in the data folder, brings them back",
+        hint=f"`runfold import {archived[0]}`, in the data folder, brings them back",
         run_id=stream,
+        tenant=archived[1],
     )
 
 
-def _archive_of(connection: sqlite3.Connection, stream: str) -> str | None:
-    """The file that a trimmed run was last archived in, where the log tells of it."""
+def _archive_of(connection: sqlite3.Connection, stream: str) -> tuple[str, str] | None:
+    """The file that a trimmed run was last archived in, and its tenant, where the log tells of it."""
     query = (
-        "SELECT json_extract(CAST(data AS TEXT), '$.archive') FROM events WHERE run_id = ? AND type = 'run_archived'"
-        " AND data IS NOT NULL AND json_extract(CAST(data AS TEXT), '$.run_id') = ? ORDER BY version DESC LIMIT 1"
+        "SELECT json_extract(CAST(data AS TEXT), '$.archive'), tenant FROM events"
+        " WHERE run_id = ? AND type = 'run_archived' AND data IS NOT NULL"
+        " AND json_extract(CAST(data AS TEXT), '$.run_id') = ? ORDER BY version DESC LIMIT 1"
     )
     row = connection.execute(query, (SYSTEM_STREAM, stream)).fetchone()
-    return None if row is None else row[0] or None
+    return (row[0], row[1]) if row is not None and row[0] else None
 
 
 def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:

@@ -21,7 +21,7 @@ from runfold.commands import (
     StartTurn,
 )
 from runfold.envelope import NewEvent, Recorded, derived_id
-from runfold.errors import BadRequest, NotFound
+from runfold.errors import BadRequest, NotFound, RunfoldError, Trimmed
 from runfold.events import Event, ToolReturned, Unknown, encode_data, event_type
 from runfold.ordered_ids import numbered_ids
 from runfold.state import Run
@@ -222,6 +222,12 @@ def _cause(
 def unknown_run(run_id: str) -> NotFound:
     """The answer for a run that is not there, and, word for word, for one of another tenant."""
     return NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
+
+
+def as_told(error: RunfoldError, run_id: str, tenant: str | None) -> RunfoldError:
+    """The error as a caller of this tenant may hear it: that another's run was there is told to nobody else."""
+    is_others = isinstance(error, Trimmed) and tenant is not None and error.tenant not in (None, tenant)
+    return unknown_run(run_id) if is_others else error
 
 
 def _uuid_text(text: str) -> str:

@@ -113,9 +113,15 @@ class Gone(RunfoldError):
 
 
 class Trimmed(Gone):
-    """What the cursor asks for is no longer kept."""
+    """What the cursor asks for is no longer kept; `tenant` is that of the run it is of, where that is known."""
 
     code = "trimmed"
+
+    def __init__(
+        self, message: str, *, earliest: int = 0, hint: str = "", run_id: str | None = None, tenant: str | None = None
+    ) -> None:
+        super().__init__(message, earliest=earliest, hint=hint, run_id=run_id)
+        self.tenant = tenant
 
 
 class Diverged(Gone):

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,24 @@ async def test_a_foreign_tenants_run_answers_like_an_unknown_one_byte_for_byte(f
     assert theirs[1].replace(foreign.run_id.encode(), b"") == none[1].replace(UNKNOWN.encode(), b"")
     assert theirs[2] == none[2]
     assert (await foreign.served.log.bounds()).last == before
+
+
+@pytest.mark.parametrize("route", OF_A_RUN, ids=lambda it: f"{it.method} {it.path}")
+async def test_a_foreign_tenants_trimmed_run_answers_like_an_unknown_one(
+    foreign: Foreign, route: Route, tmp_path: Path
+) -> None:
+    served, run_id = foreign.served, foreign.run_id
+    await served.ask("POST", f"/api/runs/{run_id}/control", json={"action": "complete"}, token=OTHER)
+    await served.log.archive([run_id], tmp_path / "archive.zst")
+    assert await served.log.trim([run_id], actor="user:a") == (run_id,)
+
+    async with serving(tmp_path) as another:
+        asked = replace(foreign, served=another)  # One that never held the run.
+        theirs = await asked.ask(route, run_id)
+        none = await asked.ask(route, UNKNOWN)
+
+    assert theirs[0] == none[0] == 404, theirs
+    assert theirs[1].replace(run_id.encode(), b"") == none[1].replace(UNKNOWN.encode(), b"")
 
 
 @pytest.mark.parametrize("route", OF_A_THING, ids=lambda it: f"{it.method} {it.path}")
