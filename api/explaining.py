@@ -6,7 +6,7 @@ from aiohttp import web
 from api.answers import json_response
 from api.guard import SCOPE
 from api.routes import QUERY, Route
-from api.service import SERVICE, Service, known_run
+from api.service import SERVICE, Service, kept_run, known_run
 from projections.past import At, not_there_yet, parse_at
 from runfold.difference import Difference, Side, difference
 from runfold.markdown import Why, explain, markdown_report
@@ -20,12 +20,12 @@ class DiffQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 async def get_report(request: web.Request) -> web.Response:
-    run = await known_run(request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant)
+    run = await kept_run(request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant)
     return web.Response(text=markdown_report(run), content_type="text/markdown")
 
 
 async def get_why(request: web.Request) -> web.Response:
-    run = await known_run(request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant)
+    run = await kept_run(request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant)
     return json_response(explain(run))
 
 

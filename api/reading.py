@@ -13,7 +13,7 @@ from api.cursors import Cursor, check_cursor, parse_cursor
 from api.exporting import list_response, wanted_format
 from api.guard import SCOPE
 from api.routes import QUERY, Route
-from api.service import SERVICE, Service, last_of, unknown_run
+from api.service import SERVICE, Service, check_kept, last_of, unknown_run
 from eventstore.contract import EventLog
 from eventstore.sqlite3_module import sqlite3
 from projections.engine.projector import Freshness
@@ -223,11 +223,11 @@ async def _place(log: EventLog, run_id: str, text: str, last: Recorded) -> Curso
 
 
 async def get_history(request: web.Request) -> web.Response:
-    service, run_id = request.app[SERVICE], request.match_info["run_id"]
-    await last_of(service, run_id, request[SCOPE].tenant)
+    service, run_id, tenant = request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant
+    await check_kept(service, run_id, tenant)
     query: RunQuery = request[QUERY]
     at = await moment_of(request, query.at)
-    found, freshness = await query_views(service, query.min_position, run_history, run_id, at=at)
+    found, freshness = await query_views(service, query.min_position, run_history, run_id, tenant=tenant, at=at)
     return view_response(History(items=tuple(found), total=len(found)), freshness)
 
 

@@ -1,5 +1,6 @@
 """What is asked about the inside of one run: its steps, spans and artifacts."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import msgspec
@@ -10,7 +11,7 @@ from api.asking import Limit, query_views
 from api.guard import SCOPE
 from api.reading import RunQuery, moment_of, past_run
 from api.routes import QUERY, Route
-from api.service import SERVICE, Service, last_of
+from api.service import SERVICE, Service, check_kept, last_of
 from projections.artifacts import ArtifactList, list_artifacts
 from projections.spans import PAGE_SPANS_MAX, Kind, Overview, SpanList, overview, timeline
 from projections.steps import StepDetail, StepList, get_step, list_steps, step_of, steps_of
@@ -46,7 +47,7 @@ class TimelineQuery(RunQuery, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 async def get_steps(request: web.Request) -> web.Response:
     query: StepsQuery = request[QUERY]
-    service, run_id, tenant = await _run(request)
+    service, run_id, tenant = await _run(request, check_kept)
     offset = query.offset if query.cursor is None else number_cursor(query.cursor)
     if query.at is not None:
         run, _ = await past_run(request, query.at)
@@ -60,7 +61,7 @@ async def get_steps(request: web.Request) -> web.Response:
 
 async def get_one_step(request: web.Request) -> web.Response:
     query: RunQuery = request[QUERY]
-    service, run_id, tenant = await _run(request)
+    service, run_id, tenant = await _run(request, check_kept)
     step = request.match_info["step"]
     if query.at is not None:
         run, _ = await past_run(request, query.at)
@@ -123,9 +124,11 @@ def number_cursor(text: str) -> int:
     return int(text)
 
 
-async def _run(request: web.Request) -> tuple[Service, str, str]:
+async def _run(
+    request: web.Request, check: Callable[[Service, str, str], Awaitable[object]] = last_of
+) -> tuple[Service, str, str]:
     service, run_id, tenant = request.app[SERVICE], request.match_info["run_id"], request[SCOPE].tenant
-    await last_of(service, run_id, tenant)
+    await check(service, run_id, tenant)
     return service, run_id, tenant
 
 

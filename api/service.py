@@ -22,7 +22,7 @@ from projections.spending import Left, no_budgets
 from projections.tokens import TokenBook
 from runfold.commands import Budget
 from runfold.envelope import Recorded
-from runfold.errors import Forbidden, NotFound
+from runfold.errors import Forbidden, NotFound, Trimmed
 from runfold.events import Driver, RunQueued
 from runfold.state import Run, new_run
 from runfold.workflows import Registry
@@ -109,6 +109,25 @@ async def known_run(service: Service, run_id: str, tenant: str) -> Run:
         except NotFound:
             pass
     raise unknown_run(run_id)
+
+
+async def kept_run(service: Service, run_id: str, tenant: str) -> Run:
+    """As `known_run`; a run that was trimmed is what its summary tells. Raises Trimmed where the views have none."""
+    try:
+        return await known_run(service, run_id, tenant)
+    except Trimmed:
+        run, _ = await service.views.query(get_fold, run_id)
+        if run is None or run.tenant != tenant:
+            raise
+        return run
+
+
+async def check_kept(service: Service, run_id: str, tenant: str) -> None:
+    """Raises as `kept_run` does, and folds nothing where the run's last event tells enough."""
+    try:
+        await last_of(service, run_id, tenant)
+    except Trimmed:
+        await kept_run(service, run_id, tenant)
 
 
 async def last_of(service: Service, run_id: str, tenant: str) -> Recorded:

@@ -10,7 +10,7 @@ from cli.archives import open_runs_or_archive
 from cli.reading import RunId, json_option, open_runs, print_json, run_argument, settings_of
 from cli.runs import Runs, find_run
 from cli.screen import cost, duration, plain, talk
-from runfold.errors import NotFound
+from runfold.errors import NotFound, Trimmed
 
 if TYPE_CHECKING:
     from runfold.difference import Difference, FileDifference, Sides
@@ -64,7 +64,7 @@ def _recorded_as(runs: Runs, run_id: str) -> str | None:
         return None
     try:
         found = runs.causes(run_id, str(changes[-1].position), limit=1)
-    except NotFound:
+    except (NotFound, Trimmed):
         return None  # It was trimmed; what it came to is all that is left.
     told = [f"{item.type} ({item.position})" for item in (found.event, *found.causes[:EVENTS_SHOWN])]
     return f"Recorded as {' because of '.join(told)}{' …' if len(found.causes) > EVENTS_SHOWN else ''}."
