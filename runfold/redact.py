@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -11,26 +11,49 @@ REDACTED = "[redacted]"
 SECRET_CHARACTERS_MIN = 8  # Shorter values ("1", "true") would blank ordinary words.
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
-_FORMS = (
-    r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}",  # Anthropic, OpenAI and others.
-    r"gh[pousr]_[A-Za-z0-9]{36,}",
-    r"github_pat_[A-Za-z0-9_]{22,}",
-    r"glpat-[A-Za-z0-9_-]{20,}",
-    r"xox[abeoprs]-[A-Za-z0-9-]{10,}",
-    r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])",
-    r"AIza[A-Za-z0-9_-]{35}",
-    r"npm_[A-Za-z0-9]{36}",
-    r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",  # A signed web token.
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)",
-    r"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{16,}=*",
-    r"(?<=://)[^/\s:@]{1,256}:[^/\s@]{1,256}(?=@)",  # User and password in an address.
+
+class Form(NamedTuple):
+    """What a kind of secret looks like, wherever it stands."""
+
+    text: str
+    """What is hidden, as a pattern."""
+    rare: bytes
+    """What every such text has, as a pattern that begins with a rare character: other data get no closer look."""
+    signs: tuple[bytes, ...]
+    """One of these stands in each, in what a command printed: output is much, and secrets are few."""
+    printed: bytes | None = None
+    """The pattern for what a command printed, where it is another: that may be JSON, or be cut."""
+
+
+FORMS = (
+    Form(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}", rb"-(?<=sk-)", (b"sk-",)),  # Anthropic, OpenAI and others.
+    Form(r"gh[pousr]_[A-Za-z0-9]{36,}", rb"_(?<=gh[pousr]_)", (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")),
+    Form(r"github_pat_[A-Za-z0-9_]{22,}", rb"_(?<=github_pat_)", (b"github_pat_",)),
+    Form(r"glpat-[A-Za-z0-9_-]{20,}", rb"-(?<=glpat-)", (b"glpat-",)),
+    Form(r"xox[abeoprs]-[A-Za-z0-9-]{10,}", rb"x(?<=xox)", (b"xox",)),
+    Form(r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])", rb"AKIA|ASIA", (b"AKIA", b"ASIA")),
+    Form(r"AIza[A-Za-z0-9_-]{35}", rb"AIza", (b"AIza",)),
+    Form(r"npm_[A-Za-z0-9]{36}", rb"_(?<=npm_)", (b"npm_",)),
+    # A signed web token.
+    Form(r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}", rb"J(?<=eyJ)", (b"eyJ",)),
+    Form(r"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{16,}=*", rb"Bearer |bearer ", (b"earer ",)),
+    # User and password in an address, which in JSON ends where its text does; a character has up to four bytes.
+    Form(
+        r"(?<=://)[^/\s:@]{1,256}:[^/\s@]{1,256}(?=@)",
+        rb"://[^/\s]{1,2052}@",
+        (b"://",),
+        rb"""(?<=://)[^/\s:@"'<>\\]{1,256}:[^/\s@"'<>\\]{1,256}(?=@)""",
+    ),
+    # In JSON a key has its line breaks as `\n`.
+    Form(
+        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)",
+        rb"Y(?<=PRIVATE KEY)",
+        (b"-----BEGIN ",),
+        rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
+        rb"(?:[A-Za-z0-9+/=\s:,\\-]{0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY-----|[A-Za-z0-9+/=\s\\]{64,16384})",
+    ),
 )
-# What each of these forms has, beginning with a character that is rare: the others are skipped without a closer look.
-_SIGNS = (
-    *(rb"-(?<=sk-)", rb"-(?<=glpat-)", rb"_(?<=gh[pousr]_)", rb"_(?<=github_pat_)", rb"_(?<=npm_)", rb"x(?<=xox)"),
-    *(rb"AKIA", rb"ASIA", rb"AIza", rb"J(?<=eyJ)", rb"Y(?<=PRIVATE KEY)", rb"Bearer ", rb"bearer "),
-    rb"://[^/\s]{1,2052}@",  # A character has up to four bytes.
-)
+"""Those of output are hidden one after the other, in this order."""
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -63,10 +86,10 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = sorted({secret for secret in secrets if secret}, key=lambda secret: (-len(secret), secret))
-        self._pattern = re.compile("|".join([*map(re.escape, known), *_FORMS]))
+        self._pattern = re.compile("|".join([*map(re.escape, known), *(form.text for form in FORMS)]))
         # In JSON a text may be escaped, so this finds what is worth a closer look, and sometimes more than that.
         escaped = [json.dumps(secret, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass") for secret in known]
-        self._signs = re.compile(b"|".join([*map(re.escape, escaped), *_SIGNS]))
+        self._signs = re.compile(b"|".join([*map(re.escape, escaped), *(form.rare for form in FORMS)]))
 
     def text(self, text: str) -> str:
         return self._pattern.sub(REDACTED, text)
@@ -145,29 +168,7 @@ class StreamRedactor:
         return first
 
 
-# The same forms in bytes, each with what stands in it and is looked for first: output is much, and secrets are rare.
-# What output prints may be JSON, so an address ends at what ends a text there, and a key has its line breaks as `\n`.
-_PRINTED: tuple[tuple[tuple[bytes, ...], "re.Pattern[bytes]"], ...] = tuple(
-    (signs, re.compile(form))
-    for signs, form in (
-        ((b"sk-",), rb"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}"),
-        ((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"gh[pousr]_[A-Za-z0-9]{36,}"),
-        ((b"github_pat_",), rb"github_pat_[A-Za-z0-9_]{22,}"),
-        ((b"glpat-",), rb"glpat-[A-Za-z0-9_-]{20,}"),
-        ((b"xox",), rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
-        ((b"AKIA", b"ASIA"), rb"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"),
-        ((b"AIza",), rb"AIza[A-Za-z0-9_-]{35}"),
-        ((b"npm_",), rb"npm_[A-Za-z0-9]{36}"),
-        ((b"eyJ",), rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-        ((b"earer ",), rb"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{16,}=*"),
-        ((b"://",), rb"""(?<=://)[^/\s:@"'<>\\]{1,256}:[^/\s@"'<>\\]{1,256}(?=@)"""),
-        (
-            (b"-----BEGIN ",),
-            rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
-            rb"(?:[A-Za-z0-9+/=\s:,\\-]{0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY-----|[A-Za-z0-9+/=\s\\]{64,16384})",
-        ),
-    )
-)
+_PRINTED = tuple((form.signs, re.compile(form.printed or form.text.encode())) for form in FORMS)
 _WORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.~+/=:%&?!$*-"
 _KEY_BEGUN = b"-----BEGIN "
 _KEY_OPEN = re.compile(rb"-----BEGIN [A-Z ]{0,48}(?:-{0,5}\Z|(?<=PRIVATE KEY)-----[A-Za-z0-9+/=\s:,\\-]*\Z)")
