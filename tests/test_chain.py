@@ -17,6 +17,7 @@ from eventstore.chain import (
     links,
     shared,
 )
+from tests.described import described
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 NUMBER = st.integers(0, 2**63 - 1)
@@ -30,19 +31,6 @@ HASHED: dict[str, st.SearchStrategy[Any]] = {
 """What is hashed of an event, in the order of the page."""
 OF_ITS_OWN = {"version", "identity", "sent", "digest"}
 """And what of it no other event shares."""
-
-
-def described(*parts: str | int | bytes | None) -> bytes:
-    """The hash of these parts, word for word as on the page."""
-    content = b""
-    for part in parts:
-        if part is None:
-            content += b"\xff\xff\xff\xff"
-            continue
-        number_or_text = part.to_bytes(8, "big") if isinstance(part, int) else part
-        written = number_or_text.encode() if isinstance(number_or_text, str) else number_or_text
-        content += len(written).to_bytes(4, "big") + written
-    return hashlib.sha256(content).digest()
 
 
 @given(st.just(b"") | HASH, st.lists(st.fixed_dictionaries(HASHED), min_size=1, max_size=4))
