@@ -103,7 +103,7 @@ def _refuse(constant: str) -> NoReturn:
 def _micros(dollars: Any) -> int | None:
     if dollars is None:
         return None
-    if type(dollars) not in (int, float):
+    if isinstance(dollars, bool) or not isinstance(dollars, int | float):
         raise _Wrong(f"`{DOLLARS}` is not a number", f"write `{DOLLARS}=0.5`")
     return round(dollars * 1_000_000)
 
