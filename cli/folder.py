@@ -17,7 +17,7 @@ from eventstore.file_systems import refuse_network
 from eventstore.log_file import open_reader
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
-from eventstore.reading import bounds, data_version, read_page
+from eventstore.reading import bounds, data_version, end_of, read_page
 from eventstore.reading import ids_beginning as logged_ids_beginning
 from projections.engine.projector import Freshness
 from projections.engine.view import View
@@ -252,6 +252,8 @@ class FolderRuns:
             with self._output(run_id).open("rb") as file:
                 return 0 if tail is None else _offset_of_last(file, tail)
         except FileNotFoundError:
+            with closing(open_checked(self._settings.data)) as connection:
+                end_of(connection, after=0, stream=run_id)  # It says so where the run was trimmed.
             return None
 
     def output(self, run_id: str, *, offset: int) -> bytes:

@@ -14,7 +14,7 @@ from tests.served import Served, serving
 from tests.terminal import first_line, runfold, started
 
 TOLD = [("status",), ("report",), ("why",), ("why", "--json"), ("history",), ("steps",), ("wait",)]
-GONE = [("events",), ("replay",), ("status", "--at", "v1"), ("diff", RUN)]
+GONE = [("events",), ("logs",), ("replay",), ("status", "--at", "v1"), ("diff", RUN)]
 
 
 @pytest.fixture
