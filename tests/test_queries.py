@@ -27,6 +27,7 @@ BOUNDED_OTHERWISE = {
     "position IN (SELECT value FROM json_each(?))": "the positions of one page",
     "CAST(group_concat(hash, '') AS BLOB) FROM events WHERE": "one row, of what one anchor seals",
     "SELECT * FROM leases ORDER BY run_id": "the runs that are driven now",
+    "AND type IN ({}) GROUP BY run_id ORDER BY max(position)": "the runs of one stretch of the log",
     "SELECT version, hash FROM events WHERE run_id = ?": "one run that is restored whole",
     "SELECT run_id, max(position) FROM events": "a row for each run that moved since the last look",
     "SELECT position, digest, previous FROM anchors WHERE position <= ?": "one for a thousand events, in a proof",
