@@ -103,9 +103,12 @@ def _refuse(constant: str) -> NoReturn:
 def _micros(dollars: Any) -> int | None:
     if dollars is None:
         return None
-    if isinstance(dollars, bool) or not isinstance(dollars, int | float):
-        raise _Wrong(f"`{DOLLARS}` is not a number", f"write `{DOLLARS}=0.5`")
-    return round(dollars * 1_000_000)
+    try:
+        if isinstance(dollars, int | float) and not isinstance(dollars, bool):
+            return round(dollars * 1_000_000)
+    except OverflowError:
+        pass
+    raise _Wrong(f"`{DOLLARS}` is not a number of dollars", f"write `{DOLLARS}=0.5`")
 
 
 if __name__ == "__main__":
