@@ -29,7 +29,9 @@ class Group:
     """The state of one transaction: what the log holds, plus what its earlier requests add."""
 
     def __init__(self, position: int, recorded_at_us: int, *, sealed: int = 0) -> None:
-        self.since = self.position = position
+        self.since = position
+        """Where the log ended before the group."""
+        self.position = position
         self.recorded_at_us = recorded_at_us
         self.sealed = sealed
         """An anchor seals the log at least up to here."""

@@ -224,9 +224,9 @@ def unknown_run(run_id: str) -> NotFound:
     return NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)
 
 
-def as_told(error: RunfoldError, run_id: str, tenant: str | None) -> RunfoldError:
+def as_told(error: Trimmed, run_id: str, tenant: str | None) -> RunfoldError:
     """The error as a caller of this tenant may hear it: that another's run was there is told to nobody else."""
-    is_others = isinstance(error, Trimmed) and tenant is not None and error.tenant not in (None, tenant)
+    is_others = tenant is not None and error.tenant not in (None, tenant)
     return unknown_run(run_id) if is_others else error
 
 

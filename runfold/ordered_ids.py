@@ -1,4 +1,4 @@
-"""Ids for commands that follow time, with bits that are drawn many at a time: every draw lets another thread in."""
+"""Ids of our own, which follow time, with bits that are drawn many at a time: every draw lets another thread in."""
 
 import os
 import time

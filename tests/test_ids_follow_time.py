@@ -1,5 +1,6 @@
 """The ids that runfold gives itself follow time, whoever gives them: what many runs append at once shares pages."""
 
+import os
 import uuid
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def test_what_the_server_writes_on_its_own_stream_has_ids_by_time(tmp_path: Path
 
 
 def test_what_a_program_reports_has_ids_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RUNFOLD_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("RUNFOLD_DATA", str(tmp_path))
 
     with runfold.run("nba") as run:

@@ -1,4 +1,4 @@
-"""Ids for commands are those of RFC 9562, follow time, and no two processes make the same."""
+"""Ids of our own are those of RFC 9562, follow time, and no two processes make the same."""
 
 import subprocess
 import sys
