@@ -1,6 +1,5 @@
 """`runfold emit TYPE key=value…`: print one telemetry line for the run around this program."""
 
-import runpy
 import sys
 
 import click
@@ -10,5 +9,6 @@ import click
 @click.argument("arguments", metavar="TYPE [KEY=VALUE]…", nargs=-1, type=click.UNPROCESSED, required=True)
 def emit(arguments: tuple[str, ...]) -> None:
     """Print a telemetry line for the run around this program."""
-    sys.argv = ["runfold emit", *arguments]
-    runpy.run_module("runfold.emit", run_name="__main__")
+    from runfold.emit import main
+
+    sys.exit(main(arguments))
