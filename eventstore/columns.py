@@ -28,8 +28,6 @@ _SALTS = " coalesce(CAST(group_concat(salt, '') AS BLOB), x''), count(digest)"
 _NO_SALTS = " NULL, 0"
 _BETWEEN = " FROM events WHERE position > ? AND position <= ?"
 _AT = " FROM events WHERE position IN (SELECT value FROM json_each(?))"
-# The sign keeps SQLite from going through the positions of all runs.
-_OF_ONE = " FROM events WHERE run_id = ? AND version > ? AND version <= ? AND +position <= ?"
 _ANCHORED = (
     "SELECT CAST(group_concat(position) AS BLOB), CAST(group_concat(recorded_at_us) AS BLOB),"
     " CAST(group_concat(hash, '') AS BLOB) FROM events WHERE position > ? AND position <= ?"
@@ -104,18 +102,11 @@ def columns_between(
     return _columns(connection, _BETWEEN, (after, upto), with_salts=with_salts)
 
 
-def columns_of(
-    connection: sqlite3.Connection, stream: str, *, after: int, upto: int, end: int, with_salts: bool = True
-) -> Columns | None:
-    """Of one run, between two versions, and no further in the log than `end`."""
-    return _columns(connection, _OF_ONE, (stream, after, upto, end), with_salts=with_salts)
-
-
-def columns_at(connection: sqlite3.Connection, positions: Sequence[int]) -> Columns | None:
+def columns_at(connection: sqlite3.Connection, positions: Sequence[int], *, with_salts: bool = True) -> Columns | None:
     """At ascending positions."""
     if positions[-1] - positions[0] + 1 == len(positions):
-        return columns_between(connection, positions[0] - 1, positions[-1])
-    return _columns(connection, _AT, (msgspec.json.encode(positions).decode(),), with_salts=True)
+        return columns_between(connection, positions[0] - 1, positions[-1], with_salts=with_salts)
+    return _columns(connection, _AT, (msgspec.json.encode(positions).decode(),), with_salts=with_salts)
 
 
 def anchored_between(connection: sqlite3.Connection, after: int, upto: int) -> tuple[list[int], list[int], bytes]:

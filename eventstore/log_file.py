@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from eventstore.bringing_forward import OLD_VERSION
 from eventstore.columns import Columns
 from eventstore.damage import UNOPENED_HINT, damage_of, is_damage, is_lacking, is_no_database
 from eventstore.rows import COLUMNS
@@ -12,7 +13,7 @@ from eventstore.sqlite3_module import UNSHARED, sqlite3
 from runfold.errors import BadRequest, NotFound, Unavailable
 
 APPLICATION_ID = 0x52554E46
-USER_VERSION = 1
+USER_VERSION = 2
 BUSY_TIMEOUT_MS = 5000
 LOG_FILE = "log.db"
 UNSHARED_CACHE_KIB = 256  # Who reads the whole log meets a page once: a new one takes memory that is still at hand.
@@ -23,6 +24,7 @@ _KEPT = (
     "SELECT log_id, position, recorded_at_us, trimmed_to FROM head LIMIT 0",
     "SELECT run_id, position, version, hash FROM heads LIMIT 0",
     "SELECT position, digest, previous FROM anchors LIMIT 0",
+    "SELECT run_id, block FROM run_blocks LIMIT 0",
 )
 """These succeed on every log, unless somebody has altered its tables."""
 
@@ -101,8 +103,11 @@ def _is_locked_away(path: Path) -> bool:
     return not index.exists() and not (journal.exists() and journal.stat().st_size)
 
 
-def check_file(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is a log of ours (True) or still empty (False). Raises BadRequest for another file, Damaged."""
+def check_file(connection: sqlite3.Connection, path: Path, *, oldest: int = USER_VERSION) -> bool:
+    """Whether the file is a log of ours (True) or still empty (False); `oldest`: the oldest format that will do.
+
+    Raises BadRequest for another file, Damaged.
+    """
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         user_version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -124,14 +129,14 @@ def check_file(connection: sqlite3.Connection, path: Path) -> bool:
         raise BadRequest(
             f"`{path}` is of a newer runfold (format {user_version}, known {USER_VERSION})", hint="upgrade runfold"
         )
-    if user_version < USER_VERSION:
-        # There is no older format yet. Whoever raises USER_VERSION brings the old one forward here, or says how.
-        raise BadRequest(
-            f"`{path}` is of an older runfold (format {user_version}, known {USER_VERSION})",
-            hint="export its runs with the runfold that wrote it, and `runfold import` them into another data folder",
-        )
+    if user_version < oldest:
+        # Who opens it to write brings the format before this one forward.
+        hint = "`runfold up` brings the log of a data folder forward, once; a backup is first copied into one"
+        if user_version < OLD_VERSION:
+            hint = "export its runs with the runfold that wrote it, and `runfold import` them into another data folder"
+        raise BadRequest(f"`{path}` is of an older runfold (format {user_version}, known {USER_VERSION})", hint=hint)
     try:
-        for statement in _KEPT:
+        for statement in _KEPT if user_version == USER_VERSION else ():
             connection.execute(statement)
     except sqlite3.OperationalError as error:
         if not is_lacking(error):

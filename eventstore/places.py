@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
+from eventstore.blocks import BETWEEN, OF_RUN
 from eventstore.damage import telling_damage, told_as_damage
 from eventstore.sqlite3_module import sqlite3
 from runfold.events import REWRITES
@@ -13,8 +14,8 @@ def places_in(
 ) -> Generator[tuple[int]]:
     """The positions `first` to `last` of one run's events, a row each, in order. Raises Damaged."""
     order = "DESC" if is_descending else "ASC"
-    query = f"SELECT position FROM events WHERE run_id = ? AND position BETWEEN ? AND ? ORDER BY version {order}"  # noqa: S608
-    with telling_damage(), closing(connection.execute(query, (stream, first, last))) as rows:
+    query = f"SELECT position FROM {OF_RUN} WHERE {BETWEEN} ORDER BY block {order}, version {order}"  # noqa: S608
+    with telling_damage(), closing(connection.execute(query, (stream, first - 1, last))) as rows:
         yield from rows
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
+from eventstore.blocks import BETWEEN, OF_RUN, UPTO
 from eventstore.columns import Columns
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.damage import is_undecoded, told_as_damage
@@ -155,15 +156,15 @@ def rows_after(
             (after, end, limit),
         )
     return connection.execute(
-        f"SELECT {columns} FROM events WHERE run_id = ? AND version > ? AND position <= ? ORDER BY version LIMIT ?",  # noqa: S608
-        (stream, version_at(connection, stream, after), end, limit),
+        f"SELECT {columns} FROM {OF_RUN} WHERE {BETWEEN} ORDER BY block, version LIMIT ?4",  # noqa: S608
+        (stream, after, end, limit),
     )
 
 
 def _is_whole(connection: sqlite3.Connection, stream: str) -> bool:
     """A stream is trimmed whole or not at all: its first event tells, and of an unknown one nothing is missing."""
     query = (
-        "SELECT EXISTS (SELECT 1 FROM events WHERE run_id = ?1 AND version = 1)"
+        f"SELECT EXISTS (SELECT 1 FROM {OF_RUN} WHERE run_id = ?1 AND version = 1)"  # noqa: S608
         " OR NOT EXISTS (SELECT 1 FROM heads WHERE run_id = ?1)"
     )
     return bool(connection.execute(query, (stream,)).fetchone()[0])
@@ -189,9 +190,10 @@ def _trimmed(connection: sqlite3.Connection, stream: str | None, head: Bounds) -
 def _archive_of(connection: sqlite3.Connection, stream: str) -> tuple[str, str] | None:
     """The file that a trimmed run was last archived in, and its tenant, where the log tells of it."""
     query = (
-        "SELECT json_extract(CAST(data AS TEXT), '$.archive'), tenant FROM events"
+        "SELECT json_extract(CAST(data AS TEXT), '$.archive'), tenant"  # noqa: S608
+        f" FROM {OF_RUN}"
         " WHERE run_id = ? AND type = 'run_archived' AND data IS NOT NULL"
-        " AND json_extract(CAST(data AS TEXT), '$.run_id') = ? ORDER BY version DESC LIMIT 1"
+        " AND json_extract(CAST(data AS TEXT), '$.run_id') = ? ORDER BY block DESC, version DESC LIMIT 1"
     )
     row = connection.execute(query, (SYSTEM_STREAM, stream)).fetchone()
     return (row[0], row[1]) if row is not None and row[0] else None
@@ -210,39 +212,32 @@ def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:
 
 def version_at(connection: sqlite3.Connection, stream: str, position: int) -> int:
     """The version of the stream's last event up to a position; 0 where it has none."""
-    if position == 0:
-        return 0
-    row = connection.execute(
-        "SELECT version FROM events WHERE position = ? AND run_id = ?", (position, stream)
-    ).fetchone()
-    if row is not None:
-        return int(row[0])
-    row = connection.execute("SELECT version, position FROM heads WHERE run_id = ?", (stream,)).fetchone()
-    if row is None:
-        return 0
-    low, high = 0, int(row[0])
-    if row[1] <= position:
-        return high
-    # Versions are dense and rise with positions: halving finds the place in any run without an index of its own.
-    while low + 1 < high:
-        middle = (low + high) // 2
-        row = connection.execute(
-            "SELECT position FROM events WHERE run_id = ? AND version = ?", (stream, middle)
-        ).fetchone()
-        if row is None or row[0] <= position:
-            low = middle
-        else:
-            high = middle
-    return low
+    return _last_upto(connection, stream, position)[1]
+
+
+def _last_upto(connection: sqlite3.Connection, stream: str, position: int) -> tuple[int, int]:
+    """The position and the version of the stream's last event up to a position; zeros where it has none."""
+    query = f"SELECT position, version FROM {OF_RUN} WHERE {UPTO} ORDER BY block DESC, version DESC LIMIT 1"  # noqa: S608
+    row: tuple[int, int] | None = connection.execute(query, (stream, position)).fetchone()
+    return (0, 0) if row is None else row
 
 
 @told_as_damage
 def position_of(connection: sqlite3.Connection, stream: str, version: int) -> int | None:
     """The position of the stream's event of that number; None where it has none."""
-    row = connection.execute(
-        "SELECT position FROM events WHERE run_id = ? AND version = ?", (stream, version)
-    ).fetchone()
-    return None if row is None else int(row[0])
+    row = connection.execute("SELECT position FROM heads WHERE run_id = ?", (stream,)).fetchone()
+    low, high = 0, 0 if row is None or version < 1 else row[0] + 1
+    # Versions rise with positions: halving finds the place in any run.
+    while low + 1 < high:
+        middle = (low + high) // 2
+        position, found = _last_upto(connection, stream, middle)
+        if found == version:
+            return position
+        if found < version:
+            low = middle
+        else:
+            high = position
+    return None
 
 
 @told_as_damage

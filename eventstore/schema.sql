@@ -1,6 +1,6 @@
 -- The log: one append-only table, what is derived from it in the same transaction, and nothing else.
 PRAGMA application_id = 0x52554E46;  -- 'RUNF'
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- Positions come from here, never from AUTOINCREMENT, which burns and reuses numbers.
 CREATE TABLE head (
@@ -30,7 +30,7 @@ CREATE TABLE events (
     data           BLOB,              -- NULL, or what is left of it: redacted
     digest         BLOB,              -- sha256(salt, data) of what it was, kept only where it is redacted
     hash           BLOB    NOT NULL,  -- the run's chain up to here
-    UNIQUE (run_id, version),
+    block          INTEGER GENERATED ALWAYS AS (position >> 10) VIRTUAL,
     CHECK ((salt IS NULL) = (digest IS NOT NULL) AND (data IS NOT NULL OR digest IS NOT NULL))
 ) STRICT;
 
@@ -40,6 +40,27 @@ CREATE UNIQUE INDEX events_by_id ON events (id, run_id) WHERE substr(id, 7, 1) >
 CREATE UNIQUE INDEX events_by_run_and_id ON events (run_id, id) WHERE substr(id, 7, 1) < x'70';
 CREATE INDEX events_by_command ON events (command, run_id) WHERE substr(command, 7, 1) >= x'70';
 CREATE INDEX events_by_run_and_command ON events (run_id, command) WHERE substr(command, 7, 1) < x'70';
+
+-- A run's events are found from block to block. An index by run alone would have one page for each run that is at work,
+-- and a commit write them all; the newest events of all runs stand in one block.
+CREATE UNIQUE INDEX events_by_block ON events (block, run_id, version);
+
+CREATE TABLE run_blocks (
+    run_id TEXT    NOT NULL,
+    block  INTEGER NOT NULL,          -- holds events of the run
+    PRIMARY KEY (run_id, block)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER events_are_found AFTER INSERT ON events
+BEGIN
+    INSERT OR IGNORE INTO run_blocks VALUES (NEW.run_id, NEW.position >> 10);
+END;
+
+CREATE TRIGGER events_are_lost AFTER DELETE ON events
+WHEN NOT EXISTS (SELECT 1 FROM events WHERE block = OLD.position >> 10 AND run_id = OLD.run_id)
+BEGIN
+    DELETE FROM run_blocks WHERE run_id = OLD.run_id AND block = OLD.position >> 10;
+END;
 
 -- The last event of each run: what `expected` is compared with.
 CREATE TABLE heads (

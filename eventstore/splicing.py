@@ -20,14 +20,14 @@ from eventstore.columns import (
     Common,
     OfCommons,
     Texts,
+    columns_at,
     columns_between,
     columns_from,
-    columns_of,
     cut,
     cut_even,
 )
 from eventstore.framing import Framed, Framing, lead_of, one_line
-from eventstore.reading import check_columns, check_page, end_of, is_checked, position_of, read_page, version_at
+from eventstore.reading import check_columns, check_page, end_of, is_checked, read_page, rows_after
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import actor_json, time_text
 from runfold.errors import Damaged
@@ -114,11 +114,12 @@ def _read(connection: sqlite3.Connection, *, after: int, stream: str | None, end
             following = connection.execute("SELECT min(position) FROM events WHERE position > ?", (upto,)).fetchone()[0]
             upto = end if following is None else min(end, following - 1)
         return Found(columns, upto, upto < end)
-    version = version_at(connection, stream, after)
-    first = position_of(connection, stream, version + 1)
-    is_new = first is not None and not is_checked(connection, first)
-    columns = columns_of(connection, stream, after=version, upto=version + rows_max, end=end, with_salts=is_new)
-    if columns is None or columns.versions[-1] < version + rows_max:
+    rows = rows_after(connection, after=after, stream=stream, end=end, limit=rows_max, columns="position").fetchall()
+    if not rows:
+        return Found(None, end, is_full=False)
+    positions = [position for (position,) in rows]
+    columns = columns_at(connection, positions, with_salts=not is_checked(connection, positions[0]))
+    if columns is None or len(positions) < rows_max:
         return Found(columns, end, is_full=False)
     return Found(columns, columns.positions[-1], is_full=True)
 

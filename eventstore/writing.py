@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eventstore.anchoring import AnchorFile, write_anchor
 from eventstore.appending import Judged, append_group, append_within, judge_ahead
+from eventstore.bringing_forward import OLD_VERSION, bring_forward, is_old
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.durable import sync
 from eventstore.failpoints import reach
@@ -238,6 +239,8 @@ def _open(path: Path, *, of_one_thread: bool) -> sqlite3.Connection:
     )
     try:
         _prepare(connection)
+        if is_old(connection):
+            bring_forward(connection, SCHEMA.read_text(encoding="utf-8"))
         check_file(connection, path)
     except BaseException:
         connection.close()
@@ -251,7 +254,7 @@ def _is_log(path: Path) -> bool:
         return False
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
-        return check_file(connection, path)
+        return check_file(connection, path, oldest=OLD_VERSION)
     finally:
         connection.close()
 

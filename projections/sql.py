@@ -19,7 +19,8 @@ _USD = r"\1 / 1000000.0"
 STABLE = {
     "events": """SELECT position, run_id, version, lower(hex(id)) AS id, type, tenant, actor,
         {time at_us} AS at, {time recorded_at_us} AS recorded_at,
-        lower(hex(cause)) AS cause, lower(hex(command)) AS command, CAST(data AS TEXT) AS data FROM main.events""",
+        lower(hex(cause)) AS cause, lower(hex(command)) AS command, CAST(data AS TEXT) AS data
+        FROM main.events JOIN main.run_blocks USING (run_id, block)""",
     "runs": """SELECT run_id, tenant, status, workflow, title, {time created_at_us} AS created_at,
         {time started_at_us} AS started_at, {time completed_at_us} AS completed_at,
         duration_us / 1000 AS duration_ms, {usd cost_micros} AS cost_usd, labels, version, position

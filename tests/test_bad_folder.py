@@ -244,8 +244,8 @@ def lacking(statement: str) -> Callable[[Path], None]:
 
 
 BAD_LOGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "of a newer runfold": (of_format(2), "is of a newer runfold (format 2, known 1)", "upgrade runfold"),
-    "of an older runfold": (of_format(0), "is of an older runfold (format 0, known 1)", "`runfold import` them into"),
+    "of a newer runfold": (of_format(3), "is of a newer runfold (format 3, known 2)", "upgrade runfold"),
+    "of an older runfold": (of_format(0), "is of an older runfold (format 0, known 2)", "`runfold import` them into"),
     "of another program": (foreign, "belongs to another program", "choose another data folder"),
     "no database": (
         lambda log: log.write_bytes(b"my aunt" * 900),

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.columns import columns_at, columns_between, columns_of
+from eventstore.columns import columns_at, columns_between
 from eventstore.framing import Framing
 from eventstore.keeping.redacting import redact
 from eventstore.log_file import open_reader
 from eventstore.proof.checking import open_checked
 from eventstore.proof.linking import unsound
+from eventstore.reading import rows_after
 from eventstore.splicing import read_found
 from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Complete, Observe, OpenReported
@@ -63,7 +64,8 @@ def test_what_was_appended_is_sound_wherever_a_reading_begins_and_ends(data: Pat
     with closing(open_reader(data)) as reader:
         head = reader.execute("SELECT position FROM head").fetchone()[0]
         found = [columns_between(reader, after, head) for after in range(head)]
-        found += [columns_of(reader, OTHER, after=after, upto=after + 3, end=head) for after in range(10)]
+        places = [it for (it,) in rows_after(reader, after=0, stream=OTHER, end=head, limit=20, columns="position")]
+        found += [columns_at(reader, places[start : start + 3]) for start in range(10)]
         found += [columns_at(reader, [2, 5, 6, head])]
 
         assert all(columns is not None and not list(unsound(reader, columns)) for columns in found)

@@ -196,7 +196,7 @@ def foreign(path: Path) -> None:
 
 def newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("PRAGMA application_id = 0x52554E46; PRAGMA user_version = 2; CREATE TABLE head (a)")
+        connection.executescript("PRAGMA application_id = 0x52554E46; PRAGMA user_version = 3; CREATE TABLE head (a)")
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {

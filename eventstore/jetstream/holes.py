@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.blocks import DELETE_BEFORE
 from eventstore.durable import write_durably
 from eventstore.intents import Intent, announce
 from eventstore.jetstream.messages import Message, decode
@@ -78,7 +79,7 @@ def trim_told(connection: sqlite3.Connection, message: Message, position: int) -
         return None
     trigger = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'events_remain'").fetchone()
     connection.execute("DROP TRIGGER IF EXISTS events_remain")
-    connection.execute("DELETE FROM events WHERE run_id = ? AND position < ?", (archived.run_id, position))
+    connection.execute(DELETE_BEFORE, (archived.run_id, position))
     if trigger is not None:
         connection.execute(trigger[0])
     # Not up to the event that closed it: who follows the log stands before that one, and misses nothing.
@@ -117,13 +118,13 @@ def _left(connection: sqlite3.Connection, message: Message) -> Iterator[tuple[in
     if message.type == "event_redacted":
         told: Any = _decoded(message, EventRedacted)
         query = (
-            "SELECT e.position, r.content FROM events e JOIN temp.replaced r USING (position)"
+            "SELECT e.position, r.content FROM temp.replaced r CROSS JOIN events e USING (position)"
             " WHERE e.run_id = ? AND e.version = ?"
         )
         yield from connection.execute(query, (message.run_id, 0 if told is None else told.version)).fetchall()
     elif message.type == "run_archived":
         query = (
-            "SELECT e.position, r.content FROM events e JOIN temp.replaced r USING (position)"
+            "SELECT e.position, r.content FROM temp.replaced r CROSS JOIN events e USING (position)"
             " WHERE e.run_id = ? AND e.version < ? AND e.data IS NOT NULL"
         )
         yield from connection.execute(query, (message.run_id, message.version)).fetchall()

@@ -14,6 +14,7 @@ import msgspec
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
+from eventstore.blocks import OF_RUN
 from eventstore.jetstream.address import Address
 from eventstore.jetstream.cluster import REPLICAS, REQUEST_SECONDS, RETRY_SECONDS, Cluster, connect, stream_state
 from eventstore.jetstream.log import JetStreamLog
@@ -82,7 +83,7 @@ def _refuse_gaps(source: sqlite3.Connection, data: Path, last: int) -> None:
     count, trimmed_to = source.execute(query).fetchone()
     # Where a run was closed and trimmed in a log of several machines, the place of its last event is empty.
     query = (
-        "SELECT count(*) FROM events WHERE run_id = ? AND type = 'run_archived' AND position - 1 > ?"
+        f"SELECT count(*) FROM {OF_RUN} WHERE run_id = ? AND type = 'run_archived' AND position - 1 > ?"  # noqa: S608
         " AND json_extract(CAST(data AS TEXT), '$.counts.closed')"
     )
     count += source.execute(query, (SYSTEM_STREAM, trimmed_to)).fetchone()[0]

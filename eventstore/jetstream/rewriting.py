@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from nats.errors import Error as NatsError
 
+from eventstore.blocks import OF_RUN
 from eventstore.chain import data_digest
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
 from eventstore.failpoints import reach
@@ -272,7 +273,7 @@ def _left(connection: sqlite3.Connection, position: int, data: bytes | None) -> 
 
 def _outputs_of(connection: sqlite3.Connection, candidate: Candidate) -> list[str]:
     """The digests of a run's outputs, which no other run names: they are in its events alone."""
-    query = "SELECT type, data FROM events WHERE run_id = ? AND data IS NOT NULL ORDER BY version"
+    query = f"SELECT type, data FROM {OF_RUN} WHERE run_id = ? AND data IS NOT NULL ORDER BY block, version"  # noqa: S608
     found = (output_of(type_name, _content(data)) for type_name, data in connection.execute(query, (candidate.run_id,)))
     return not_named(connection, {output.sha256 for output in found if output is not None}, but=candidate.run_id)
 

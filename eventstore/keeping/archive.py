@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import msgspec
 
+from eventstore.blocks import AFTER, OF_RUN
 from eventstore.durable import sync
 from eventstore.log_file import open_reader
 from eventstore.proof.attachments import blobs_of
@@ -188,7 +189,7 @@ def _write_events(
     connection: sqlite3.Connection, run_id: str, events: IO[bytes], digest: Any, blobs: dict[str, None]
 ) -> ArchivedRun:
     run, after, last = new_run(run_id), 0, b""
-    query = f"SELECT {WHOLE_COLUMNS} FROM events WHERE run_id = ? AND version > ? ORDER BY version LIMIT {PAGE_ROWS}"  # noqa: S608
+    query = f"SELECT {WHOLE_COLUMNS} FROM {OF_RUN} WHERE {AFTER} ORDER BY block, version LIMIT {PAGE_ROWS}"  # noqa: S608
     while rows := [*whole_rows(connection.execute(query, (run_id, after)))]:
         for row in rows:
             line = msgspec.json.encode(archived_of(row)) + b"\n"
@@ -198,7 +199,7 @@ def _write_events(
                 with suppress(msgspec.DecodeError):
                     blobs.update(dict.fromkeys(blobs_of(row.type, msgspec.json.decode(row.data))))
         run = fold(run, map(recorded_of, rows))
-        after, last = rows[-1].version, rows[-1].hash
+        after, last = rows[-1].position, rows[-1].hash
     if not run.version or run_id == SYSTEM_STREAM:
         end_of(connection, after=0, stream=run_id)  # Of one that was trimmed it says where it is.
         raise NotFound(f"run `{run_id}` is not known", hint="`runfold ps --all` lists the runs", run_id=run_id)

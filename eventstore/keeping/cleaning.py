@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.blocks import DELETE_BEFORE, OF_RUN
 from eventstore.chain import data_digest
 from eventstore.contract import EVENT_BYTES_MAX
 from eventstore.failpoints import reach
@@ -40,9 +41,10 @@ KEPT_FILES = frozenset({"state.json"})
 DAY_US = 86_400_000_000
 EVER_US = 2**62
 _OLD_FINAL = (
-    "SELECT h.run_id, h.version, last.recorded_at_us FROM heads h JOIN events last ON last.position = h.position"
-    " WHERE last.recorded_at_us < ? AND h.run_id <> ? AND EXISTS (SELECT 1 FROM events e WHERE e.run_id = h.run_id"
-    " AND e.type IN ('run_completed', 'run_failed', 'run_cancelled')) ORDER BY h.position LIMIT ?"
+    "SELECT h.run_id, h.version, last.recorded_at_us FROM heads h JOIN events last ON last.position = h.position"  # noqa: S608
+    " WHERE last.recorded_at_us < ? AND h.run_id <> ? AND EXISTS"
+    f" (SELECT 1 FROM {OF_RUN} WHERE run_id = h.run_id AND type IN ('run_completed', 'run_failed', 'run_cancelled'))"
+    " ORDER BY h.position LIMIT ?"
 )
 RUNS_MAX = 100_000  # Cleaned at once, into one archive; the next clean takes the next.
 _KEPT_TYPES = sorted(name for name, kind in EVENT_CLASSES.items() if kind not in ("activity", "output"))
@@ -228,7 +230,7 @@ def trim(data: Path, run_ids: Sequence[str], *, actor: str) -> tuple[str, ...]:
 def _candidate(
     connection: sqlite3.Connection, data: Path, run_id: str, version: int, last_at_us: int, *, whole: bool
 ) -> Candidate:
-    query = "SELECT count(*), coalesce(sum(length(data)), 0) FROM events WHERE run_id = ?"
+    query = f"SELECT count(*), coalesce(sum(length(data)), 0) FROM {OF_RUN} WHERE run_id = ?"  # noqa: S608
     kept: list[str] = []
     if not whole:
         kept = _KEPT_TYPES
@@ -302,7 +304,7 @@ class _Cleaning:
     def trim(self) -> None:
         """Take the whole run; what it came to stays on the system stream."""
         summed = summed_up(self._connection, self._candidate)
-        self._connection.execute("DELETE FROM events WHERE run_id = ?", (self._run_id,))
+        self._connection.execute(DELETE_BEFORE, (self._run_id, EVER_US))
         self._connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?)", (summed.position,))
         named = dict.fromkeys(summed.blobs)
         counts = {"trimmed": summed.events}

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from eventstore.blocks import OF_RUN
 from eventstore.failpoints import reach
 from eventstore.keeping.second_copy import EVENTS_BETWEEN, Comparison, Rows, SecondCopy
 from eventstore.keeping.segments import SealedAnchor, Segment, digest_of, encode_segment
@@ -157,7 +158,7 @@ class Keeper:
         count = self._last[0].number
         for run_id, upto in _rewritten(self._last[1]).items():
             first, last = 1, count if upto is None else copy.holding(upto, count=count)
-            held = connection.execute("SELECT min(position) FROM events WHERE run_id = ?", (run_id,)).fetchone()[0]
+            held = connection.execute(f"SELECT min(position) FROM {OF_RUN} WHERE run_id = ?", (run_id,)).fetchone()[0]  # noqa: S608
             if held is not None:
                 first = copy.holding(held, count=count)
             for number in range(first, last + 1):

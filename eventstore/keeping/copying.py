@@ -12,13 +12,20 @@ from pathlib import Path
 
 import msgspec
 
+from eventstore.blocks import OF_RUN
 from eventstore.log_file import open_reader
 from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WHOLE_COLUMNS
 from eventstore.writing import SCHEMA
 from runfold.errors import Unavailable
 
 FORMAT = 1
 BATCH_EVENTS = 5_000  # Copied in some tens of milliseconds, in which the journal cannot be emptied.
+_BATCH = (
+    f"INSERT INTO main.events ({WHOLE_COLUMNS})"  # noqa: S608
+    f" SELECT {WHOLE_COLUMNS} FROM live.events WHERE position > ? AND position <= ?"
+)
+_HEADS = f"INSERT INTO main.heads SELECT run_id, position, max(version), hash FROM {OF_RUN} GROUP BY run_id"  # noqa: S608
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,16 +100,12 @@ def copy_log(
                 (after, head, BATCH_EVENTS),
             ).fetchone()
             upto = head if row[0] is None else row[0]
-            copy.execute(
-                "INSERT INTO main.events SELECT * FROM live.events WHERE position > ? AND position <= ?", (after, upto)
-            )
+            copy.execute(_BATCH, (after, upto))
             after = upto
             if on_progress is not None:
                 on_progress(after, head)
         copy.execute("INSERT INTO main.anchors SELECT * FROM live.anchors WHERE position <= ?", (head,))
-        copy.execute(
-            "INSERT INTO main.heads SELECT run_id, position, max(version), hash FROM main.events GROUP BY run_id"
-        )
+        copy.execute(_HEADS)
         # Of a run that is trimmed only its head is left.
         copy.execute(
             "INSERT OR IGNORE INTO main.heads SELECT * FROM live.heads WHERE position <= ?", (min(trimmed_to, head),)

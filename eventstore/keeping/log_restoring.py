@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from eventstore.anchoring import ANCHORED, write_anchor
+from eventstore.blocks import DELETE_BEFORE
 from eventstore.chain import anchor_digest
 from eventstore.durable import sync
 from eventstore.failpoints import reach
@@ -122,7 +123,7 @@ class _Restoring:
             return
         summary: Any = told.summary
         self._connection.execute("DROP TRIGGER IF EXISTS events_remain")
-        self._connection.execute("DELETE FROM events WHERE run_id = ? AND position < ?", (told.run_id, position))
+        self._connection.execute(DELETE_BEFORE, (told.run_id, position))
         closed = told.counts.get("closed", 0)
         last = position - 1 if closed else summary["position"]
         head = (told.run_id, last, told.counts["trimmed"] + closed, bytes.fromhex(told.digests["hash"]))

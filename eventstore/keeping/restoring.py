@@ -14,6 +14,7 @@ import msgspec
 
 from eventstore.anchoring import write_anchor
 from eventstore.appending import ANCHOR_EVENTS
+from eventstore.blocks import OF_RUN
 from eventstore.durable import write_durably
 from eventstore.intents import Intent, announce
 from eventstore.keeping.archive import ArchivedRun, Manifest, open_archive, read_rows
@@ -98,9 +99,9 @@ class _Restoring:
         head = self._connection.execute(
             "SELECT version, hash FROM heads WHERE run_id = ?", (archived.run_id,)
         ).fetchone()
-        held = dict(
-            self._connection.execute("SELECT version, hash FROM events WHERE run_id = ?", (archived.run_id,)).fetchall()
-        )
+        query = f"SELECT version, position, hash FROM {OF_RUN} WHERE run_id = ?"  # noqa: S608
+        found = self._connection.execute(query, (archived.run_id,)).fetchall()
+        held = {version: event_hash for version, _, event_hash in found}
         if head is not None and held.get(archived.version, head[1] if not held else None) != last:
             raise Refused(
                 f"run `{archived.run_id}` of the log is not the one of the archive",
@@ -110,7 +111,7 @@ class _Restoring:
         redactions = self._redactions(archived.run_id)
         rows = [row for row in rows if row.version not in redactions]
         if held:
-            filled, added = self._fill(rows), 0
+            filled, added = self._fill(rows, {version: position for version, position, _ in found}), 0
         else:
             self._insert(rows)
             filled, added = 0, len(rows)
@@ -149,20 +150,19 @@ class _Restoring:
     def _redactions(self, run_id: str) -> dict[int, int]:
         """Redacted version → version of the event that tells of it."""
         told = self._connection.execute(
-            "SELECT version, data FROM events WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL",
+            f"SELECT version, data FROM {OF_RUN} WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL",  # noqa: S608
             (run_id,),
         ).fetchall()
         return {msgspec.json.decode(data, type=EventRedacted).version: version for version, data in told}
 
-    def _fill(self, rows: list[WholeRow]) -> int:
+    def _fill(self, rows: list[WholeRow], places: dict[int, int]) -> int:
         """Give emptied events their data again; what was redacted stays away."""
         filled = 0
         for row in rows:
             if row.salt is not None:
                 filled += self._connection.execute(
-                    "UPDATE events SET data = ?, salt = ?, digest = NULL"
-                    " WHERE run_id = ? AND version = ? AND data IS NULL",
-                    (row.data, row.salt, row.run_id, row.version),
+                    "UPDATE events SET data = ?, salt = ?, digest = NULL WHERE position = ? AND data IS NULL",
+                    (row.data, row.salt, places.get(row.version)),
                 ).rowcount
         return filled
 
@@ -201,7 +201,7 @@ class _Restoring:
     def _announce(self, archived: ArchivedRun) -> None:
         """The files take their names with the commit of the run's last event."""
         if self._renames:
-            query = "SELECT id FROM events WHERE run_id = ? ORDER BY version DESC LIMIT 1"
+            query = f"SELECT id FROM {OF_RUN} WHERE run_id = ? ORDER BY block DESC, version DESC LIMIT 1"  # noqa: S608
             (identity,) = self._connection.execute(query, (archived.run_id,)).fetchone()
             renames = tuple(self._renames)
             announce(self._data, Intent(run_id=archived.run_id, event_id=uuid_text(identity), renames=renames))

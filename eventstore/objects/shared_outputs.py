@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import msgspec
 
+from eventstore.blocks import AFTER, OF_RUN
 from eventstore.leases import Leases
 from eventstore.log_file import open_reader
 from eventstore.objects.object_store import ObjectStore
@@ -31,18 +32,21 @@ TURNS_MAX = 100_000  # More than a run has.
 PIECES_MAX = 100_000  # Of an open turn; ten a second are recorded at most.
 PLACES_KNOWN_MAX = 10_000
 _ENDED = "type IN ('turn_completed', 'turn_failed', 'turn_cancelled')"
-_ENDS = f"SELECT type, data FROM events WHERE run_id = ? AND {_ENDED} AND data IS NOT NULL ORDER BY version LIMIT ?"  # noqa: S608
+_ENDS = (
+    f"SELECT type, data FROM {OF_RUN} WHERE run_id = ? AND {_ENDED} AND data IS NOT NULL"  # noqa: S608
+    " ORDER BY block, version LIMIT ?"
+)
 _NEW_ENDS = (
     f"SELECT position, run_id, type, data FROM events WHERE position > ? AND {_ENDED} AND data IS NOT NULL"  # noqa: S608
     " ORDER BY position LIMIT ?"
 )
 _LAST_TURN = (
-    f"SELECT version, type, data FROM events WHERE run_id = ? AND (type = 'turn_started' OR {_ENDED})"  # noqa: S608
-    " ORDER BY version DESC LIMIT 1"
+    f"SELECT position, type, data FROM {OF_RUN} WHERE run_id = ? AND (type = 'turn_started' OR {_ENDED})"  # noqa: S608
+    " ORDER BY block DESC, version DESC LIMIT 1"
 )
 _PIECES = (
-    "SELECT data FROM events WHERE run_id = ? AND version > ? AND type = 'subprocess_output' AND data IS NOT NULL"
-    " ORDER BY version LIMIT ?"
+    f"SELECT data FROM {OF_RUN} WHERE {AFTER} AND type = 'subprocess_output' AND data IS NOT NULL"  # noqa: S608
+    " ORDER BY block, version LIMIT ?3"
 )
 _known: "OrderedDict[tuple[str, int, str, int], None]" = OrderedDict()
 """Places of files that were seen to hold what they should: path, offset, digest, when the file was last changed."""

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
+from eventstore.blocks import OF_RUN, UPTO
 from eventstore.mirrored import mirrored_log
 from eventstore.objects.shared_blobs import blob_key, store_of
 from eventstore.proof.faults import Fault
@@ -25,12 +26,13 @@ _ENDS = (
     " ORDER BY position LIMIT ?"
 )
 _ENDS_OF_RUN = (
-    f"SELECT position, data FROM events WHERE run_id = ? AND position <= ? AND {_TURN_ENDS}"  # noqa: S608
-    " ORDER BY position LIMIT ?"
+    f"SELECT position, data FROM {OF_RUN} WHERE {UPTO} AND {_TURN_ENDS}"  # noqa: S608
+    " ORDER BY block, version LIMIT ?3"
 )
 _TURNS = (
-    "SELECT sum(type = 'turn_started'), sum(type IN ('turn_completed', 'turn_failed', 'turn_cancelled')),"
-    " sum(type IN ('run_completed', 'run_failed', 'run_cancelled')) FROM events WHERE run_id = ?"
+    "SELECT sum(type = 'turn_started'), sum(type IN ('turn_completed', 'turn_failed', 'turn_cancelled')),"  # noqa: S608
+    " sum(type IN ('run_completed', 'run_failed', 'run_cancelled'))"
+    f" FROM {OF_RUN} WHERE run_id = ?"
 )
 TURNS_MAX = 100_000  # More than a run has.
 

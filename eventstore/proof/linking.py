@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from eventstore.blocks import OF_RUN, UPTO
 from eventstore.chain import Shared, all_anchored, data_digest, data_digests, digest_of_anchored, links, shared
 from eventstore.columns import HASH_BYTES, ID_BYTES, Columns, Common, OfCommons, anchored_between, cut, cut_even
 from eventstore.sqlite3_module import sqlite3
@@ -37,7 +38,7 @@ def unsound(connection: sqlite3.Connection, columns: Columns) -> Iterator[Wrong]
     linked = OfCommons(_linked)
     run_ids, sent_sizes, commons = zip(*map(linked.__getitem__, columns.commons), strict=True)
     hashes = cut_even(columns.hashes, HASH_BYTES)
-    befores = _before(connection, run_ids, columns.versions, hashes)
+    befores = _before(connection, columns.positions, run_ids, columns.versions, hashes)
     redacted = _redacted(connection, columns)
     found = links(
         [before or b"" for before in befores],
@@ -97,28 +98,33 @@ def _digests(columns: Columns, redacted: dict[int, tuple[bytes, bytes | None]]) 
 
 
 def _before(
-    connection: sqlite3.Connection, run_ids: Sequence[str], versions: Sequence[int], hashes: Sequence[bytes]
+    connection: sqlite3.Connection,
+    positions: Sequence[int],
+    run_ids: Sequence[str],
+    versions: Sequence[int],
+    hashes: Sequence[bytes],
 ) -> list[bytes | None]:
     """The hash before each event, empty before a run's first; None where that is missing."""
     run_id, version, count = run_ids[0], versions[0], len(versions)
     if run_ids.count(run_id) == count and versions == [*range(version, version + count)]:
-        return [b"" if version == 1 else _hash_at(connection, run_id, version - 1), *hashes[:-1]]
+        return [b"" if version == 1 else _hash_at(connection, run_id, version - 1, positions[0]), *hashes[:-1]]
     last: dict[str, tuple[int, bytes]] = {}
     found: list[bytes | None] = []
-    for run_id, version, event_hash in zip(run_ids, versions, hashes, strict=True):
+    for position, run_id, version, event_hash in zip(positions, run_ids, versions, hashes, strict=True):
         before = last.get(run_id)
         if version == 1:
             found.append(b"")
         elif before is not None and before[0] == version - 1:
             found.append(before[1])
         else:
-            found.append(_hash_at(connection, run_id, version - 1))
+            found.append(_hash_at(connection, run_id, version - 1, position))
         last[run_id] = (version, event_hash)
     return found
 
 
-def _hash_at(connection: sqlite3.Connection, run_id: str, version: int) -> bytes | None:
-    row = connection.execute("SELECT hash FROM events WHERE run_id = ? AND version = ?", (run_id, version)).fetchone()
+def _hash_at(connection: sqlite3.Connection, run_id: str, version: int, upto: int) -> bytes | None:
+    query = f"SELECT hash FROM {OF_RUN} WHERE {UPTO} AND version = ?3 ORDER BY block DESC LIMIT 1"  # noqa: S608
+    row = connection.execute(query, (run_id, upto, version)).fetchone()
     return None if row is None else bytes(row[0])
 
 
@@ -134,7 +140,7 @@ def _is_left(connection: sqlite3.Connection, run_id: str, version: int, data: by
     """Whether a redaction of the run says that this is what it left of the event, where anything is left."""
     if data is None:
         return True
-    query = "SELECT data FROM events WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL"
+    query = f"SELECT data FROM {OF_RUN} WHERE run_id = ? AND type = 'event_redacted' AND data IS NOT NULL"  # noqa: S608
     told: dict[int, str] = {}
     for row in connection.execute(query, (run_id,)):
         with suppress(msgspec.DecodeError, UnicodeDecodeError):

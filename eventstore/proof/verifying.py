@@ -10,6 +10,7 @@ from contextlib import suppress
 import msgspec
 
 from eventstore.anchoring import ANCHORED, Anchor
+from eventstore.blocks import block_of
 from eventstore.chain import anchor_digest, data_digest, link
 from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
 from eventstore.sqlite3_module import sqlite3
@@ -19,6 +20,15 @@ from runfold.envelope import SYSTEM_STREAM
 from runfold.events import EventRedacted, RunArchived
 
 PAGE_ROWS = 1_000
+_NOT_FOUND = (
+    "SELECT min(position), run_id FROM events WHERE position > ? AND position <= ? AND NOT EXISTS"
+    " (SELECT 1 FROM run_blocks AS known WHERE known.run_id = events.run_id AND known.block = events.block)"
+    " GROUP BY run_id, block ORDER BY 1 LIMIT ?"
+)
+_FOUND_IN_VAIN = (
+    "SELECT run_id, block FROM run_blocks AS known WHERE block <= ? AND NOT EXISTS"
+    " (SELECT 1 FROM events WHERE events.block = known.block AND events.run_id = known.run_id) LIMIT ?"
+)
 _EVENTS = f"SELECT {WHOLE_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
 
 
@@ -53,6 +63,7 @@ class Proof:
             yield from self._events(on_progress)
             yield from self._redactions()
             yield from self._run_heads()
+            yield from self._found_in_vain()
             yield from self._anchors(anchors)
         except sqlite3.DatabaseError as error:
             yield Fault(kind="file", message=f"the log's file is damaged: {error}")
@@ -90,6 +101,8 @@ class Proof:
                         position=position,
                     )
                 recorded_at_us = row.recorded_at_us
+            if rows:
+                yield from self._not_found(rows[0].position - 1, after)
             if on_progress is not None:
                 on_progress(after, self.head)
             if len(rows) < PAGE_ROWS:
@@ -161,6 +174,17 @@ class Proof:
                     run_id=run_id,
                     position=position,
                 )
+
+    def _not_found(self, after: int, upto: int) -> Iterator[Fault]:
+        """Events that nobody who reads their run comes to."""
+        for position, run_id in self._connection.execute(_NOT_FOUND, (after, upto, PAGE_ROWS)).fetchall():
+            message = f"event {position} of `{run_id}` and those of its block are not found by their run"
+            yield Fault(kind="event", message=message, run_id=run_id, position=position)
+
+    def _found_in_vain(self) -> Iterator[Fault]:
+        query = (block_of(self.head), PAGE_ROWS)
+        for run_id, block in self._connection.execute(_FOUND_IN_VAIN, query).fetchall():
+            yield Fault(kind="file", message=f"block {block} of the log has no events of `{run_id}`", run_id=run_id)
 
     def _run_heads(self) -> Iterator[Fault]:
         # Only heads up to where we looked: the log may have grown since.

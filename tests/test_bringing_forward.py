@@ -1,0 +1,106 @@
+"""A log of the format before this one is brought forward with all that it holds, once, or stays as it is."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from eventstore.bringing_forward import bring_forward
+from eventstore.log_file import LOG_FILE, open_reader
+from eventstore.preparing import prepare
+from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
+from eventstore.whole_rows import WHOLE_COLUMNS
+from eventstore.writing import SCHEMA, Writer
+from runfold.envelope import NewEvent
+from runfold.errors import BadRequest
+from runfold.ordered_ids import ordered_id
+from tests.tampering import find, write_log
+from tests.terminal import runfold
+
+BEFORE = (Path(__file__).parent / "golden" / "format_1.sql").read_text()
+KEPT = (WHOLE_COLUMNS + " FROM events", "* FROM head", "* FROM heads", "* FROM anchors")
+
+
+def rows(path: Path) -> list[list[tuple[object, ...]]]:
+    with closing(sqlite3.connect(path)) as file:
+        return [sorted(file.execute(f"SELECT {what}").fetchall()) for what in KEPT]
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> Path:
+    """A folder whose log was made by a runfold that knew format 1."""
+    data = tmp_path / "data"
+    await write_log(data)
+    before = tmp_path / "before.db"
+    with closing(sqlite3.connect(before, isolation_level=None)) as file:
+        file.executescript("PRAGMA journal_mode = WAL;" + BEFORE)
+        file.execute("ATTACH DATABASE ? AS new", (str(data / LOG_FILE),))
+        for what in KEPT:
+            columns, _, table = what.partition(" FROM ")
+            names = "" if columns == "*" else f"({columns})"
+            file.execute(f"INSERT INTO main.{table} {names} SELECT {columns} FROM new.{table}")
+    before.replace(data / LOG_FILE)
+    return data
+
+
+async def test_all_that_a_log_held_is_there_and_holds_and_it_goes_on(data: Path) -> None:
+    before = rows(data / LOG_FILE)
+
+    await (await SqliteLog.open(data)).close()
+
+    # What is not yet sealed is when a log is closed.
+    assert rows(data / LOG_FILE)[:3] == before[:3]
+    assert find(data) == []
+    done = runfold(data, "run", "--", "true")
+    assert (done.returncode, find(data)) == (0, [])
+
+
+async def test_who_only_reads_is_told_how_it_is_brought_forward_and_changes_nothing(data: Path) -> None:
+    before = (data / LOG_FILE).read_bytes()
+
+    with pytest.raises(BadRequest, match=r"older runfold \(format 1, known 2\)") as error:
+        open_reader(data)
+
+    assert "`runfold up` brings the log of a data folder forward" in (error.value.hint or "")
+    assert (data / LOG_FILE).read_bytes() == before
+
+
+async def test_who_fails_on_the_way_leaves_the_log_as_it_was(data: Path) -> None:
+    before = rows(data / LOG_FILE)
+    steps = [0]
+
+    def stop() -> bool:
+        steps[0] += 1
+        return steps[0] == 40
+
+    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as file:
+        file.set_progress_handler(stop, 100)
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            bring_forward(file, SCHEMA.read_text())
+        file.set_progress_handler(None, 0)
+        assert file.execute("PRAGMA user_version").fetchone() == (1,)
+        assert file.execute("SELECT name FROM sqlite_schema WHERE name = 'run_blocks'").fetchall() == []
+
+    assert rows(data / LOG_FILE) == before
+    await (await SqliteLog.open(data)).close()
+    assert find(data) == []
+
+
+async def test_a_server_that_still_runs_on_the_code_of_before_goes_on(data: Path) -> None:
+    """It has the file open, and knows nothing of blocks."""
+    event = NewEvent(id=ordered_id(), type="x", data=b"{}", at_us=1, tenant="default", actor="user:t")
+    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as old:
+        old.execute("SELECT count(*) FROM events").fetchone()
+        with closing(Writer(data, lambda: 1)) as writer:
+            writer.append([prepare("r_new", [event], 0)])
+        names = "run_id, version, id, type, schema, at_us, recorded_at_us, tenant, actor, correlation, salt, data, hash"
+        old.execute(
+            f"INSERT INTO events (position, {names})"
+            f" SELECT position + 1, {names.replace('version, id', 'version + 1, randomblob(16)')} FROM events"
+            " WHERE run_id = 'r_new'"
+        )
+        found = old.execute("SELECT count(*) FROM events WHERE run_id = 'r_new'").fetchone()
+        blocks = old.execute("SELECT run_id FROM run_blocks WHERE run_id = 'r_new'").fetchall()
+
+    assert (found, blocks) == ((2,), [("r_new",)])
