@@ -243,21 +243,9 @@ def add(group: Group, request: Request, head: Head) -> Appended:
         position, version, salt = position + 1, version + 1, salts.pop()
         sent = None if event.sent is None else sent_digest(salt, event.sent)
         previous = link(
-            previous,
-            tenant=event.tenant,
-            run_id=stream,
-            version=version,
-            identity=identity,
-            type_name=event.type,
-            schema=event.schema,
-            at_us=event.at_us,
-            actor=event.actor,
-            cause=cause,
-            command=command,
-            sent=sent,
-            correlation=event.correlation,
-            digest=data_digest(salt, event.data),
-        )
+            previous, event.tenant, stream, version, identity, event.type, event.schema, event.at_us, event.actor,
+            cause, command, sent, event.correlation, data_digest(salt, event.data),
+        )  # fmt: skip
         rows.append((
             position, stream, version, identity, event.type, event.schema, event.at_us, recorded_at_us, event.tenant,
             event.actor, cause, command, sent, event.correlation, previous, event.data, salt,

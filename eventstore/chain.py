@@ -38,7 +38,6 @@ def sent_digest(salt: bytes, sent: bytes) -> bytes:
 
 def link(
     previous: bytes,
-    *,
     tenant: str,
     run_id: str,
     version: int,
@@ -53,7 +52,10 @@ def link(
     correlation: str,
     digest: bytes,
 ) -> bytes:
-    """The hash of an event after `previous` (empty: the run's first); nothing in it is given by a backend."""
+    """The hash of an event after `previous` (empty: the run's first); nothing in it is given by a backend.
+
+    The fields are hashed in the order of the parameters.
+    """
     # Each field carries its length, so no two different events can read as the same bytes.
     content = b"".join(
         (
@@ -65,9 +67,9 @@ def link(
             identity,
             _of_type(type_name, schema),
             _number(at_us),
-            _text(actor),
-            _NO_ORIGIN if cause is command is sent is None else _optional(cause) + _optional(command) + _optional(sent),
-            _text(correlation),
+            _of_actor(actor, correlation)
+            if cause is command is sent is None
+            else _text(actor) + _optional(cause) + _optional(command) + _optional(sent) + _text(correlation),
             _LENGTHS[len(digest)],
             digest,
         )
@@ -141,6 +143,12 @@ def _of_run(tenant: str, run_id: str) -> bytes:
 @lru_cache(maxsize=TEXTS_KEPT_MAX)
 def _of_type(type_name: str, schema: int) -> bytes:
     return _text(type_name) + _LENGTHS[8] + _number(schema) + _LENGTHS[8]
+
+
+@lru_cache(maxsize=TEXTS_KEPT_MAX)
+def _of_actor(actor: str, correlation: str) -> bytes:
+    """Who says an event that has no cause and no command, and was not sent."""
+    return _text(actor) + _NO_ORIGIN + _text(correlation)
 
 
 @lru_cache(maxsize=TEXTS_KEPT_MAX)
