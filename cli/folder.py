@@ -13,8 +13,9 @@ from cli.runs import EventPage
 from cli.screen import talk
 from cli.server_lock import running_server
 from cli.settings import Settings
+from eventstore.bringing_forward import OLD_VERSION, is_old
 from eventstore.file_systems import refuse_network
-from eventstore.log_file import open_reader
+from eventstore.log_file import USER_VERSION, open_reader
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
 from eventstore.reading import bounds, data_version, end_of, read_page
@@ -317,7 +318,10 @@ def bring_mirror(settings: Settings) -> None:
 
 
 def prepare_folder(data: Path) -> None:
-    """Make the data folder where there is none. Raises InvalidSetting, BadRequest, before anything in it is changed."""
+    """Make the data folder where there is none, and bring its log forward where that is of the format before.
+
+    Raises InvalidSetting, BadRequest, before anything in it is changed; Unavailable, Damaged.
+    """
     refuse_network(data)
     try:
         data.mkdir(parents=True, exist_ok=True)
@@ -331,13 +335,22 @@ def prepare_folder(data: Path) -> None:
             f"the data folder `{data}` cannot be written",
             hint="make it writable, or choose another with --data; nothing was changed",
         )
-    check_log(data)
+    check_log(data, oldest=OLD_VERSION)
 
 
-def check_log(data: Path) -> None:
-    """Refuse a log that is another program's or a newer runfold's. Raises BadRequest."""
+def check_log(data: Path, *, oldest: int = USER_VERSION) -> None:
+    """Refuse a log that is another program's or a newer runfold's; one from `oldest` on is brought forward.
+
+    Raises BadRequest, Unavailable, Damaged.
+    """
     with suppress(NotFound):
-        open_reader(data).close()
+        with closing(open_reader(data, oldest=oldest)) as connection:
+            is_before = is_old(connection)
+        if is_before:
+            from eventstore.writing import bring_log_forward
+
+            talk(f"note: the log in `{data}` is of an older runfold and is brought forward, once")
+            bring_log_forward(data)
 
 
 def _refresh(views: Views) -> Freshness:

@@ -11,6 +11,7 @@ from runfold.errors import Damaged
 HINT = "`runfold verify` tells all that does not match; a backup has it as it was"
 UNOPENED_HINT = "keep a copy of the data folder as it is, then restore a backup"
 _CORRUPT, _NOT_A_DATABASE = 11, 26  # As in sqlite3.h; the upper bits say where it happened.
+_NOT_DONE, _FULL = 10, 13
 _PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})  # Busy, locked, no memory, read-only, input or output, full, not opened.
 _UNDECODED = "Could not decode to UTF-8"  # So the module begins what it says of a text that is none.
 _LACKING = ("no such table: ", "no such column: ")
@@ -43,6 +44,11 @@ def is_passing(error: sqlite3.DatabaseError) -> bool:
 
 def damage_of(error: Exception, *, hint: str = HINT) -> Damaged:
     return Damaged(f"the log's file is damaged: {error}", hint=hint)
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Whether there is no room, or the disk refuses."""
+    return isinstance(error, sqlite3.DatabaseError) and _code(error) in (_NOT_DONE, _FULL)
 
 
 @contextmanager

@@ -49,8 +49,12 @@ class Reader(sqlite3.Connection):
     checks: Checking | None = None
 
 
-def open_reader(data: Path, checks: Checking | None = None, *, is_unshared: bool = False) -> sqlite3.Connection:
+def open_reader(
+    data: Path, checks: Checking | None = None, *, is_unshared: bool = False, oldest: int = USER_VERSION
+) -> sqlite3.Connection:
     """A connection that can only read the log of a data folder; `is_unshared`: all of it, see UNSHARED.
+
+    `oldest`: the oldest format that will do.
 
     Raises NotFound, BadRequest, Unavailable, Damaged.
     """
@@ -78,7 +82,7 @@ def open_reader(data: Path, checks: Checking | None = None, *, is_unshared: bool
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
-        if not check_file(connection, path):
+        if not check_file(connection, path, oldest=oldest):
             raise NotFound(f"the log in `{data}` is empty", hint="`runfold run -- COMMAND` starts it")
     except sqlite3.OperationalError as error:
         connection.close()

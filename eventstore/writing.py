@@ -10,6 +10,7 @@ from eventstore.anchoring import AnchorFile, write_anchor
 from eventstore.appending import Judged, append_group, append_within, judge_ahead
 from eventstore.bringing_forward import OLD_VERSION, bring_forward, is_old
 from eventstore.contract import APPEND_EVENTS_MAX, Appended
+from eventstore.damage import is_of_disk
 from eventstore.durable import sync
 from eventstore.failpoints import reach
 from eventstore.file_lock import FileLock
@@ -17,7 +18,7 @@ from eventstore.file_systems import refuse_network
 from eventstore.grouping import Memory
 from eventstore.intents import settle
 from eventstore.journal import JOURNAL_BYTES_MAX
-from eventstore.log_file import BUSY_TIMEOUT_MS, LOG_FILE, check_file
+from eventstore.log_file import BUSY_TIMEOUT_MS, LOG_FILE, REPAIR_HINT, check_file
 from eventstore.mirrored import MIRROR_FILE, refuse_mirror
 from eventstore.preparing import Request, prepare
 from eventstore.sqlite3_module import sqlite3
@@ -55,11 +56,11 @@ class Writer:
         if not self.writes_mirrors:
             refuse_mirror(data)
         refuse_network(data)
-        try:
+        with _telling(data):
             # What is not ours gets no file of ours beside it either.
             _is_log(data / LOG_FILE)
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = _lock_file(data)
             self._turns = FileLock(self._lock, data / LOCK_FILE)
             try:
                 with self.locked():
@@ -68,11 +69,6 @@ class Writer:
             except BaseException:
                 os.close(self._lock)
                 raise
-        except (OSError, sqlite3.OperationalError) as error:
-            raise Unavailable(
-                f"the log in `{data}` cannot be opened for writing: {error}",
-                hint="make the folder writable, or choose another with --data; nothing was changed",
-            ) from error
 
     def judge_ahead(self, requests: Sequence[Request]) -> Judged | None:
         """What `append` is likely to do; asked in any thread while it is not at work.
@@ -211,6 +207,37 @@ class Rewriting:
                 raise outcome
             if anchor is not None:
                 self.anchors.append(anchor)
+
+
+def bring_log_forward(data: Path) -> None:
+    """Have the log of a folder in this format, a mirror's too, before anybody reads it.
+
+    Raises BadRequest, Unavailable, Damaged.
+    """
+    with _telling(data):
+        lock = _lock_file(data)
+        try:
+            with FileLock(lock, data / LOCK_FILE):
+                _open(data / LOG_FILE, of_one_thread=True).close()
+        finally:
+            os.close(lock)
+
+
+def _lock_file(data: Path) -> int:
+    return os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+@contextmanager
+def _telling(data: Path) -> Generator[None]:
+    """What keeps a log from being opened, told. Raises Unavailable."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        unwritable = "make the folder writable, or choose another with --data; nothing was changed"
+        raise Unavailable(
+            f"the log in `{data}` cannot be opened for writing: {error}",
+            hint=REPAIR_HINT if is_of_disk(error) else unwritable,
+        ) from error
 
 
 def _holds(path: Path, texts: Sequence[bytes]) -> bool:

@@ -1,11 +1,13 @@
 """A log of the format before this one is brought forward with all that it holds, once, or stays as it is."""
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from eventstore.bringing_forward import bring_forward
+from eventstore.damage import is_of_disk
 from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.preparing import prepare
 from eventstore.sqlite import SqliteLog
@@ -16,7 +18,7 @@ from runfold.envelope import NewEvent
 from runfold.errors import BadRequest
 from runfold.ordered_ids import ordered_id
 from tests.tampering import find, write_log
-from tests.terminal import runfold
+from tests.terminal import runfold, started, wait_for_word
 
 BEFORE = (Path(__file__).parent / "golden" / "format_1.sql").read_text()
 KEPT = (WHOLE_COLUMNS + " FROM events", "* FROM head", "* FROM heads", "* FROM anchors")
@@ -56,6 +58,19 @@ async def test_all_that_a_log_held_is_there_and_holds_and_it_goes_on(data: Path)
     assert (done.returncode, find(data)) == (0, [])
 
 
+@pytest.mark.slow
+async def test_whatever_starts_to_write_brings_it_forward_first(data: Path) -> None:
+    copy = data.with_name("copy")
+    shutil.copytree(data, copy)
+
+    ran = runfold(data, "run", "--", "true")
+    with started(copy, "up", "--no-browser") as server:
+        wait_for_word(server, "serving")
+
+    assert (ran.returncode, find(data), find(copy)) == (0, [], [])
+    assert "is brought forward, once" in ran.stderr
+
+
 async def test_who_only_reads_is_told_how_it_is_brought_forward_and_changes_nothing(data: Path) -> None:
     before = (data / LOG_FILE).read_bytes()
 
@@ -85,6 +100,17 @@ async def test_who_fails_on_the_way_leaves_the_log_as_it_was(data: Path) -> None
     assert rows(data / LOG_FILE) == before
     await (await SqliteLog.open(data)).close()
     assert find(data) == []
+
+
+async def test_a_log_for_which_there_is_no_room_is_told_and_stays(data: Path) -> None:
+    before = rows(data / LOG_FILE)
+    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as file:
+        file.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError, match="full") as error:
+            bring_forward(file, SCHEMA.read_text())
+
+    assert is_of_disk(error.value)
+    assert rows(data / LOG_FILE) == before
 
 
 async def test_a_server_that_still_runs_on_the_code_of_before_goes_on(data: Path) -> None:
