@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.bringing_forward import bring_forward
-from eventstore.damage import is_of_disk
+from eventstore.damage import UNOPENED_HINT, is_of_disk
 from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.preparing import prepare
 from eventstore.sqlite import SqliteLog
@@ -15,7 +15,7 @@ from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import WHOLE_COLUMNS
 from eventstore.writing import SCHEMA, Writer
 from runfold.envelope import NewEvent
-from runfold.errors import BadRequest
+from runfold.errors import BadRequest, Damaged
 from runfold.ordered_ids import ordered_id
 from tests.tampering import find, write_log
 from tests.terminal import runfold, started, wait_for_word
@@ -71,6 +71,18 @@ async def test_whatever_starts_to_write_brings_it_forward_first(data: Path) -> N
     assert "is brought forward, once" in ran.stderr
 
 
+async def test_what_is_deleted_later_is_nowhere_in_the_file(data: Path) -> None:
+    words = b'"text":"batch 2"'
+    had = words in (data / LOG_FILE).read_bytes()
+
+    with closing(Writer(data, lambda: 1)) as writer:
+        with writer.rewriting("test", lifting=("events_remain",)) as rewriting:
+            rewriting.connection.execute("DELETE FROM events")
+        is_gone = writer.scrub()
+
+    assert (had, is_gone, words in (data / LOG_FILE).read_bytes()) == (True, True, False)
+
+
 async def test_who_only_reads_is_told_how_it_is_brought_forward_and_changes_nothing(data: Path) -> None:
     before = (data / LOG_FILE).read_bytes()
 
@@ -111,6 +123,35 @@ async def test_a_log_for_which_there_is_no_room_is_told_and_stays(data: Path) ->
 
     assert is_of_disk(error.value)
     assert rows(data / LOG_FILE) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "PRAGMA ignore_check_constraints = ON; UPDATE events SET salt = NULL, digest = NULL WHERE position = 9",
+        "ALTER TABLE events RENAME COLUMN cause TO causes",
+        "DROP TABLE events",
+    ],
+)
+async def test_a_log_that_is_damaged_is_told_and_stays(data: Path, change: str) -> None:
+    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as file:
+        file.executescript("DROP TRIGGER events_stay;" + change)
+    before = (data / LOG_FILE).read_bytes()
+
+    with pytest.raises(Damaged, match="the log's file is damaged") as error:
+        Writer(data, lambda: 1)
+
+    assert error.value.hint == UNOPENED_HINT
+    assert (data / LOG_FILE).read_bytes() == before
+
+
+async def test_what_somebody_added_to_the_file_is_in_nobodys_way(data: Path) -> None:
+    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as file:
+        file.execute('CREATE INDEX "by kind, ""mine""" ON events (type)')
+
+    Writer(data, lambda: 1).close()
+
+    assert find(data) == []
 
 
 async def test_a_server_that_still_runs_on_the_code_of_before_goes_on(data: Path) -> None:
