@@ -15,6 +15,12 @@ of the run; who knows a position names its block, as the conditions here do for 
 AFTER = f"run_id = ?1 AND block >= ?2 >> {BLOCK_BITS} AND +position > ?2"
 UPTO = f"run_id = ?1 AND block <= ?2 >> {BLOCK_BITS} AND +position <= ?2"
 BETWEEN = f"{AFTER} AND block <= ?3 >> {BLOCK_BITS} AND +position <= ?3"
+IS_FOUND = (
+    "EXISTS (SELECT 1 FROM run_blocks AS known CROSS JOIN events AS found INDEXED BY events_by_block"
+    " USING (run_id, block) WHERE known.run_id = events.run_id AND known.block = events.block"
+    " AND found.version = events.version AND +found.position = events.position)"
+)
+"""Whether who reads the run of an event comes to it: so it is, unless the file was altered."""
 DELETE_BEFORE = (
     f"DELETE FROM events WHERE position IN (SELECT position FROM {OF_RUN} WHERE run_id = ? AND +position < ?)"  # noqa: S608
 )

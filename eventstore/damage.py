@@ -14,7 +14,7 @@ _CORRUPT, _NOT_A_DATABASE = 11, 26  # As in sqlite3.h; the upper bits say where 
 _NOT_DONE, _FULL = 10, 13
 _PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})  # Busy, locked, no memory, read-only, input or output, full, not opened.
 _UNDECODED = "Could not decode to UTF-8"  # So the module begins what it says of a text that is none.
-_LACKING = ("no such table: ", "no such column: ")
+_LACKING = ("no such table: ", "no such column: ", "no such index: ")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -24,7 +24,7 @@ def is_undecoded(error: sqlite3.DatabaseError) -> bool:
 
 
 def is_lacking(error: sqlite3.DatabaseError) -> bool:
-    """Whether a table or a column is not there that is asked for."""
+    """Whether a table, a column or an index is not there that is asked for."""
     return str(error).startswith(_LACKING)
 
 

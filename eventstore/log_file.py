@@ -25,6 +25,7 @@ _KEPT = (
     "SELECT run_id, position, version, hash FROM heads LIMIT 0",
     "SELECT position, digest, previous FROM anchors LIMIT 0",
     "SELECT run_id, block FROM run_blocks LIMIT 0",
+    "SELECT run_id, block FROM events INDEXED BY events_by_block LIMIT 0",
 )
 """These succeed on every log, unless somebody has altered its tables."""
 

@@ -227,7 +227,41 @@ def tamper_view(data: Path, chance: random.Random) -> str:
     return change
 
 
+def tamper_blocks(data: Path, chance: random.Random) -> str:
+    """What says where the events of a run are: wrong, or gone."""
+    connection = edit(data)
+    run_id, block = chance.choice(connection.execute("SELECT run_id, block FROM run_blocks").fetchall())
+    change = chance.choice(
+        [
+            f"DELETE FROM run_blocks WHERE run_id = '{run_id}' AND block = {block}",
+            "DELETE FROM run_blocks",
+            f"UPDATE run_blocks SET run_id = 'r_other' WHERE run_id = '{run_id}' AND block = {block}",
+            f"UPDATE run_blocks SET block = {chance.choice([-1, 7, 2**62])} WHERE run_id = '{run_id}'",
+            f"INSERT INTO run_blocks VALUES ('{run_id}', {chance.choice([-(2**63), -1, 7, 2**63 - 1])})",
+            "INSERT INTO run_blocks VALUES ('r_other', 0)",
+            "DROP TABLE run_blocks; CREATE TABLE run_blocks (run_id, block); INSERT INTO run_blocks VALUES (NULL, '')",
+            "DROP INDEX events_by_block",
+            "DROP TRIGGER events_are_found",
+        ]
+    )
+    connection.executescript(change)
+    leave(connection)
+    return change
+
+
+def tamper_index(data: Path, chance: random.Random) -> str:
+    """An index that leaves out some events, under the words of one that has them all."""
+    connection = edit(data)
+    (sql,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'events_by_block'").fetchone()
+    position = any_position(connection, chance)
+    connection.executescript(f"DROP INDEX events_by_block; {sql} WHERE position <> {position}")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'events_by_block'", (sql,))
+    leave(connection)
+    return f"`events_by_block` without {position}"
+
+
 TAMPERS: tuple[Tamper, ...] = (
     tamper_data, tamper_column, tamper_delete, tamper_swap, tamper_truncate, tamper_run, tamper_insert, tamper_anchor,
-    tamper_blob, tamper_view,
+    tamper_blob, tamper_view, tamper_blocks, tamper_index,
 )  # fmt: skip

@@ -262,6 +262,11 @@ BAD_LOGS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "the log's file is damaged: no such table: anchors",
         "then restore a backup",
     ),
+    "without an index": (
+        lacking("DROP INDEX events_by_block"),
+        "the log's file is damaged: no such index: events_by_block",
+        "then restore a backup",
+    ),
 }
 COMMANDS = (
     ["ps"], ["status", "@last"], ["audit"], ["sql", "SELECT 1"], ["verify"], ["rebuild"], ["run", "--", "true"],

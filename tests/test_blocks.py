@@ -2,7 +2,7 @@
 
 import ast
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -129,9 +129,7 @@ def test_what_is_deleted_of_a_run_leaves_the_blocks_that_still_have_some_of_it(t
 
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_events_that_their_run_does_not_find_are_told_and_not_passed_over(tmp_path: Path, block: int) -> None:
-    log = write_log(tmp_path)
-    with closing(sqlite3.connect(tmp_path / LOG_FILE, isolation_level=None)) as file:
-        file.execute("DELETE FROM run_blocks WHERE run_id = 'r_some' AND block = ?", (block,))
+    log = without_block(tmp_path, "r_some", block)
     first = next(it for it in log["r_some"] if block_of(it) == block)
 
     with closing(open_reader(tmp_path)) as reader:
@@ -142,13 +140,51 @@ def test_events_that_their_run_does_not_find_are_told_and_not_passed_over(tmp_pa
     assert faults == [("event", "r_some", first)]
 
 
-def test_a_block_that_a_run_is_said_to_be_in_and_is_not_is_told(tmp_path: Path) -> None:
+def without_block(data: Path, run_id: str, block: int) -> Log:
+    log = write_log(data)
+    with closing(sqlite3.connect(data / LOG_FILE, isolation_level=None)) as file:
+        file.execute("DELETE FROM run_blocks WHERE run_id = ? AND block = ?", (run_id, block))
+    return log
+
+
+@pytest.mark.parametrize(("block", "index"), [(0, 30), (1, 150), (2, -2)])
+def test_who_reads_a_run_up_to_a_place_is_told_of_events_that_it_does_not_find(
+    tmp_path: Path, block: int, index: int
+) -> None:
+    upto = without_block(tmp_path, "r_some", block)["r_some"][index]
+
+    with closing(open_checked(tmp_path)) as reader, pytest.raises(Damaged):
+        read_page(reader, stream="r_some", upto=upto)
+
+
+def test_who_knows_the_whole_log_is_told_of_events_that_their_run_does_not_find(tmp_path: Path) -> None:
+    places = without_block(tmp_path, "r_some", 1)["r_some"]
+
+    with closing(open_checked(tmp_path)) as reader:
+        with suppress(Damaged):
+            read_found(reader, after=0, framing=Framing(), stream=None, rows_max=places[-1] + 5)
+        with pytest.raises(Damaged, match="`r_some`"):
+            read_page(reader, stream="r_some", limit=len(places))
+
+
+@pytest.mark.parametrize("run_id", TOGETHER)
+def test_what_is_read_up_to_any_place_is_whole(tmp_path: Path, run_id: str) -> None:
+    places = write_log(tmp_path)[run_id]
+    with closing(open_checked(tmp_path)) as reader:
+        for upto in (1, places[0], places[0] + 1, places[len(places) // 2], places[-1] - 1, places[-1]):
+            page = read_page(reader, stream=run_id, upto=upto, limit=len(places) + 1)
+
+            assert [it.position for it in page.events] == [it for it in places if it <= upto]
+
+
+@pytest.mark.parametrize("block", [-1, 1, 3, 2**40])
+def test_a_block_that_a_run_is_said_to_be_in_and_is_not_is_told(tmp_path: Path, block: int) -> None:
     write_log(tmp_path)
     with closing(sqlite3.connect(tmp_path / LOG_FILE, isolation_level=None)) as file:
-        file.execute("INSERT INTO run_blocks VALUES ('r_now', 1)")
+        file.execute("INSERT INTO run_blocks VALUES ('r_now', ?)", (block,))
 
     with closing(open_reader(tmp_path)) as reader:
-        assert [it.message for it in Proof(reader).faults()] == ["block 1 of the log has no events of `r_now`"]
+        assert [it.message for it in Proof(reader).faults()] == [f"block {block} of the log has no events of `r_now`"]
         assert [it.version for it in read_page(reader, stream="r_now").events] == [1, 2, 3]
 
 

@@ -25,7 +25,7 @@ BOUNDED_OTHERWISE = {
     "SELECT * FROM leases WHERE host": "the runs that this machine drives now",
     "SELECT EXISTS (SELECT 1 FROM {} WHERE run_id = ?1": "one row",
     "data FROM {} WHERE run_id = ? AND type = 'event_redacted'": "what was redacted of one run",
-    "FROM heads, head WHERE run_id = ?": "by primary key",
+    "EXISTS (SELECT 1 FROM run_blocks AS known": "one row",
     "position IN (SELECT value FROM json_each(?))": "the positions of one page",
     "CAST(group_concat(hash, '') AS BLOB) FROM events WHERE": "one row, of what one anchor seals",
     "SELECT * FROM leases ORDER BY run_id": "the runs that are driven now",

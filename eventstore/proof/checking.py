@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from eventstore.anchoring import ANCHORS_FILE, Anchor
+from eventstore.blocks import AFTER, OF_RUN
 from eventstore.columns import OF_ANOTHER_KIND, Columns, columns_at
 from eventstore.damage import HINT, is_damage
 from eventstore.log_file import LOG_FILE, open_reader
@@ -27,6 +28,13 @@ BLOCKS_MAX = 4096  # 16 MiB; what is forgotten is checked again.
 ANCHORS_KNOWN_MAX = 65_536
 DAMAGED_KNOWN_MAX = 100
 TAIL_BYTES = 64 * 1024  # Many times the last line of the anchors beside the log.
+_REMEMBERED = (
+    f"SELECT version, position <= ?2, CASE WHEN position > ?2 THEN (SELECT version FROM {OF_RUN} WHERE {AFTER}"  # noqa: S608
+    " ORDER BY block, version LIMIT 1) END, position <= (SELECT trimmed_to FROM head)"
+    " AND NOT EXISTS (SELECT 1 FROM events WHERE position = heads.position) FROM heads WHERE run_id = ?1"
+)
+"""Of a run read up to a place: its last version, whether that should have been read, the next version there is, and
+whether it is trimmed."""
 _begun: "WeakValueDictionary[tuple[Path, int, int], Checks]" = WeakValueDictionary()
 _opening = threading.Lock()
 
@@ -126,14 +134,17 @@ class Checks:
             raise self._found(None, f"event {expected} of the log is missing")
 
     def check_end(self, connection: sqlite3.Connection, stream: str, version: int, end: int) -> None:
-        """A run read up to `end`, a position of the log: its last event is the one that the log remembers."""
-        query = "SELECT heads.version, heads.position, head.trimmed_to FROM heads, head WHERE run_id = ?"
-        row = connection.execute(query, (stream,)).fetchone()
-        if row is None and version:
-            raise self._found(stream, f"the log does not remember the last event of `{stream}`")
-        is_trimmed = row is not None and not version and row[1] <= row[2]
-        if row is not None and row[1] <= end and row[0] != version and not is_trimmed:
-            raise self._found(stream, f"`{stream}` ends at version {version}, the log remembers {row[0]}")
+        """A run read up to `end`, a position of the log: the next event is the next, or its last the one remembered."""
+        row = connection.execute(_REMEMBERED, (stream, end)).fetchone()
+        if row is None:
+            if version:
+                raise self._found(stream, f"the log does not remember the last event of `{stream}`")
+            return
+        remembered, is_read, following, is_trimmed = row
+        if is_read and remembered != version and not (is_trimmed and not version):
+            raise self._found(stream, f"`{stream}` ends at version {version}, the log remembers {remembered}")
+        if not is_read and following != version + 1 and not (is_trimmed and following is None):
+            raise self._found(stream, f"version {version + 1} of `{stream}` is missing")
 
     def check_begun(self, connection: sqlite3.Connection) -> None:
         """Once a process: the log reaches to the last anchor beside it, and holds it."""

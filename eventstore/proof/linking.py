@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from eventstore.blocks import OF_RUN, UPTO
+from eventstore.blocks import IS_FOUND, OF_RUN, UPTO
 from eventstore.chain import Shared, all_anchored, data_digest, data_digests, digest_of_anchored, links, shared
 from eventstore.columns import HASH_BYTES, ID_BYTES, Columns, Common, OfCommons, anchored_between, cut, cut_even
 from eventstore.sqlite3_module import sqlite3
@@ -16,6 +16,10 @@ from runfold.events import EventRedacted
 _REDACTED = (
     "SELECT position, digest, data FROM events"
     " WHERE position IN (SELECT value FROM json_each(?)) AND digest IS NOT NULL"
+)
+_LOST = (
+    "SELECT position, run_id FROM events WHERE position IN (SELECT value FROM json_each(?))"  # noqa: S608
+    f" AND NOT {IS_FOUND}"
 )
 
 
@@ -48,7 +52,8 @@ def unsound(connection: sqlite3.Connection, columns: Columns) -> Iterator[Wrong]
         sents=cut(columns.sents, sent_sizes, HASH_BYTES),
         digests=_digests(columns, redacted),
     )
-    if b"".join(found) == columns.hashes and None not in befores and not redacted:
+    lost = connection.execute(_LOST, (msgspec.json.encode(columns.positions).decode(),)).fetchall()
+    if b"".join(found) == columns.hashes and None not in befores and not redacted and not lost:
         return
     for position, run_id, version, before, event_hash, expected in zip(
         columns.positions, run_ids, columns.versions, befores, hashes, found, strict=True
@@ -59,6 +64,8 @@ def unsound(connection: sqlite3.Connection, columns: Columns) -> Iterator[Wrong]
             yield Wrong(run_id, f"event {position}, version {version} of `{run_id}`, does not match its hash")
         elif not _is_left(connection, run_id, version, redacted.get(position, (b"", None))[1]):
             yield Wrong(run_id, f"event {position} of `{run_id}` is not what its redaction left of it")
+    for position, run_id in lost:
+        yield Wrong(run_id, f"event {position} of `{run_id}` is not found by its run")
 
 
 def anchor_of(connection: sqlite3.Connection, previous: bytes, after: int, upto: int) -> bytes:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import msgspec
 
 from eventstore.anchoring import ANCHORED, Anchor
-from eventstore.blocks import block_of
+from eventstore.blocks import IS_FOUND
 from eventstore.chain import anchor_digest, data_digest, link
 from eventstore.proof.faults import OF_ANOTHER_KIND, Fault
 from eventstore.sqlite3_module import sqlite3
@@ -21,12 +21,11 @@ from runfold.events import EventRedacted, RunArchived
 
 PAGE_ROWS = 1_000
 _NOT_FOUND = (
-    "SELECT min(position), run_id FROM events WHERE position > ? AND position <= ? AND NOT EXISTS"
-    " (SELECT 1 FROM run_blocks AS known WHERE known.run_id = events.run_id AND known.block = events.block)"
-    " GROUP BY run_id, block ORDER BY 1 LIMIT ?"
+    "SELECT min(position), run_id FROM events WHERE position > ? AND position <= ?"  # noqa: S608
+    f" AND NOT {IS_FOUND} GROUP BY run_id, block ORDER BY 1 LIMIT ?"
 )
 _FOUND_IN_VAIN = (
-    "SELECT run_id, block FROM run_blocks AS known WHERE block <= ? AND NOT EXISTS"
+    "SELECT run_id, block FROM run_blocks AS known WHERE NOT EXISTS"
     " (SELECT 1 FROM events WHERE events.block = known.block AND events.run_id = known.run_id) LIMIT ?"
 )
 _EVENTS = f"SELECT {WHOLE_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"  # noqa: S608
@@ -182,8 +181,7 @@ class Proof:
             yield Fault(kind="event", message=message, run_id=run_id, position=position)
 
     def _found_in_vain(self) -> Iterator[Fault]:
-        query = (block_of(self.head), PAGE_ROWS)
-        for run_id, block in self._connection.execute(_FOUND_IN_VAIN, query).fetchall():
+        for run_id, block in self._connection.execute(_FOUND_IN_VAIN, (PAGE_ROWS,)).fetchall():
             yield Fault(kind="file", message=f"block {block} of the log has no events of `{run_id}`", run_id=run_id)
 
     def _run_heads(self) -> Iterator[Fault]:
