@@ -12,21 +12,13 @@ from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.preparing import prepare
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
-from eventstore.whole_rows import WHOLE_COLUMNS
 from eventstore.writing import SCHEMA, Writer
 from runfold.envelope import NewEvent
 from runfold.errors import BadRequest, Damaged
 from runfold.ordered_ids import ordered_id
+from tests.format_1 import bring_back, rows
 from tests.tampering import find, write_log
 from tests.terminal import runfold, started, wait_for_word
-
-BEFORE = (Path(__file__).parent / "golden" / "format_1.sql").read_text()
-KEPT = (WHOLE_COLUMNS + " FROM events", "* FROM head", "* FROM heads", "* FROM anchors")
-
-
-def rows(path: Path) -> list[list[tuple[object, ...]]]:
-    with closing(sqlite3.connect(path)) as file:
-        return [sorted(file.execute(f"SELECT {what}").fetchall()) for what in KEPT]
 
 
 @pytest.fixture
@@ -34,15 +26,7 @@ async def data(tmp_path: Path) -> Path:
     """A folder whose log was made by a runfold that knew format 1."""
     data = tmp_path / "data"
     await write_log(data)
-    before = tmp_path / "before.db"
-    with closing(sqlite3.connect(before, isolation_level=None)) as file:
-        file.executescript("PRAGMA journal_mode = WAL;" + BEFORE)
-        file.execute("ATTACH DATABASE ? AS new", (str(data / LOG_FILE),))
-        for what in KEPT:
-            columns, _, table = what.partition(" FROM ")
-            names = "" if columns == "*" else f"({columns})"
-            file.execute(f"INSERT INTO main.{table} {names} SELECT {columns} FROM new.{table}")
-    before.replace(data / LOG_FILE)
+    bring_back(data / LOG_FILE)
     return data
 
 

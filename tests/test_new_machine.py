@@ -6,12 +6,14 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cli.snapshotting import snapshot_where_due
 from eventstore.jetstream.address import parse_address
 from eventstore.jetstream.log import JetStreamLog
-from eventstore.keeping.snapshots import snapshots
+from eventstore.keeping.snapshots import copy_mirror, put_snapshot, snapshots
+from eventstore.log_file import LOG_FILE, USER_VERSION
 from eventstore.objects.object_store import open_store
 from projections.catalogue import VIEWS
 from projections.engine.seeding import bring_views
@@ -20,6 +22,7 @@ from runfold.errors import InvalidSetting
 from runfold.events import EventRedacted, encode_data
 from tests.contract.events import all_events, new_event, run
 from tests.contract.jetstream import shared_cluster
+from tests.format_1 import bring_back
 from tests.machines import Machines
 
 
@@ -117,6 +120,37 @@ async def test_a_snapshot_of_another_log_or_of_other_views_is_passed_over(
         assert two.began_at == 0
         assert [event.run_id for event in await all_events(two)] == ["r_z"] * 5
         assert bring_views(tmp_path / "three", open_store(machines.store), one.cluster.log_id, VIEWS[:2]) == 0
+
+
+@pytest.mark.slow
+async def test_a_snapshot_whose_log_only_a_newer_runfold_reads_is_passed_over(machines: Snapshotted) -> None:
+    one = await machines.open("one")
+    await one.append("r_a", run(), expected=0)
+    made = machines.snapshot("one")
+    (manifest,) = (machines.folder / "store" / "snapshots").rglob("manifest.json")
+    manifest.write_bytes(msgspec.json.encode(msgspec.structs.replace(made, format=USER_VERSION + 1)))
+
+    two = await machines.open("two")
+
+    assert (made.format, two.began_at) == (USER_VERSION, 0)
+    assert await all_events(two) == await all_events(one)
+
+
+@pytest.mark.slow
+async def test_a_snapshot_of_an_older_runfold_is_brought_forward(machines: Snapshotted) -> None:
+    one = await machines.open("one")
+    await one.append("r_a", run(), expected=0)
+    older = machines.folder / "older.db"
+    made = copy_mirror(machines.folder / "one", older, now_us=1)
+    bring_back(older)
+    put_snapshot(open_store(machines.store), msgspec.structs.replace(made, format=1), {LOG_FILE: older})
+
+    two = await machines.open("two")
+    later = await one.append("r_b", run(ended=False), expected=0)
+
+    assert two.began_at == 5
+    assert await all_events(two) == await all_events(one)
+    assert (await two.bounds()).last == later.last
 
 
 @pytest.mark.slow

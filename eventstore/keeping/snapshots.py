@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from eventstore.keeping.copying import copy_log
-from eventstore.log_file import LOG_FILE, open_reader
+from eventstore.log_file import LOG_FILE, USER_VERSION, open_reader
 from eventstore.objects.object_store import CHUNK_BYTES, ObjectStore
 from eventstore.reading import hash_at
 from eventstore.sqlite3_module import sqlite3
@@ -24,7 +24,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-FORMAT = 1
+FORMAT = USER_VERSION  # A machine of an older runfold passes over a log that it could not open.
 PREFIX = "snapshots"
 TRIES = 5
 
