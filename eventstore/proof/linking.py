@@ -1,13 +1,14 @@
 """Whether events read by columns are those that were appended: each matches its hash and the one before it."""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
-from eventstore.blocks import IS_FOUND, OF_RUN, UPTO
+from eventstore.blocks import BLOCK_BITS, OF_RUN, UPTO, block_of
 from eventstore.chain import Shared, all_anchored, data_digest, data_digests, digest_of_anchored, links, shared
 from eventstore.columns import HASH_BYTES, ID_BYTES, Columns, Common, OfCommons, anchored_between, cut, cut_even
 from eventstore.sqlite3_module import sqlite3
@@ -18,8 +19,8 @@ _REDACTED = (
     " WHERE position IN (SELECT value FROM json_each(?)) AND digest IS NOT NULL"
 )
 _LOST = (
-    "SELECT position, run_id FROM events WHERE position IN (SELECT value FROM json_each(?))"  # noqa: S608
-    f" AND NOT {IS_FOUND}"
+    "SELECT value FROM json_each(?1) WHERE NOT EXISTS"
+    " (SELECT 1 FROM run_blocks WHERE run_id = value AND block = ?2) LIMIT 1"
 )
 
 
@@ -52,8 +53,8 @@ def unsound(connection: sqlite3.Connection, columns: Columns) -> Iterator[Wrong]
         sents=cut(columns.sents, sent_sizes, HASH_BYTES),
         digests=_digests(columns, redacted),
     )
-    lost = connection.execute(_LOST, (msgspec.json.encode(columns.positions).decode(),)).fetchall()
-    if b"".join(found) == columns.hashes and None not in befores and not redacted and not lost:
+    yield from _lost(connection, columns.positions, run_ids)
+    if b"".join(found) == columns.hashes and None not in befores and not redacted:
         return
     for position, run_id, version, before, event_hash, expected in zip(
         columns.positions, run_ids, columns.versions, befores, hashes, found, strict=True
@@ -64,13 +65,23 @@ def unsound(connection: sqlite3.Connection, columns: Columns) -> Iterator[Wrong]
             yield Wrong(run_id, f"event {position}, version {version} of `{run_id}`, does not match its hash")
         elif not _is_left(connection, run_id, version, redacted.get(position, (b"", None))[1]):
             yield Wrong(run_id, f"event {position} of `{run_id}` is not what its redaction left of it")
-    for position, run_id in lost:
-        yield Wrong(run_id, f"event {position} of `{run_id}` is not found by its run")
 
 
 def anchor_of(connection: sqlite3.Connection, previous: bytes, after: int, upto: int) -> bytes:
     """The digest that an anchor at `upto` has. Raises `columns.OF_ANOTHER_KIND`."""
     return digest_of_anchored(previous, all_anchored(*anchored_between(connection, after, upto)))
+
+
+def _lost(connection: sqlite3.Connection, positions: Sequence[int], run_ids: Sequence[str]) -> Iterator[Wrong]:
+    """Runs of which whoever reads them would not come to an event that stands here."""
+    start = 0
+    while start < len(positions):
+        block = block_of(positions[start])
+        end = bisect_left(positions, (block + 1) << BLOCK_BITS, start)
+        asked = msgspec.json.encode([*set(run_ids[start:end])]).decode()
+        for (run_id,) in connection.execute(_LOST, (asked, block)).fetchall():
+            yield Wrong(run_id, f"the events of `{run_id}` in block {block} of the log are not found by their run")
+        start = end
 
 
 def _linked(common: Common) -> _Linked:
