@@ -1,8 +1,11 @@
 """Each user story of the dashboard, told once in a real browser: US1 to US8."""
 
+from pathlib import Path
+
 import pytest
 from playwright.async_api import expect
 
+from projections.engine.generations import FOLD_LOCK_FILE, locked
 from tests.dashboard.screen import Screen
 from tests.dashboard.stories import MINUTE, a_game
 from tests.served import OTHER, note
@@ -108,6 +111,20 @@ async def test_us7_download_of_artifacts(desk: Screen) -> None:
     taken = await waited.value
     assert taken.suggested_filename == "notes.md"
     assert (await taken.path()).read_bytes() == b"# kept"
+
+
+async def test_a_file_is_shown_also_where_the_views_get_to_it_only_after_the_page_has_asked(
+    tmp_path: Path, screen: Screen
+) -> None:
+    run_id = await screen.served.open_run(title="with a late file")
+    with locked(tmp_path, FOLD_LOCK_FILE, 0):
+        stored = await screen.served.ask("PUT", f"/api/runs/{run_id}/artifacts/notes.md", data=b"# kept")
+        assert stored.status in (200, 201)
+        async with screen.page.expect_response(lambda it: "/artifacts" in it.url) as asked:
+            await screen.go(f"/runs/{run_id}?tab=files")
+        assert await (await asked.value).header_value("Runfold-Stale")
+
+    await expect(screen.page.get_by_role("link", name="notes.md")).to_be_visible()
 
 
 # What the browser was asked to show, and whether it did; its own class, only listened to.

@@ -20,13 +20,27 @@ export class ApiError extends Error {
   }
 }
 
-/** Of the forms in which a list can be had, the page asks for JSON. */
-export const api = createClient<paths, "application/json">({ baseUrl: "/" });
 const POSITION_HEADER = "Runfold-Position";
+const STALE_HEADER = "Runfold-Stale";
+const AGAIN_MS = 500;
+const TRIES_MAX = 40;
+
+/** What is asked as of an event is asked again while the server has not got to that event: nobody else would do so. */
+async function fetchAsOf(request: Request): Promise<Response> {
+  const isAsOf = new URL(request.url).searchParams.has("min_position");
+  for (let tries = 1; ; tries++) {
+    const response = await fetch(request.clone());
+    if (!isAsOf || !response.headers.has(STALE_HEADER) || tries === TRIES_MAX) return response;
+    await new Promise((done) => setTimeout(done, AGAIN_MS));
+  }
+}
+
+/** Of the forms in which a list can be had, the page asks for JSON. */
+export const api = createClient<paths, "application/json">({ baseUrl: "/", fetch: fetchAsOf });
 
 /** Whether the server has still to fold much of its log into what this answer is of. */
 export function isFolding(response: Response): boolean {
-  return response.headers.get("Runfold-Stale") === "folding";
+  return response.headers.get(STALE_HEADER) === "folding";
 }
 
 api.use({
