@@ -1,6 +1,7 @@
 """A backup taken while runs go on is whole, is proved before it is put back, and never goes over a log."""
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,22 +9,25 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from eventstore.keeping.backup import MANIFEST_FILE, backup, check_backup, restore
 from eventstore.keeping.cleaning import candidates, clean
 from eventstore.keeping.redacting import redact
 from eventstore.ledger import Ledger
-from eventstore.log_file import open_reader
+from eventstore.log_file import LOG_FILE, open_reader
 from eventstore.proof.verifying import Proof
 from eventstore.reading import read_page
 from eventstore.sqlite import SqliteLog
+from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Observe
 from runfold.errors import BadRequest, NotFound, Refused
 from runfold.events import Message
-from tests.folders import files_with
+from tests.folders import contents, files_with
+from tests.format_1 import bring_back
 from tests.leaked import SECRET, record
-from tests.tampering import write_log
+from tests.tampering import find, write_log
 
 
 @pytest.fixture
@@ -52,6 +56,24 @@ def test_what_is_restored_is_what_was_backed_up(data: Path, tmp_path: Path) -> N
     assert not (tmp_path / "again" / "token").exists()
     with closing(open_reader(tmp_path / "again")) as log:
         assert list(Proof(log).faults()) == []
+
+
+def test_a_backup_of_an_older_runfold_is_proved_and_put_back_and_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+    copy, log = tmp_path / "copy", tmp_path / "copy" / LOG_FILE
+    manifest = backup(data, copy)
+    bring_back(log)
+    with closing(sqlite3.connect(log)) as file:
+        file.execute("PRAGMA journal_mode = DELETE")
+    digest = hashlib.sha256(log.read_bytes()).hexdigest()
+    (copy / MANIFEST_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, log_sha256=digest)))
+    before = contents(copy)
+
+    faults = check_backup(copy)[1]
+    restore(copy, tmp_path / "again")
+
+    assert (faults, find(tmp_path / "again")) == ([], [])
+    assert events(tmp_path / "again") == events(data)
+    assert contents(copy) == before
 
 
 @pytest.mark.slow

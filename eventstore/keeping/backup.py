@@ -2,13 +2,15 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
 from eventstore.anchoring import ANCHORS_FILE
+from eventstore.bringing_forward import OLD_VERSION, is_old
 from eventstore.durable import sync
 from eventstore.file_systems import refuse_network
 from eventstore.keeping.copying import FORMAT, Manifest, copy_beside, is_rewritten
@@ -17,6 +19,8 @@ from eventstore.proof.anchors import anchors_beside
 from eventstore.proof.attachments import Attachments
 from eventstore.proof.faults import Fault
 from eventstore.proof.verifying import Proof
+from eventstore.sqlite3_module import sqlite3
+from eventstore.writing import bring_log_forward
 from runfold.errors import BadRequest, Contended, NotFound, Refused
 
 MANIFEST_FILE = "manifest.json"
@@ -87,11 +91,28 @@ def check_backup(folder: Path) -> tuple[Manifest, list[Fault]]:
     faults: list[Fault] = []
     if _sha256(folder / LOG_FILE) != manifest.log_sha256:
         faults.append(Fault(kind="file", message=f"`{LOG_FILE}` of the backup is not the one that was written"))
-    with closing(open_reader(folder)) as log:
+    with _opened(folder) as log:
         proof = Proof(log)
         beside, unreadable = anchors_beside(folder)
         faults += [*unreadable, *proof.faults(anchors=beside), *Attachments(log, folder).faults(upto=proof.head)]
     return manifest, faults
+
+
+@contextmanager
+def _opened(folder: Path) -> Generator[sqlite3.Connection]:
+    """The log of a backup, to read; one of an older runfold is copied and brought forward: a backup stays as it is."""
+    with ExitStack() as stack:
+        if _is_older(folder):
+            copy = Path(stack.enter_context(TemporaryDirectory(prefix="runfold-")))
+            shutil.copyfile(folder / LOG_FILE, copy / LOG_FILE)
+            bring_log_forward(copy)
+            folder = copy
+        yield stack.enter_context(closing(open_reader(folder)))
+
+
+def _is_older(folder: Path) -> bool:
+    with closing(open_reader(folder, oldest=OLD_VERSION)) as log:
+        return is_old(log)
 
 
 def restore(folder: Path, data: Path) -> Manifest:
@@ -119,6 +140,8 @@ def restore(folder: Path, data: Path) -> Manifest:
     sync(temporary)
     temporary.replace(data / LOG_FILE)
     sync(data)
+    if _is_older(data):
+        bring_log_forward(data)
     return manifest
 
 
