@@ -177,6 +177,30 @@ def test_what_is_read_up_to_any_place_is_whole(tmp_path: Path, run_id: str) -> N
             assert [it.position for it in page.events] == [it for it in places if it <= upto]
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_was_altered_is_not_served_where_the_versions_of_a_run_are_not_in_the_order_of_the_log(
+    tmp_path: Path, *, is_known: bool
+) -> None:
+    log: Log = {}
+    writer = Writer(tmp_path, lambda: 1)
+    for run_id in ("r_b", "r_a", "r_b", "r_b", "r_a", "r_b", "r_a"):
+        append(writer, log, run_id, 1)
+    writer.abandon()  # Nothing has sealed where they stand.
+    with closing(sqlite3.connect(tmp_path / LOG_FILE, isolation_level=None)) as file:
+        file.execute("DROP TRIGGER events_stay")
+        file.execute("UPDATE events SET data = ? WHERE position = 5", (b'{"a":1}',))
+        for before, after in ((2, -1), (5, 2), (-1, 5)):
+            file.execute("UPDATE events SET position = ? WHERE position = ?", (after, before))
+
+    with closing(open_checked(tmp_path)) as reader:
+        if is_known:
+            read_page(reader, after=4)
+        with pytest.raises(Damaged):
+            read_page(reader, stream="r_a")
+        with pytest.raises(Damaged):
+            read_found(reader, after=0, framing=Framing(), stream="r_a", rows_max=9)
+
+
 @pytest.mark.parametrize("block", [-1, 1, 3, 2**40])
 def test_a_block_that_a_run_is_said_to_be_in_and_is_not_is_told(tmp_path: Path, block: int) -> None:
     write_log(tmp_path)

@@ -99,6 +99,10 @@ class Checks:
 
     def check(self, connection: sqlite3.Connection, positions: Sequence[int], columns: Columns | None = None) -> None:
         """Check what is not known among events about to be served; `columns`: what was read of them already."""
+        if [*positions] != sorted(positions):
+            raise self._found(
+                None, f"the events at {positions[0]} to {positions[-1]} are not in the order of their run"
+            )
         unknown = self._unknown(positions)
         if unknown:
             try:
