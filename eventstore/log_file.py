@@ -137,6 +137,8 @@ def check_file(connection: sqlite3.Connection, path: Path, *, oldest: int = USER
     if user_version < oldest:
         # Who opens it to write brings the format before this one forward.
         hint = "`runfold up` brings the log of a data folder forward, once; `runfold restore` that of a backup"
+        if not os.access(path.parent, os.W_OK):
+            hint = f"{COPY_HINT}; `runfold up` then brings its log forward"
         if user_version < OLD_VERSION:
             hint = "export its runs with the runfold that wrote it, and `runfold import` them into another data folder"
         raise BadRequest(f"`{path}` is of an older runfold (format {user_version}, known {USER_VERSION})", hint=hint)

@@ -23,6 +23,7 @@ from projections.service import ViewService
 from runfold.errors import InvalidSetting, LogFailed, Unavailable
 from tests.contract.events import new_event
 from tests.disks import mount, unmount
+from tests.format_1 import bring_back
 from tests.import_samples import CODEX
 from tests.tampering import damage_table
 from tests.terminal import ROOT, environment, read, record, runfold
@@ -118,6 +119,21 @@ async def test_a_log_with_a_journal_on_a_read_only_disk_says_to_copy_it(
     done = runfold(data, "ps")
 
     assert done.returncode == 1
+    assert "hint: copy the folder to where it can be written" in done.stderr
+
+
+def test_a_log_of_an_older_runfold_on_a_read_only_disk_says_to_copy_it(disk: Callable[..., Path]) -> None:
+    data = disk() / "data"
+    record(data)
+    bring_back(data / "log.db")
+    with closing(sqlite3.connect(data / "log.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    lock(data.parent)
+
+    done = runfold(data, "ps")
+
+    assert done.returncode == 1
+    assert "is of an older runfold (format 1, known 2)" in done.stderr
     assert "hint: copy the folder to where it can be written" in done.stderr
 
 
