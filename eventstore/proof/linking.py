@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from eventstore.blocks import BLOCK_BITS, OF_RUN, UPTO, block_of
+from eventstore.blocks import BLOCK_BITS, IS_FOUND, OF_RUN, UPTO, block_of
 from eventstore.chain import Shared, all_anchored, data_digest, data_digests, digest_of_anchored, links, shared
 from eventstore.columns import HASH_BYTES, ID_BYTES, Columns, Common, OfCommons, anchored_between, cut, cut_even
 from eventstore.sqlite3_module import sqlite3
@@ -18,9 +18,13 @@ _REDACTED = (
     "SELECT position, digest, data FROM events"
     " WHERE position IN (SELECT value FROM json_each(?)) AND digest IS NOT NULL"
 )
+_FOUND = (
+    f"SELECT count(*) FROM {OF_RUN} WHERE run_id IN (SELECT value FROM json_each(?1)) AND block = ?2"  # noqa: S608
+    " AND +position BETWEEN ?3 AND ?4"
+)
 _LOST = (
-    "SELECT value FROM json_each(?1) WHERE NOT EXISTS"
-    " (SELECT 1 FROM run_blocks WHERE run_id = value AND block = ?2) LIMIT 1"
+    "SELECT position, run_id FROM events WHERE position IN (SELECT value FROM json_each(?))"  # noqa: S608
+    f" AND NOT {IS_FOUND} LIMIT 1"
 )
 
 
@@ -73,15 +77,22 @@ def anchor_of(connection: sqlite3.Connection, previous: bytes, after: int, upto:
 
 
 def _lost(connection: sqlite3.Connection, positions: Sequence[int], run_ids: Sequence[str]) -> Iterator[Wrong]:
-    """Runs of which whoever reads them would not come to an event that stands here."""
+    """Events that whoever reads their run does not come to."""
     start = 0
     while start < len(positions):
         block = block_of(positions[start])
         end = bisect_left(positions, (block + 1) << BLOCK_BITS, start)
-        asked = msgspec.json.encode([*set(run_ids[start:end])]).decode()
-        for (run_id,) in connection.execute(_LOST, (asked, block)).fetchall():
-            yield Wrong(run_id, f"the events of `{run_id}` in block {block} of the log are not found by their run")
+        asked = _json([*set(run_ids[start:end])])
+        # To ask for each event takes ten times as long: mostly as many are found between the first and the last.
+        found = connection.execute(_FOUND, (asked, block, positions[start], positions[end - 1])).fetchone()[0]
+        if found != end - start:
+            for position, run_id in connection.execute(_LOST, (_json(positions[start:end]),)).fetchall():
+                yield Wrong(run_id, f"event {position} of `{run_id}` is not found by its run")
         start = end
+
+
+def _json(values: Sequence[int | str]) -> str:
+    return msgspec.json.encode(values).decode()
 
 
 def _linked(common: Common) -> _Linked:
