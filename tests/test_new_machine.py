@@ -24,6 +24,7 @@ from tests.contract.events import all_events, new_event, run
 from tests.contract.jetstream import shared_cluster
 from tests.format_1 import bring_back
 from tests.machines import Machines
+from tests.tampering import find
 
 
 class Snapshotted(Machines):
@@ -151,6 +152,23 @@ async def test_a_snapshot_of_an_older_runfold_is_brought_forward(machines: Snaps
     assert two.began_at == 5
     assert await all_events(two) == await all_events(one)
     assert (await two.bounds()).last == later.last
+
+
+@pytest.mark.slow
+async def test_a_mirror_of_an_older_runfold_is_brought_forward_and_followed(machines: Snapshotted) -> None:
+    one = await machines.open("one")
+    await one.append("r_a", run(), expected=0)
+    older = await JetStreamLog.connect(machines.address, machines.folder / "two", blobs=machines.store)
+    await older.bounds()
+    await older.close()
+    bring_back(machines.folder / "two" / LOG_FILE)
+    later = await one.append("r_b", run(ended=False), expected=0)
+
+    two = await machines.open("two")
+
+    assert (await two.bounds()).last == later.last
+    assert await all_events(two) == await all_events(one)
+    assert find(machines.folder / "two") == []
 
 
 @pytest.mark.slow
