@@ -15,6 +15,11 @@ of the run; who knows a position names its block, as the conditions here do for 
 AFTER = f"run_id = ?1 AND block >= ?2 >> {BLOCK_BITS} AND +position > ?2"
 UPTO = f"run_id = ?1 AND block <= ?2 >> {BLOCK_BITS} AND +position <= ?2"
 BETWEEN = f"{AFTER} AND block <= ?3 >> {BLOCK_BITS} AND +position <= ?3"
+VERSION_AT = (
+    "coalesce((SELECT version FROM events WHERE position = ?2 AND run_id = ?1),"  # noqa: S608
+    f" (SELECT version FROM {OF_RUN} WHERE {UPTO} ORDER BY block DESC, version DESC LIMIT 1), 0)"
+)
+"""The version of the run's last event up to a position; 0 where it has none."""
 IS_FOUND = (
     "EXISTS (SELECT 1 FROM run_blocks AS known CROSS JOIN events AS found INDEXED BY events_by_block"
     " USING (run_id, block) WHERE known.run_id = events.run_id AND known.block = events.block"

@@ -41,6 +41,10 @@ class Checking(Protocol):
 
     def check_whole(self, connection: sqlite3.Connection, positions: Sequence[int], after: int, end: int) -> None: ...
 
+    def check_versions(
+        self, connection: sqlite3.Connection, stream: str, positions: Sequence[int], version: int, after: int
+    ) -> None: ...
+
     def check_end(self, connection: sqlite3.Connection, stream: str, version: int, end: int) -> None: ...
 
 

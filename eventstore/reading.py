@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
-from eventstore.blocks import BETWEEN, OF_RUN, UPTO
+from eventstore.blocks import BETWEEN, OF_RUN, UPTO, VERSION_AT
 from eventstore.columns import Columns
 from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.damage import is_undecoded, told_as_damage
@@ -87,7 +87,10 @@ def check_page(
     checks.check(connection, positions)
     if stream is None:
         checks.check_whole(connection, positions, after, upto)
-    elif not positions or positions[-1] != upto:
+        return
+    if positions and last_version is not None:
+        checks.check_versions(connection, stream, positions, last_version, after)
+    if not positions or positions[-1] != upto:
         version = version_at(connection, stream, after) if last_version is None else last_version
         checks.check_end(connection, stream, version, upto)
 
@@ -212,7 +215,7 @@ def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:
 
 def version_at(connection: sqlite3.Connection, stream: str, position: int) -> int:
     """The version of the stream's last event up to a position; 0 where it has none."""
-    return _last_upto(connection, stream, position)[1]
+    return int(connection.execute(f"SELECT {VERSION_AT}", (stream, position)).fetchone()[0])
 
 
 def _last_upto(connection: sqlite3.Connection, stream: str, position: int) -> tuple[int, int]:
@@ -259,7 +262,7 @@ def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
         connection,
         [] if row is None else [row[0]],
         0 if row is None else row[2],
-        after=head[0],
+        after=head[0] - 1,
         stream=stream,
         # Not a step further: what another has appended since is not looked at here.
         upto=head[0],

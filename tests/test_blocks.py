@@ -177,6 +177,34 @@ def test_what_is_read_up_to_any_place_is_whole(tmp_path: Path, run_id: str) -> N
             assert [it.position for it in page.events] == [it for it in places if it <= upto]
 
 
+def read_by_pages(reader: sqlite3.Connection, run_id: str, limit: int) -> None:
+    after = 0
+    while (page := read_page(reader, stream=run_id, after=after, limit=limit)).events:
+        after = page.scanned_to
+
+
+@pytest.mark.parametrize("place", [-5, 1, 6])
+@pytest.mark.parametrize("limit", [1, 9])
+def test_an_event_that_was_put_where_who_reads_its_run_does_not_look_is_not_passed_over(
+    tmp_path: Path, place: int, limit: int
+) -> None:
+    """Nothing has sealed where the events stand."""
+    log: Log = {}
+    writer = Writer(tmp_path, lambda: 1)
+    for run_id in ("r_b", "r_a", "r_b", "r_a", "r_a", "r_b"):
+        append(writer, log, run_id, 1)
+    writer.abandon()
+    with closing(sqlite3.connect(tmp_path / LOG_FILE, isolation_level=None)) as file:
+        file.execute("DROP TRIGGER events_stay")
+        for before, after in ((4, -9), (place, 4), (-9, place)):
+            file.execute("UPDATE events SET position = ? WHERE position = ?", (after, before))
+        file.execute("DELETE FROM run_blocks")
+        file.execute("INSERT INTO run_blocks SELECT DISTINCT run_id, block FROM events")
+
+    with closing(open_checked(tmp_path)) as reader, pytest.raises(Damaged):
+        read_by_pages(reader, "r_a", limit)
+
+
 @pytest.mark.parametrize("is_known", [False, True])
 def test_what_was_altered_is_not_served_where_the_versions_of_a_run_are_not_in_the_order_of_the_log(
     tmp_path: Path, *, is_known: bool

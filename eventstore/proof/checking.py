@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from eventstore.anchoring import ANCHORS_FILE, Anchor
-from eventstore.blocks import AFTER, OF_RUN
+from eventstore.blocks import AFTER, OF_RUN, VERSION_AT
 from eventstore.columns import OF_ANOTHER_KIND, Columns, columns_at
 from eventstore.damage import HINT, is_damage
 from eventstore.log_file import LOG_FILE, open_reader
@@ -28,6 +28,8 @@ BLOCKS_MAX = 4096  # 16 MiB; what is forgotten is checked again.
 ANCHORS_KNOWN_MAX = 65_536
 DAMAGED_KNOWN_MAX = 100
 TAIL_BYTES = 64 * 1024  # Many times the last line of the anchors beside the log.
+_EARLIER = f"SELECT {VERSION_AT} FROM events WHERE position = ?3 AND run_id = ?1"  # noqa: S608
+"""The version of a run's last event up to a place, where another one is still kept."""
 _REMEMBERED = (
     f"SELECT version, position <= ?2, CASE WHEN position > ?2 THEN (SELECT version FROM {OF_RUN} WHERE {AFTER}"  # noqa: S608
     " ORDER BY block, version LIMIT 1) END, position <= (SELECT trimmed_to FROM head)"
@@ -136,6 +138,15 @@ class Checks:
                 expected = max(expected, position + 1)
         if expected <= end:
             raise self._found(None, f"event {expected} of the log is missing")
+
+    def check_versions(
+        self, connection: sqlite3.Connection, stream: str, positions: Sequence[int], version: int, after: int
+    ) -> None:
+        """A page of a run: its events up to the last one's version are all that follow on a place."""
+        row = connection.execute(_EARLIER, (stream, after, positions[-1])).fetchone()
+        # Of a run that was trimmed since, there is none.
+        if row is not None and row[0] + len(positions) != version:
+            raise self._found(stream, f"version {row[0] + 1} of `{stream}` is missing before event {positions[-1]}")
 
     def check_end(self, connection: sqlite3.Connection, stream: str, version: int, end: int) -> None:
         """A run read up to `end`, a position of the log: the next event is the next, or its last the one remembered."""
