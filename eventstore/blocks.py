@@ -26,6 +26,8 @@ IS_FOUND = (
     " AND found.version = events.version AND +found.position = events.position)"
 )
 """Whether who reads the run of an event comes to it: so it is, unless the file was altered."""
+BEYOND_ALL = 2**62
+"""A position that no event has."""
 DELETE_BEFORE = (
     f"DELETE FROM events WHERE position IN (SELECT position FROM {OF_RUN} WHERE run_id = ? AND +position < ?)"  # noqa: S608
 )

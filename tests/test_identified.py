@@ -42,21 +42,8 @@ def empty_log() -> sqlite3.Connection:
     return connection
 
 
-def log_of_before() -> sqlite3.Connection:
-    """A log as it was made when all ids stood by run."""
+def test_whatever_is_asked_by_its_uuid_is_found_in_an_index_of_run_and_uuid() -> None:
     connection = empty_log()
-    for name in ("events_by_id", "events_by_run_and_id", "events_by_command", "events_by_run_and_command"):
-        connection.execute(f"DROP INDEX {name}")
-    connection.execute("CREATE UNIQUE INDEX of_ids ON events (run_id, id)")
-    connection.execute("CREATE INDEX of_commands ON events (run_id, command) WHERE command IS NOT NULL")
-    return connection
-
-
-@pytest.mark.parametrize("make_log", [empty_log, log_of_before])
-def test_whatever_is_asked_by_its_uuid_is_found_in_an_index_of_run_and_uuid(
-    make_log: Callable[[], sqlite3.Connection],
-) -> None:
-    connection = make_log()
     asked: list[str] = []
     connection.set_trace_callback(asked.append)
     names = [UUID(make()).bytes for make in (ordered_id, derived, by_chance)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from eventstore.blocks import DELETE_BEFORE, OF_RUN
+from eventstore.blocks import BEYOND_ALL, DELETE_BEFORE, OF_RUN
 from eventstore.chain import data_digest
 from eventstore.contract import EVENT_BYTES_MAX
 from eventstore.failpoints import reach
@@ -304,7 +304,7 @@ class _Cleaning:
     def trim(self) -> None:
         """Take the whole run; what it came to stays on the system stream."""
         summed = summed_up(self._connection, self._candidate)
-        self._connection.execute(DELETE_BEFORE, (self._run_id, EVER_US))
+        self._connection.execute(DELETE_BEFORE, (self._run_id, BEYOND_ALL))
         self._connection.execute("UPDATE head SET trimmed_to = max(trimmed_to, ?)", (summed.position,))
         named = dict.fromkeys(summed.blobs)
         counts = {"trimmed": summed.events}
