@@ -1,5 +1,6 @@
 """Each user story of the dashboard, told once in a real browser: US1 to US8."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,36 @@ async def test_a_file_is_shown_also_where_the_views_get_to_it_only_after_the_pag
         assert await (await asked.value).header_value("Runfold-Stale")
 
     await expect(screen.page.get_by_role("link", name="notes.md")).to_be_visible()
+
+
+AWAIT_NEXT = """() => {
+  window.next = new Promise((resolve) => {
+    new BroadcastChannel("runfold-stream ").onmessage = ({ data }) => data.kind === "event" && resolve();
+  });
+}"""
+
+
+async def test_a_run_that_is_opened_from_a_list_that_is_about_to_be_read_anew_follows_its_events(
+    screen: Screen,
+) -> None:
+    run_id = await screen.served.open_run(title="opened at once")
+    await screen.show("/runs")
+    await expect(screen.page.locator(f"[data-run={run_id}]")).to_be_visible()
+    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+    # From here on no timer of the page runs out by itself.
+    await screen.page.clock.install()
+    await screen.page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
+    for action in ("pause", "complete"):
+        await screen.page.evaluate(AWAIT_NEXT)
+        await screen.served.control(run_id, action)
+        await screen.page.evaluate("() => window.next")
+        if action == "pause":
+            await screen.go(f"/runs/{run_id}")
+            await expect(screen.page.locator("header.head [data-status]")).to_have_text("Paused")
+
+    await screen.page.clock.run_for(2_000)
+
+    await expect(screen.page.locator("header.head [data-status]")).to_have_text("Completed")
 
 
 # What the browser was asked to show, and whether it did; its own class, only listened to.

@@ -2,6 +2,7 @@ import { defineStore } from "pinia";
 import { computed, reactive, ref, shallowRef } from "vue";
 import { ApiError, answered, api, isFolding, type Snapshot } from "@/api/client";
 import type { components } from "@/api/schema";
+import { settled } from "@/live/settled";
 import type { LiveEvent } from "@/live/stream";
 import { isResting, type Status } from "@/words/status";
 import type { Step } from "@/words/steps";
@@ -35,7 +36,6 @@ export const PAGE_ROWS = 50;
 const PAGE_STEPS = 200;
 const STEPS_MAX = 1_000;
 const FAR_ROWS_MAX = 20;
-const SETTLE_MS = 250; // Events of one burst are answered with one reading.
 
 /** The runs as the server lists them; events only say that something is worth reading again. */
 export const useRuns = defineStore("runs", () => {
@@ -65,7 +65,7 @@ export const useRuns = defineStore("runs", () => {
   let latest = 0;
   let latestOne = 0;
   let latestSteps = 0;
-  let due: ReturnType<typeof setTimeout> | undefined;
+  const refreshSoon = settled(() => void refreshRows());
 
   function query() {
     const { status, ...rest } = filters;
@@ -179,24 +179,16 @@ export const useRuns = defineStore("runs", () => {
     byStatus.value = list.by_status;
   }
 
-  function soon(work: () => void): void {
-    if (due !== undefined) return;
-    due = setTimeout(() => {
-      due = undefined;
-      work();
-    }, SETTLE_MS);
-  }
-
   /** Something happened to a run of the list. */
   function heard(event: LiveEvent): void {
     touched.add(event.run_id);
-    soon(() => void refreshRows());
+    refreshSoon();
   }
 
   const hasUnfinished = computed(() => runs.value.some((run) => !isResting(run.status)));
 
   return {
     runs, currentRun, currentRunSteps, filters, pagination, isLoading, isGrowing, error, byStatus, next, waiting, isFiltered, hasUnfinished,
-    load, more, loadOne, loadSteps, put, refresh, refreshRows, heard, soon,
+    load, more, loadOne, loadSteps, put, refresh, refreshRows, heard,
   };
 });
