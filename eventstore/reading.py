@@ -215,6 +215,8 @@ def _rows_upto(found: sqlite3.Cursor, size_bytes: int) -> list[Row]:
 
 def version_at(connection: sqlite3.Connection, stream: str, position: int) -> int:
     """The version of the stream's last event up to a position; 0 where it has none."""
+    if position <= 0:
+        return 0
     return int(connection.execute(f"SELECT {VERSION_AT}", (stream, position)).fetchone()[0])
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from eventstore.blocks import BETWEEN, OF_RUN
 from eventstore.columns import (
     HASH_BYTES,
     ID_BYTES,
@@ -43,6 +44,10 @@ _ID_LENGTH = 36
 _FRAME = [b"id: ", b"", b"-", *[b""] * 5, b',"id":"', *[b""] * 5, b'","data":', b"", b"}\n\n"]
 _GIVEN = [place for place, part in enumerate(_FRAME) if not part]
 """Which parts of a frame are its event's."""
+_SPAN = (
+    "SELECT count(*), min(position), max(position)"  # noqa: S608
+    f" FROM (SELECT position FROM {OF_RUN} WHERE {BETWEEN} ORDER BY block, version LIMIT ?4)"
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -114,12 +119,19 @@ def _read(connection: sqlite3.Connection, *, after: int, stream: str | None, end
             following = connection.execute("SELECT min(position) FROM events WHERE position > ?", (upto,)).fetchone()[0]
             upto = end if following is None else min(end, following - 1)
         return Found(columns, upto, upto < end)
-    rows = rows_after(connection, after=after, stream=stream, end=end, limit=rows_max, columns="position").fetchall()
-    if not rows:
+    count, first, last = connection.execute(_SPAN, (stream, after, end, rows_max)).fetchone()
+    if not count:
         return Found(None, end, is_full=False)
-    positions = [position for (position,) in rows]
-    columns = columns_at(connection, positions, with_salts=not is_checked(connection, positions[0]))
-    if columns is None or len(positions) < rows_max:
+    with_salts, columns = not is_checked(connection, first), None
+    if last - first + 1 == count:
+        columns = columns_between(connection, first - 1, last, with_salts=with_salts)
+    # Others stand between them, or somebody has altered their order, which is told there.
+    if columns is None or columns.versions != sorted(columns.versions):
+        rows = rows_after(connection, after=after, stream=stream, end=end, limit=rows_max, columns="position")
+        positions = [position for (position,) in rows.fetchall()]
+        # None are left of a run that is trimmed just now.
+        columns = columns_at(connection, positions, with_salts=with_salts) if positions else None
+    if columns is None or count < rows_max:
         return Found(columns, end, is_full=False)
     return Found(columns, columns.positions[-1], is_full=True)
 

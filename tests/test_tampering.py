@@ -174,11 +174,14 @@ async def test_a_file_that_sqlite_cannot_read_is_told_as_damaged_and_not_as_a_fa
 
     words = (["verify"], ["rebuild"], ["status", run_id], ["ps"], ["audit"], ["run", "--", "true"])
     said = [runfold(copy, *each) for each in words]
+    codes: list[str] = []
     with suppress(Damaged):
         async with serving(copy) as served:
             answers = [await served.ask("GET", f"/api/runs/{run_id}/{what}") for what in ("events", "stream")]
-            assert [(await answer.json())["code"] for answer in answers] == ["damaged"] * 2
+            codes += [(await answer.json())["code"] for answer in answers]
 
+    # Beside events that cannot be read a server answers what does not ask for them.
+    assert codes == ["damaged"] * (2 if place is page_of_the_events else 0)
     assert [done.returncode != 0 for done in said[:3]] == [True] * 3
     assert all("damaged" in done.stderr for done in said[1:3])
     assert [path.name for path in copy.glob("views.*.db")] == ["views.1.db"]
