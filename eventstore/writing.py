@@ -91,8 +91,8 @@ class Writer:
     def _let_journal_grow(self, requests: int) -> None:
         """Have the journal hold more while many append at once, and a while longer.
 
-        Each commit then writes the same pages again, one for every run, and only the last of each goes into the log's
-        file. A lone caller would wait for the journal to grow, and save nothing.
+        Each commit then writes pages of the indexes again, most where ids are drawn by chance, and only the last of
+        each goes into the log's file. A lone caller would wait for the journal to grow, and save nothing.
         """
         self._busy = max(requests, self._busy - 1)
         pages = JOURNAL_PAGES_BUSY if self._busy >= BUSY_REQUESTS else JOURNAL_PAGES
