@@ -161,7 +161,7 @@ def _redacted(connection: sqlite3.Connection, columns: Columns) -> dict[int, tup
     """What the data of redacted events was, as its digest, and what is left of it, by position."""
     if not columns.redacted:
         return {}
-    rows = connection.execute(_REDACTED, (msgspec.json.encode(columns.positions).decode(),)).fetchall()
+    rows = connection.execute(_REDACTED, (_json(columns.positions),)).fetchall()
     return {position: (digest, data) for position, digest, data in rows}
 
 
