@@ -5,21 +5,21 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from cli.data_folder import bring_mirror, check_log
+from cli.last_lines import last_lines_at
 from cli.runs import EventPage
 from cli.screen import talk
 from cli.server_lock import running_server
 from cli.settings import Settings
-from eventstore.bringing_forward import OLD_VERSION, is_old
-from eventstore.file_systems import refuse_network
-from eventstore.log_file import USER_VERSION, open_reader
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
 from eventstore.reading import bounds, data_version, end_of, read_page
 from eventstore.reading import ids_beginning as logged_ids_beginning
+from eventstore.run_files import output_path
 from projections.engine.projector import Freshness
 from projections.engine.view import View
 from projections.engine.views import BEHIND_MAX, Views
@@ -27,7 +27,7 @@ from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
 from projections.runs import find_run_ids, get_fold, get_run
 from runfold.envelope import Recorded
-from runfold.errors import Diverged, InvalidSetting, NotAllowed, NotFound, Trimmed, Unavailable
+from runfold.errors import Diverged, NotFound, Trimmed, Unavailable
 from runfold.snapshot import Snapshot, snapshot
 from runfold.state import RESTING, Run
 
@@ -251,7 +251,7 @@ class FolderRuns:
     def output_start(self, run_id: str, *, tail: int | None) -> int | None:
         try:
             with self._output(run_id).open("rb") as file:
-                return 0 if tail is None else _offset_of_last(file, tail)
+                return 0 if tail is None else last_lines_at(file, tail)
         except FileNotFoundError:
             with closing(open_checked(self._settings.data)) as connection:
                 end_of(connection, after=0, stream=run_id)  # It says so where the run was trimmed.
@@ -268,7 +268,7 @@ class FolderRuns:
 
             with suppress(Unavailable):
                 bring_outputs(self._settings.data, run_id)
-        return self._settings.data / "runs" / run_id / "output.log"
+        return output_path(self._settings.data, run_id)
 
     def rests(self, run_id: str, *, at_most: int | None = None) -> bool:
         """Whether the run rests, at an event that is not beyond a position."""
@@ -298,61 +298,6 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
         runs.close()
 
 
-def bring_mirror(settings: Settings) -> None:
-    """Bring the folder to where the replicated log is now, or say that it is behind."""
-    import asyncio
-
-    from eventstore.opening import open_log
-
-    async def bring() -> None:
-        log = await open_log(settings.data, settings.log, blobs=settings.blobs)
-        try:
-            await log.bounds()
-        finally:
-            await log.close()
-
-    try:
-        asyncio.run(bring())
-    except Unavailable as error:
-        talk(f"note: what follows may be old: {error.message}")
-
-
-def prepare_folder(data: Path) -> None:
-    """Make the data folder where there is none, and bring its log forward where that is of the format before.
-
-    Raises InvalidSetting, BadRequest, before anything in it is changed; Unavailable, Damaged.
-    """
-    refuse_network(data)
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidSetting(
-            f"the data folder `{data}` cannot be made: {error.strerror}",
-            hint="choose another with --data or RUNFOLD_DATA; nothing was changed",
-        ) from error
-    if not os.access(data, os.W_OK | os.X_OK):
-        raise InvalidSetting(
-            f"the data folder `{data}` cannot be written",
-            hint="make it writable, or choose another with --data; nothing was changed",
-        )
-    check_log(data, oldest=OLD_VERSION)
-
-
-def check_log(data: Path, *, oldest: int = USER_VERSION) -> None:
-    """Refuse a log that is another program's or a newer runfold's; one from `oldest` on is brought forward.
-
-    Raises BadRequest, Unavailable, Damaged.
-    """
-    with suppress(NotFound):
-        with closing(open_reader(data, oldest=oldest)) as connection:
-            is_before = is_old(connection)
-        if is_before:
-            from eventstore.writing import bring_log_forward
-
-            talk(f"note: the log in `{data}` is of an older runfold and is brought forward, once")
-            bring_log_forward(data)
-
-
 def _refresh(views: Views) -> Freshness:
     """Catch up with the log, and say so where that is not done."""
     freshness = views.refresh(behind_max=BEHIND_MAX)
@@ -379,35 +324,3 @@ def _why_stale(views: Views, freshness: Freshness) -> str:
     return (
         "another process is still folding the log into the views, or the log is damaged, which `runfold verify` tells"
     )
-
-
-def need_folder(settings: Settings, command: str) -> None:
-    """Refuse what only works where the data is. Raises NotAllowed, naming that machine."""
-    if settings.url:
-        from urllib.parse import urlsplit
-
-        raise NotAllowed(
-            f"`runfold {command}` works on the data folder, and RUNFOLD_URL names a server",
-            hint=f"run it on {urlsplit(settings.url).hostname or settings.url}, without RUNFOLD_URL",
-        )
-
-
-def _offset_of_last(file: BinaryIO, lines: int) -> int:
-    """Where the last so many lines begin, read backwards."""
-    offset = file.seek(0, 2)
-    found = -1 if lines else 0
-    if not lines:
-        return offset
-    end = offset
-    while offset > 0:
-        start = max(offset - CHUNK_BYTES, 0)
-        file.seek(start)
-        block = file.read(offset - start)
-        for index in range(len(block) - 1, -1, -1):
-            if block[index] == 0x0A:
-                # A newline at the very end closes the last line; it begins none.
-                found += 1 if start + index != end - 1 else 0
-                if found == lines - 1:
-                    return start + index + 1
-        offset = start
-    return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.folder import prepare_folder
+from cli.data_folder import prepare_folder
 from eventstore import file_systems
 from eventstore.keeping.backup import restore
 from eventstore.log_file import open_reader

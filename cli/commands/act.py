@@ -7,7 +7,7 @@ from typing import Literal
 import click
 import msgspec
 
-from cli.folder import need_folder
+from cli.data_folder import need_folder
 from cli.reading import open_runs, remote_of, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, talk

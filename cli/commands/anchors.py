@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from cli.folder import need_folder
+from cli.data_folder import need_folder
 from cli.reading import settings_of
 from cli.screen import talk
 from eventstore.anchoring import Anchor

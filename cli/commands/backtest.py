@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.folder import need_folder, prepare_folder
+from cli.data_folder import need_folder, prepare_folder
 from cli.reading import print_json
 from cli.screen import cost, next_command, plain, short_ids, table, talk
 from cli.settings import Settings

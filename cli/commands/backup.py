@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cli.folder import need_folder
+from cli.data_folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import is_talking, next_command
 from eventstore.keeping import backup as backups

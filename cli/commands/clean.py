@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.folder import need_folder, open_folder
+from cli.data_folder import need_folder
+from cli.folder import open_folder
 from cli.reading import json_option, print_json, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import next_command, plain, table, talk

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from cli.commands.status import show_status
-from cli.folder import FolderRuns, open_folder, prepare_folder
+from cli.data_folder import prepare_folder
+from cli.folder import FolderRuns, open_folder
 from cli.lines import event_line
 from cli.reading import settings_of
 from cli.runs import find_run

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import runfold
-from cli.folder import check_log
+from cli.data_folder import check_log
 from cli.log_servers import Finding, log_servers
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, duration

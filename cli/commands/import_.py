@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from cli.folder import need_folder
+from cli.data_folder import need_folder
 from cli.reading import json_option, settings_of
 from cli.screen import next_command, plain, talk
 from cli.settings import Settings

@@ -7,7 +7,7 @@ import sys
 import click
 import msgspec
 
-from cli.folder import need_folder
+from cli.data_folder import need_folder
 from cli.reading import settings_of
 from cli.settings import Settings
 from runfold.redact import secrets_of

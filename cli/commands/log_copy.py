@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.folder import prepare_folder
+from cli.data_folder import prepare_folder
 from cli.reading import json_option, print_json
 from cli.screen import is_talking, next_command, talk
 from cli.server_lock import server_lock

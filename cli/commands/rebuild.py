@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from cli.beside import end_with_input
-from cli.folder import need_folder
+from cli.data_folder import need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import duration, is_talking, next_command, talk
 from eventstore.log_file import open_reader

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from cli.actor import local_actor
-from cli.folder import prepare_folder
+from cli.data_folder import prepare_folder
 from cli.main import Usage
 from cli.reading import settings_of
 from cli.screen import next_command, talk

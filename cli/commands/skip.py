@@ -6,7 +6,7 @@ import time
 import click
 
 from cli.actor import local_actor
-from cli.folder import need_folder
+from cli.data_folder import need_folder
 from cli.reading import settings_of
 from cli.screen import next_command, talk
 from eventstore.log_file import open_reader

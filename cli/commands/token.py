@@ -112,7 +112,7 @@ async def _revoke(settings: Settings, name: str, reason: str) -> TokenItem:
 
 @asynccontextmanager
 async def _book(settings: Settings) -> "AsyncGenerator[TokenBook, None]":
-    from cli.folder import prepare_folder
+    from cli.data_folder import prepare_folder
     from eventstore.opening import open_log
     from projections.tokens import TokenBook
 

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from api.app import make_app, make_login_code
 from cli.commands.open import open_browser
+from cli.data_folder import prepare_folder
 from cli.first_token import first_token
-from cli.folder import prepare_folder
 from cli.logging import configure_logging
 from cli.node import open_node, until_told_to_stop, work
 from cli.reading import settings_of

@@ -12,7 +12,7 @@ import msgspec
 
 from cli.beside import end_with_input
 from cli.copying import store_url
-from cli.folder import bring_mirror, need_folder
+from cli.data_folder import bring_mirror, need_folder
 from cli.reading import json_option, print_json, settings_of
 from cli.screen import colour, is_talking, plain, talk
 from cli.settings import Settings

@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from cli.folder import prepare_folder
+from cli.data_folder import prepare_folder
 from cli.logging import configure_logging
 from cli.node import open_node, until_told_to_stop, work
 from cli.reading import settings_of
