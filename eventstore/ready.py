@@ -74,7 +74,7 @@ class ReadyPages:
             self._keep_pages(what, start, pages)
             first, *others = [page for page in pages if page.scanned_to > after]
             return [_rest(first, after), *others]
-        found, pages = read_found(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
+        found, pages = read_found(connection, after=after, end=end, framing=framing, stream=stream, rows_max=rows_max)
         if found.is_full and found.columns is not None and pages[-1].scanned_to == found.upto:
             self._keep(read, after, _Once(found.columns.texts, found.upto))
         else:

@@ -6,9 +6,10 @@ The same bytes as `framed` gives, which stays the plain words for what is done h
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import compress
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -48,6 +49,12 @@ _SPAN = (
     "SELECT count(*), min(position), max(position)"  # noqa: S608
     f" FROM (SELECT position FROM {OF_RUN} WHERE {BETWEEN} ORDER BY block, version LIMIT ?4)"
 )
+_IS_ALONE = (
+    "SELECT 1 FROM events AS first JOIN events AS last USING (run_id)"
+    " WHERE run_id = ? AND first.position = ? AND last.position = ?"
+    " AND last.version - first.version = last.position - first.position"
+)
+"""Whether all events from one place to another are the run's."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,6 +71,10 @@ class _Spliced(NamedTuple):
     after_sent: bytes
 
 
+_Page: TypeAlias = tuple[Framed, list[int]]
+"""A page, and where its events stand."""
+
+
 class Found(NamedTuple):
     """The columns of the next events, how far they reach, and whether there is more."""
 
@@ -73,14 +84,20 @@ class Found(NamedTuple):
 
 
 def read_found(
-    connection: sqlite3.Connection, *, after: int, framing: Framing, stream: str | None, rows_max: int
+    connection: sqlite3.Connection,
+    *,
+    after: int,
+    framing: Framing,
+    stream: str | None,
+    rows_max: int,
+    end: int | None = None,
 ) -> tuple[Found, list[Framed]]:
     """The next events after a position, and their pages: one or more, none above FRAMES_BYTES but of a single frame.
 
-    The pages do not reach the end of what was found where not all of it is sound. Raises Trimmed, Diverged, and Damaged
-    where no page before it is sound.
+    The pages do not reach the end of what was found where not all of it is sound. `end`: what `end_of` has said. Raises
+    Trimmed, Diverged, and Damaged where no page before it is sound.
     """
-    end = end_of(connection, after=after, stream=stream)
+    end = end_of(connection, after=after, stream=stream) if end is None else end
     try:
         found = _read(connection, after=after, stream=stream, end=end, rows_max=rows_max)
         if found.columns is not None:
@@ -90,18 +107,30 @@ def read_found(
         # Only an altered file holds values of other kinds, and who reads it event by event is told.
         read_page(connection, after=after, stream=stream, limit=rows_max)
         raise
-    pages: list[Framed] = []
     try:
-        for page, positions in spliced:
-            last_version = page.version if positions else None
-            check_page(connection, positions, last_version, after=after, stream=stream, upto=page.scanned_to)
-            pages.append(page)
-            after = page.scanned_to
+        _check(connection, spliced, after=after, stream=stream)
     except Damaged:
         # Whoever comes as far as the damage is told of it, and is given what is before it.
-        if not pages:
+        spliced = [*_sound(connection, spliced, after=after, stream=stream)]
+        if not spliced:
             raise
-    return found, pages
+    return found, [page for page, _ in spliced]
+
+
+def _check(connection: sqlite3.Connection, pages: list[_Page], *, after: int, stream: str | None) -> None:
+    """See that pages that follow on each other have all that was appended. Raises Damaged."""
+    last, _ = pages[-1]
+    positions = [position for _, held in pages for position in held]
+    check_page(connection, positions, last.version or None, after=after, stream=stream, upto=last.scanned_to)
+
+
+def _sound(connection: sqlite3.Connection, pages: list[_Page], *, after: int, stream: str | None) -> Iterator[_Page]:
+    """The pages before the first that is not sound."""
+    with suppress(Damaged):
+        for page in pages:
+            _check(connection, [page], after=after, stream=stream)
+            yield page
+            after = page[0].scanned_to
 
 
 def framed_again(texts: Texts, framing: Framing, *, upto: int) -> list[Framed]:
@@ -119,6 +148,12 @@ def _read(connection: sqlite3.Connection, *, after: int, stream: str | None, end
             following = connection.execute("SELECT min(position) FROM events WHERE position > ?", (upto,)).fetchone()[0]
             upto = end if following is None else min(end, following - 1)
         return Found(columns, upto, upto < end)
+    upto = min(end, after + rows_max)
+    if connection.execute(_IS_ALONE, (stream, after + 1, upto)).fetchone():
+        columns = columns_between(connection, after, upto, with_salts=not is_checked(connection, after + 1))
+        # In another order they stand only where somebody has altered it, which is told below.
+        if columns is not None and columns.versions == sorted(columns.versions):
+            return Found(columns, upto, upto < end)
     count, first, last = connection.execute(_SPAN, (stream, after, end, rows_max)).fetchone()
     if not count:
         return Found(None, end, is_full=False)
@@ -136,8 +171,8 @@ def _read(connection: sqlite3.Connection, *, after: int, stream: str | None, end
     return Found(columns, columns.positions[-1], is_full=True)
 
 
-def _paged(found: Found, framing: Framing) -> Iterator[tuple[Framed, list[int]]]:
-    """Frames, cut into pages, each with the places of its events."""
+def _paged(found: Found, framing: Framing) -> Iterator[_Page]:
+    """Frames, cut into pages."""
     columns, upto, is_full = found
     if columns is None:
         yield Framed(content=b"", scanned_to=upto, version=0, is_marked=False, is_full=is_full), []

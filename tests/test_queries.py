@@ -68,6 +68,7 @@ BOUNDED_OTHERWISE = {
     "FROM anchors WHERE position > ? AND position <= ?": "the anchors of one segment",
     "'$.counts.closed'), 0) FROM events WHERE position = ?": "by primary key",
     "SELECT 1 FROM heads WHERE run_id = ? AND position = ?": "by primary key",
+    "first.position = ? AND last.position = ?": "two events by primary key",
     "FROM temp.replaced r CROSS JOIN events e USING (position)": "what one answer of the cluster has replaced",
     "FROM temp.replaced WHERE position > ? AND position < ?": "what one answer of the cluster has replaced",
     "hash FROM heads WHERE position > ? AND position <= ?": "one window of a log that moves",
