@@ -10,9 +10,11 @@ from eventstore.contract import Page
 from eventstore.framing import Framed
 
 POLL_SECONDS = 0.05  # How late a commit of another process may be seen.
-LOOKS_MAX = 64  # Pages that wait here, of all readers together; 96 KiB each at most, or one event.
-AHEAD_PAGES = 8  # So many come of one way to the reading thread and back, which costs as much as half a page.
-AHEAD_ROWS_MAX = 1_024  # However small the events of these are; the largest make 64 MiB.
+LOOKS_MAX = 128  # Pages that wait here, of all readers together; 96 KiB each at most, or one event.
+AHEAD_PAGES = 16  # Where so many wait for a reader, nobody looks for more.
+AHEAD_READS = 2  # On one way to the reading thread and back, on which it has nothing else to do.
+READ_PAGES = 8  # So many are read at once, where the next events are like those before.
+READ_ROWS_MAX = 1_024  # However small the events of these are; the largest make 64 MiB.
 
 Seen = TypeVar("Seen", Page, Framed)
 

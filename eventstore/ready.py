@@ -10,6 +10,7 @@ and one such event lets all pages go.
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
+from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -19,6 +20,7 @@ from eventstore.framing import Framed, Framing
 from eventstore.reading import end_of
 from eventstore.splicing import PAGE_ROWS, framed_again, read_found
 from eventstore.sqlite3_module import sqlite3
+from runfold.errors import RunfoldError
 from runfold.events import REWRITES
 
 READY_BYTES_MAX = 128 * 1024 * 1024  # Of one process; about 160,000 common events.
@@ -79,6 +81,27 @@ class ReadyPages:
             self._keep(read, after, _Once(found.columns.texts, found.upto))
         else:
             self._keep_pages(what, after, pages)
+        return pages
+
+    def read_on(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        after: int,
+        framing: Framing,
+        stream: str | None,
+        rows_max: int,
+        reads: int,
+    ) -> list[Framed]:
+        """As `read`, so many times, each from where the one before has ended; `rows_max` is of each.
+
+        What keeps a later one from being made is told to who comes as far.
+        """
+        pages = self.read(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
+        with suppress(RunfoldError, sqlite3.Error):
+            while pages[-1].is_full and reads > 1:
+                after, reads = pages[-1].scanned_to, reads - 1
+                pages += self.read(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
         return pages
 
     def _look(self, connection: sqlite3.Connection, end: int) -> None:

@@ -15,7 +15,7 @@ from eventstore.contract import PAGE_EVENTS, TAIL_BYTES, Appended, Bounds, Done,
 from eventstore.damage import is_passing, telling_damage
 from eventstore.framing import Framed, Framing
 from eventstore.gathering import Gathering, Waiting
-from eventstore.looking import AHEAD_PAGES, AHEAD_ROWS_MAX, POLL_SECONDS, Looks, Seen
+from eventstore.looking import AHEAD_READS, POLL_SECONDS, READ_PAGES, READ_ROWS_MAX, Looks, Seen
 from eventstore.preparing import Request, prepare
 from eventstore.proof.checking import Checks, checks_of, get_ready, open_checked
 from eventstore.ready import ReadyPages
@@ -167,18 +167,17 @@ class SqliteLog(EventLog):
                 yield page
 
     async def framed(self, *, after: int, framing: Framing, stream: str | None = None, begins: bool = False) -> Framed:
-        async def look(after: int, rows_max: int = PAGE_ROWS) -> list[Framed]:
-            read = self._ready.read
-            return await self._read(read, after=after, stream=stream, framing=framing, rows_max=rows_max)
+        async def look(after: int, rows_max: int = PAGE_ROWS, reads: int = 1) -> list[Framed]:
+            read = self._ready.read_on
+            return await self._read(read, after=after, stream=stream, framing=framing, rows_max=rows_max, reads=reads)
 
         first = partial(look, rows_max=FIRST_ROWS) if begins else look
         page = await self._framed.page(after, (stream, framing), first)
         # What is looked for ahead of a first page would only keep it from being written.
         if page.is_full and not begins:
-            # So many as fill some pages, where the next events are like these.
-            rows = AHEAD_PAGES * FRAMES_BYTES * page.rows // max(1, len(page.content)) or PAGE_ROWS
-            rows = min(AHEAD_ROWS_MAX, rows)
-            if self._framed.ahead(page, (stream, framing), partial(look, rows_max=rows)):
+            rows = READ_PAGES * FRAMES_BYTES * page.rows // max(1, len(page.content)) or PAGE_ROWS
+            look_on = partial(look, rows_max=min(READ_ROWS_MAX, rows), reads=AHEAD_READS)
+            if self._framed.ahead(page, (stream, framing), look_on):
                 # So that it is begun before this page is written, and not after all that follow it.
                 await asyncio.sleep(0)
         return page

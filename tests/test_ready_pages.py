@@ -240,6 +240,31 @@ def test_who_reads_ahead_is_given_the_pages_before_what_was_altered_and_is_told_
             read_framed(reader, after=before[-1].scanned_to, framing=Framing(), rows_max=512)
 
 
+def test_who_reads_on_is_given_what_as_many_reads_find(reader: sqlite3.Connection) -> None:
+    pages = ReadyPages()
+    expected = list[Framed]()
+    for _ in range(3):
+        after = expected[-1].scanned_to if expected else 0
+        expected += read_framed(reader, after=after, framing=Framing(), stream=RUN, rows_max=100)
+
+    found = pages.read_on(reader, after=0, framing=Framing(), stream=RUN, rows_max=100, reads=3)
+    end = pages.read_on(reader, after=found[-1].scanned_to, framing=Framing(), stream=RUN, rows_max=100, reads=9)
+
+    assert found == expected
+    assert end[-1].version == reader.execute("SELECT version FROM heads WHERE run_id = ?", (RUN,)).fetchone()[0]
+    assert not end[-1].is_full
+
+
+def test_who_reads_on_is_given_what_is_sound_before_what_was_altered(data: Path) -> None:
+    with closing(sqlite3.connect(data / "log.db", isolation_level=None)) as file:
+        file.execute("DROP TRIGGER events_stay")
+        file.execute("UPDATE events SET actor = 'user:x' WHERE position = 400")
+    with closing(open_checked(data)) as reader:
+        before = ReadyPages().read_on(reader, after=0, framing=Framing(), stream=None, rows_max=100, reads=9)
+
+        assert 300 <= before[-1].scanned_to < 400
+
+
 def test_what_comes_after_known_events_is_checked_though_they_are_read_without_their_salts(data: Path) -> None:
     with closing(open_checked(data)) as reader:
         known = read_framed(reader, after=0, framing=Framing(), stream=RUN, rows_max=32)
