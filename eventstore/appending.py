@@ -19,6 +19,11 @@ ANCHOR_EVENTS = 1000
 AHEAD_EVENTS_MAX = 256  # More would keep the loop too long, where they are judged.
 SQLITE_BUSY = 5
 SQLITE_LOCKED = 6
+_MOVE_HEADS = (
+    "REPLACE INTO heads (run_id, position, version, hash)"
+    " SELECT run_id, position, version, hash FROM events WHERE position > ? ORDER BY position"
+)
+"""The last event of each run that has one after a position."""
 
 
 class Judged(NamedTuple):
@@ -130,13 +135,8 @@ def store(connection: sqlite3.Connection, group: Group) -> str | None:
     """Write what the group adds; the line of a new anchor."""
     for size, values in in_parts(group.rows):
         connection.execute(_insert_events(size), values)
-    heads: list[Row] = [
-        (run_id, head.position, head.version, head.hash)
-        for run_id, head in group.heads.items()
-        if head.position > group.since
-    ]
-    for size, values in in_parts(heads):
-        connection.execute(_replace_heads(size), values)
+    # As they stand there: a row that is already in SQLite's hands is not given to it once more.
+    connection.execute(_MOVE_HEADS, (group.since,))
     connection.execute(
         "UPDATE head SET position = ?, recorded_at_us = ? WHERE one = 1", (group.position, group.recorded_at_us)
     )
@@ -155,12 +155,6 @@ def store(connection: sqlite3.Connection, group: Group) -> str | None:
 def _insert_events(count: int) -> str:
     marks = ", ".join([f"({', '.join('?' * 17)})"] * count)
     return f"INSERT INTO events ({COLUMNS}) VALUES {marks}"  # noqa: S608
-
-
-@lru_cache(maxsize=ROWS_AT_ONCE_MAX)
-def _replace_heads(count: int) -> str:
-    marks = ", ".join(["(?, ?, ?, ?)"] * count)
-    return f"REPLACE INTO heads (run_id, position, version, hash) VALUES {marks}"  # noqa: S608
 
 
 def judge(connection: sqlite3.Connection, group: Group, request: Request) -> Appended | RunfoldError:

@@ -30,7 +30,7 @@ READ_BYTES = 4 * 1024 * 1024
 JOURNAL_PAGES = 1_000  # Before they go into the log's file: SQLite's own measure.
 JOURNAL_PAGES_BUSY = 4_000  # As many as one block of the journal's index holds (4,062): to read costs no more.
 BUSY_REQUESTS = 8  # In one commit.
-STATEMENTS_KEPT_MAX = 300  # For appends of every number of rows up to 64, to each of the tables.
+STATEMENTS_KEPT_MAX = 150  # For appends of every number of rows up to 64, and of more in parts, and all else.
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 

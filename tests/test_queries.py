@@ -18,6 +18,7 @@ BOUNDED_OTHERWISE = {
     "INSERT INTO run_blocks SELECT DISTINCT": "a log that is brought forward, inside the database",
     "INTO main.heads SELECT": "a backup, inside the database",
     "hash FROM events WHERE position > ? AND position <= ?": "what one anchor seals, read row by row",
+    "hash FROM events WHERE position > ? ORDER BY position": "what one group of appends adds",
     "hash FROM heads WHERE run_id IN ({})": "the runs of one group of appends",
     "(run_id, id) IN (VALUES {})": "the ids of one group of appends",
     "FROM events WHERE run_id = ? AND {} IN ({})": "as many ids as an append may have",
