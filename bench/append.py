@@ -18,6 +18,7 @@ from uuid import UUID
 import aiosqlite
 
 from bench.scoreboard import Figure, compared, interleaved, percentile, show
+from eventstore.appending import MOVE_HEADS
 from eventstore.rows import COLUMNS, uuid_bytes
 from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
@@ -35,7 +36,6 @@ _CHANCE = Random(1)
 WIDTH = 17
 ROWS_MAX = 256  # In one statement.
 _ROW = f"({', '.join('?' * WIDTH)})"
-_HEAD = "(?, ?, ?, ?)"
 P99_RATIO_MAX = 3.0
 
 
@@ -93,11 +93,7 @@ class Bare:
             marks = ", ".join([_ROW] * (len(part) // WIDTH))
             connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {marks}", part)
         if self._with_heads:
-            first = self._position - len(rows)
-            heads = {row[0]: (row[0], first + number, row[1], row[13]) for number, row in enumerate(rows, 1)}
-            marks = ", ".join([_HEAD] * len(heads))
-            moved = [value for head in heads.values() for value in head]
-            connection.execute(f"REPLACE INTO heads (run_id, position, version, hash) VALUES {marks}", moved)
+            connection.execute(MOVE_HEADS, (self._position - len(rows),))
             connection.execute("UPDATE head SET position = ?, recorded_at_us = ?", (self._position, rows[-1][6]))
         connection.execute("COMMIT")
 

@@ -19,7 +19,7 @@ ANCHOR_EVENTS = 1000
 AHEAD_EVENTS_MAX = 256  # More would keep the loop too long, where they are judged.
 SQLITE_BUSY = 5
 SQLITE_LOCKED = 6
-_MOVE_HEADS = (
+MOVE_HEADS = (
     "REPLACE INTO heads (run_id, position, version, hash)"
     " SELECT run_id, position, version, hash FROM events WHERE position > ? ORDER BY position"
 )
@@ -136,7 +136,7 @@ def store(connection: sqlite3.Connection, group: Group) -> str | None:
     for size, values in in_parts(group.rows):
         connection.execute(_insert_events(size), values)
     # As they stand there: a row that is already in SQLite's hands is not given to it once more.
-    connection.execute(_MOVE_HEADS, (group.since,))
+    connection.execute(MOVE_HEADS, (group.since,))
     connection.execute(
         "UPDATE head SET position = ?, recorded_at_us = ? WHERE one = 1", (group.position, group.recorded_at_us)
     )
