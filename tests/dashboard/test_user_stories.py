@@ -128,6 +128,33 @@ async def test_a_file_is_shown_also_where_the_views_get_to_it_only_after_the_pag
     await expect(screen.page.get_by_role("link", name="notes.md")).to_be_visible()
 
 
+async def test_the_list_shows_the_end_of_a_run_also_where_the_views_get_to_it_only_after_the_page_has_asked(
+    tmp_path: Path, screen: Screen
+) -> None:
+    run_id = await screen.served.open_run(title="ends late")
+    await screen.go("/runs")
+    badge = screen.page.locator(f"[data-run={run_id}] [data-status]")
+    await expect(badge).to_have_text("Running")
+    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+    with locked(tmp_path, FOLD_LOCK_FILE, 0):
+        async with screen.page.expect_response(lambda it: "/api/runs?" in it.url and "runfold-stale" in it.headers):
+            await screen.served.control(run_id, "complete")
+
+    await expect(badge).to_have_text("Completed")
+
+
+async def test_the_page_of_a_run_shows_its_end_while_the_views_are_held_up(tmp_path: Path, screen: Screen) -> None:
+    run_id = await screen.served.open_run(title="ends at once")
+    await screen.go(f"/runs/{run_id}")
+    badge = screen.page.locator("main [data-status]").first
+    await expect(badge).to_have_text("Running")
+    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+    with locked(tmp_path, FOLD_LOCK_FILE, 0):
+        await screen.served.control(run_id, "complete")
+
+        await expect(badge).to_have_text("Completed")
+
+
 AWAIT_NEXT = """() => {
   window.next = new Promise((resolve) => {
     new BroadcastChannel("runfold-stream ").onmessage = ({ data }) => data.kind === "event" && resolve();

@@ -43,6 +43,11 @@ export function isFolding(response: Response): boolean {
   return response.headers.get(STALE_HEADER) === "folding";
 }
 
+/** Whether this answer is of a time before the end of the log, though it was not asked for so. */
+export function isStale(response: Response): boolean {
+  return response.headers.has(STALE_HEADER);
+}
+
 api.use({
   onRequest({ request }) {
     for (const [name, value] of Object.entries(tenantHeaders())) request.headers.set(name, value);

@@ -1,6 +1,6 @@
 import { defineStore } from "pinia";
 import { computed, reactive, ref, shallowRef } from "vue";
-import { ApiError, answered, api, isFolding, type Snapshot } from "@/api/client";
+import { ApiError, answered, api, isFolding, isStale, type Snapshot } from "@/api/client";
 import type { components } from "@/api/schema";
 import { settled } from "@/live/settled";
 import type { LiveEvent } from "@/live/stream";
@@ -48,6 +48,8 @@ export const useRuns = defineStore("runs", () => {
   const isLoading = ref(false);
   /** The server has not folded its whole log yet: the list grows. */
   const isGrowing = ref(false);
+  /** What was read last is of a time before the end of the log: it is read again, for no event may come that says so. */
+  const isBehind = ref(false);
   const error = shallowRef<ApiError | null>(null);
   /** How many runs of each status the other filters leave. */
   const byStatus = shallowRef<Readonly<Record<string, number>>>({});
@@ -64,6 +66,8 @@ export const useRuns = defineStore("runs", () => {
   const touched = new Set<string>();
   let latest = 0;
   let latestOne = 0;
+  let latestRows = 0;
+  let shownRows = 0;
   let latestSteps = 0;
   const refreshSoon = settled(() => void refreshRows());
 
@@ -85,6 +89,13 @@ export const useRuns = defineStore("runs", () => {
     }
   }
 
+  /** The same answer; what is on screen is then as old as it is. */
+  async function noticed<T extends { response: Response }>(asked: Promise<T>): Promise<T> {
+    const answer = await asked;
+    isBehind.value = isStale(answer.response);
+    return answer;
+  }
+
   /** Read the list from its beginning, as filters and pagination name it. */
   async function load(): Promise<void> {
     const mine = ++latest;
@@ -92,7 +103,7 @@ export const useRuns = defineStore("runs", () => {
     let growing = false;
     const list = await attempt(() => {
       const asked = api.GET("/api/runs", { params: { query: query() } });
-      return answered(asked.then((answer) => ((growing = isFolding(answer.response)), answer)));
+      return answered(noticed(asked).then((answer) => ((growing = isFolding(answer.response)), answer)));
     });
     if (mine !== latest) return; // A later question has been asked meanwhile.
     isLoading.value = false;
@@ -124,7 +135,7 @@ export const useRuns = defineStore("runs", () => {
   async function loadOne(id: string, version: number | null = null): Promise<void> {
     const mine = ++latestOne;
     const params = { path: { run_id: id }, query: version === null ? {} : { at: `v${version}` } };
-    const run = await attempt(() => answered(api.GET("/api/runs/{run_id}", { params })));
+    const run = await attempt(() => answered(noticed(api.GET("/api/runs/{run_id}", { params }))));
     if (run && mine === latestOne) currentRun.value = run;
   }
 
@@ -132,9 +143,11 @@ export const useRuns = defineStore("runs", () => {
   async function loadSteps(id: string, version: number | null = null): Promise<void> {
     const mine = ++latestSteps;
     const found: Step[] = [];
+    const run = currentRun.value;
+    const moment = version !== null ? { at: `v${version}` } : run?.id === id ? { min_position: run.position } : {};
     let cursor: string | null = "0";
     while (cursor !== null && found.length < STEPS_MAX) {
-      const asked: { limit: number; cursor: string; at?: string } = { limit: PAGE_STEPS, cursor, ...(version === null ? {} : { at: `v${version}` }) };
+      const asked: { limit: number; cursor: string; at?: string; min_position?: number } = { limit: PAGE_STEPS, cursor, ...moment };
       const page: components["schemas"]["StepList"] | undefined = await attempt(() =>
         answered(api.GET("/api/runs/{run_id}/steps", { params: { path: { run_id: id }, query: asked } })),
       );
@@ -152,22 +165,29 @@ export const useRuns = defineStore("runs", () => {
   }
 
   async function refresh(id: string): Promise<void> {
-    const run = await attempt(() => answered(api.GET("/api/runs/{run_id}", { params: { path: { run_id: id } } })));
+    const run = await attempt(() => answered(noticed(api.GET("/api/runs/{run_id}", { params: { path: { run_id: id } } }))));
     if (run) put(run);
   }
 
   /** Bring rows on screen up to date without adding, removing or moving any. */
   async function refreshRows(): Promise<void> {
     const mine = latest;
+    const asked = ++latestRows;
     const shown = new Set(runs.value.map((run) => run.id));
-    const list = await attempt(() => answered(api.GET("/api/runs", { params: { query: query() } })));
+    const list = await attempt(() => answered(noticed(api.GET("/api/runs", { params: { query: query() } }))));
     if (!list || mine !== latest) return;
+    if (asked < shownRows) return; // What was asked for later is on screen already.
+    shownRows = asked;
     const fresh = new Map(list.items.map((run) => [run.id, run]));
     // Rows far down are read one by one, and only those of which something was heard.
     const far = [...touched].filter((id) => shown.has(id) && !fresh.has(id)).slice(0, FAR_ROWS_MAX);
     touched.clear();
     for (const run of await Promise.all(far.map((id) => api.GET("/api/runs/{run_id}", { params: { path: { run_id: id } } }).catch(() => null)))) {
-      if (run?.data) fresh.set(run.data.id, run.data);
+      if (!run?.data) continue;
+      fresh.set(run.data.id, run.data);
+      if (!isStale(run.response)) continue;
+      touched.add(run.data.id);
+      isBehind.value = true;
     }
     if (mine !== latest) return;
     const oldest = runs.value.at(-1);
@@ -188,7 +208,7 @@ export const useRuns = defineStore("runs", () => {
   const hasUnfinished = computed(() => runs.value.some((run) => !isResting(run.status)));
 
   return {
-    runs, currentRun, currentRunSteps, filters, pagination, isLoading, isGrowing, error, byStatus, next, waiting, isFiltered, hasUnfinished,
+    runs, currentRun, currentRunSteps, filters, pagination, isLoading, isGrowing, isBehind, error, byStatus, next, waiting, isFiltered, hasUnfinished,
     load, more, loadOne, loadSteps, put, refresh, refreshRows, heard,
   };
 });
