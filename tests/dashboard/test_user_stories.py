@@ -143,6 +143,22 @@ async def test_the_list_shows_the_end_of_a_run_also_where_the_views_get_to_it_on
     await expect(badge).to_have_text("Completed")
 
 
+async def test_a_question_is_shown_also_where_the_views_get_to_it_only_after_the_page_has_asked(
+    tmp_path: Path, screen: Screen
+) -> None:
+    run_id = await screen.served.open_run(title="asks")
+    await screen.go("/approvals")
+    await expect(screen.page.get_by_text("No run waits for an answer.")).to_be_visible()
+    await expect(screen.page.get_by_text("Live", exact=True)).to_be_visible()
+    with locked(tmp_path, FOLD_LOCK_FILE, 0):
+        async with screen.page.expect_response(lambda it: "runfold-stale" in it.headers):
+            await screen.served.ask(
+                "POST", f"/api/runs/{run_id}/approvals", json={"kind": "custom", "summary": "Go on?"}
+            )
+
+    await expect(screen.page.locator("[data-approval]")).to_contain_text("Go on?")
+
+
 async def test_the_page_of_a_run_shows_its_end_while_the_views_are_held_up(tmp_path: Path, screen: Screen) -> None:
     run_id = await screen.served.open_run(title="ends at once")
     await screen.go(f"/runs/{run_id}")
