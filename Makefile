@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 BUNDLE := api/bundle/.digest
 
-.PHONY: help demo test check agents torture stores bench lock browser client
+.PHONY: help demo test check agents torture stores bench peers lock browser client
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,8 +35,15 @@ stores: $(VENV)/installed  ## the shared store on servers that speak S3 and Azur
 	npm install --no-save --no-audit --no-fund --prefix .stores azurite@3.37.0
 	RUNFOLD_TEST_S3=$(CURDIR)/.stores/bin/moto_server RUNFOLD_TEST_AZURE=$(CURDIR)/.stores/node_modules/.bin/azurite-blob $(BIN)/python -m pytest tests/test_object_store.py
 
-bench: $(VENV)/installed  ## measure beside what limits us, judge, and write bench/RESULTS.md; ten minutes
+bench: $(VENV)/installed peers  ## measure beside what limits us and the peers, judge, and write bench/RESULTS.md; ten minutes
 	$(BIN)/python -m bench
+
+peers: .peers/installed  ## install what `make bench` measures beside, in an environment of its own
+
+.peers/installed:
+	$(PYTHON) -m venv .peers
+	.peers/bin/pip install --quiet --disable-pip-version-check 'redis[hiredis]==8.1.0' 'nats-py==2.16.0' 'eventsourcing==9.5.6'
+	touch $@
 
 cluster: $(VENV)/installed $(BUNDLE)  ## a replicated log with two servers and two workers, on this machine
 	$(BIN)/python -m deploy.on_one_machine

@@ -37,6 +37,7 @@ BENCHES = (
     "domain",
     "control",
     "jetstream",
+    "peers",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# What was measured
