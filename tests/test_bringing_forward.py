@@ -44,15 +44,19 @@ async def test_all_that_a_log_held_is_there_and_holds_and_it_goes_on(data: Path)
 
 @pytest.mark.slow
 async def test_whatever_starts_to_write_brings_it_forward_first(data: Path) -> None:
-    copy = data.with_name("copy")
+    copy, other = data.with_name("copy"), data.with_name("other")
     shutil.copytree(data, copy)
+    shutil.copytree(data, other)
 
     ran = runfold(data, "run", "--", "true")
     with started(copy, "up", "--no-browser") as server:
         wait_for_word(server, "serving")
+    ingested = runfold(other, "ingest")
 
-    assert (ran.returncode, find(data), find(copy)) == (0, [], [])
+    assert (ran.returncode, ingested.returncode) == (0, 0)
+    assert [find(folder) for folder in (data, copy, other)] == [[], [], []]
     assert "is brought forward, once" in ran.stderr
+    assert "is brought forward, once" in ingested.stderr
 
 
 async def test_what_is_deleted_later_is_nowhere_in_the_file(data: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import click
 import msgspec
 
-from cli.data_folder import need_folder
+from cli.data_folder import need_folder, prepare_folder
 from cli.reading import settings_of
 from cli.settings import Settings
 from runfold.redact import secrets_of
@@ -21,6 +21,7 @@ def ingest(context: click.Context) -> None:
     """Record what a program reports on stdin, and answer each line; for the Python client."""
     settings = settings_of(context)
     need_folder(settings, "ingest")
+    prepare_folder(settings.data)
     asyncio.run(_ingest(settings))
 
 
