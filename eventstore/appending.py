@@ -7,6 +7,7 @@ from typing import NamedTuple
 from eventstore.anchoring import write_anchor
 from eventstore.chain import anchored, data_digest, link, sent_digest
 from eventstore.contract import Appended
+from eventstore.damage import is_held
 from eventstore.grouping import NO_HEAD, Group, Head, Memory, look_up_ids
 from eventstore.identified import rows_of
 from eventstore.preparing import Request
@@ -17,8 +18,6 @@ from runfold.errors import Conflict, EventIdConflict, RunfoldError, Unavailable
 
 ANCHOR_EVENTS = 1000
 AHEAD_EVENTS_MAX = 256  # More would keep the loop too long, where they are judged.
-SQLITE_BUSY = 5
-SQLITE_LOCKED = 6
 MOVE_HEADS = (
     "REPLACE INTO heads (run_id, position, version, hash)"
     " SELECT run_id, position, version, hash FROM events WHERE position > ? ORDER BY position"
@@ -84,7 +83,7 @@ def _transact(
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
         # Only waiting in vain is harmless; a disk that cannot be read is as bad here as in the commit.
-        if _primary_code(error) not in (SQLITE_BUSY, SQLITE_LOCKED):
+        if not is_held(error):
             raise
         raise Unavailable(f"the log is held by another program: {error}", hint="try again") from error
     try:
@@ -124,11 +123,6 @@ def _doubtful(group: Group, requests: Sequence[Request]) -> list[Request]:
             doubtful.append(request)
         seen.add(request.stream)
     return doubtful
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    # The upper bits say where it happened.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def store(connection: sqlite3.Connection, group: Group) -> str | None:

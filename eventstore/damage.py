@@ -12,7 +12,8 @@ HINT = "`runfold verify` tells all that does not match; a backup has it as it wa
 UNOPENED_HINT = "keep a copy of the data folder as it is, then restore a backup"
 _CORRUPT, _NOT_A_DATABASE = 11, 26  # As in sqlite3.h; the upper bits say where it happened.
 _NOT_DONE, _FULL = 10, 13
-_PASSING = frozenset({5, 6, 7, 8, 10, 13, 14})  # Busy, locked, no memory, read-only, input or output, full, not opened.
+_HELD = frozenset({5, 6, 15})  # Busy, locked, and the journal's index, which another does not get done.
+_PASSING = _HELD | {7, 8, 10, 13, 14}  # No memory, read-only, input or output, full, not opened.
 _UNDECODED = "Could not decode to UTF-8"  # So the module begins what it says of a text that is none.
 _LACKING = ("no such table: ", "no such column: ", "no such index: ")
 _P = ParamSpec("_P")
@@ -35,6 +36,11 @@ def is_no_database(error: sqlite3.DatabaseError) -> bool:
 def is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether it is about what the file holds, and not about locks, space, rights or a statement."""
     return _code(error) in (_CORRUPT, _NOT_A_DATABASE) or is_undecoded(error)
+
+
+def is_held(error: sqlite3.DatabaseError) -> bool:
+    """Whether another holds the file, and nothing was done to it."""
+    return _code(error) in _HELD
 
 
 def is_passing(error: sqlite3.DatabaseError) -> bool:

@@ -135,6 +135,43 @@ async def test_a_log_that_another_program_holds_is_unavailable_for_as_long_as_it
     assert added.version == 1
 
 
+# As a process that stands still while it writes the journal's index, see "WAL-Index File Format" of SQLite.
+HOLD_INDEX = """
+import fcntl, sys
+with open(sys.argv[1], "r+b", buffering=0) as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 120)
+    before = index.read(12)
+    index.seek(8)
+    index.write(bytes(byte ^ 255 for byte in before[8:]))
+    print("held", flush=True)
+    sys.stdin.read()
+    index.seek(8)
+    index.write(before[8:])
+"""
+
+
+@pytest.mark.slow
+async def test_a_log_whose_index_somebody_writes_without_an_end_is_unavailable_until_he_is_done(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path)
+    first = await log.append("r_a", [new_event()], expected=0)
+    command = [sys.executable, "-c", HOLD_INDEX, str(tmp_path / "log.db-shm")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == b"held\n"
+        asked = asyncio.create_task(log.last("r_a"))
+        # SQLite itself tries again for ten seconds.
+        with pytest.raises(Unavailable, match="locking protocol"):
+            await log.append("r_a", [new_event()], expected=first.last)
+        with pytest.raises(Unavailable, match="locking protocol"):
+            await asked
+        holding.communicate()
+
+    added = await log.append("r_a", [new_event()], expected=first.last)
+
+    await log.close()
+    assert (added.version, problems(tmp_path)) == (2, [])
+
+
 async def test_a_commit_that_fails_is_never_acknowledged_and_stops_the_writes(tmp_path: Path) -> None:
     log = await SqliteLog.open(tmp_path)
     first = await log.append("r_a", [new_event()], expected=0)
