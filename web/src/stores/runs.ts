@@ -199,6 +199,13 @@ export const useRuns = defineStore("runs", () => {
     byStatus.value = list.by_status;
   }
 
+  /** Read again what was known to be old, unless that is under way. */
+  function catchUp(read: () => Promise<void>): void {
+    if (!isBehind.value) return;
+    isBehind.value = false;
+    void read();
+  }
+
   /** Something happened to a run of the list. */
   function heard(event: LiveEvent): void {
     touched.add(event.run_id);
@@ -208,7 +215,7 @@ export const useRuns = defineStore("runs", () => {
   const hasUnfinished = computed(() => runs.value.some((run) => !isResting(run.status)));
 
   return {
-    runs, currentRun, currentRunSteps, filters, pagination, isLoading, isGrowing, isBehind, error, byStatus, next, waiting, isFiltered, hasUnfinished,
-    load, more, loadOne, loadSteps, put, refresh, refreshRows, heard,
+    runs, currentRun, currentRunSteps, filters, pagination, isLoading, isGrowing, error, byStatus, next, waiting, isFiltered, hasUnfinished,
+    load, more, loadOne, loadSteps, put, refresh, refreshRows, catchUp, heard,
   };
 });
