@@ -284,12 +284,12 @@ def open_folder(settings: Settings) -> Generator[FolderRuns, None, None]:
     """The runs of the data folder, caught up with its log. Raises NotFound, naming what to type."""
     if settings.log or mirrored_log(settings.data) is not None:
         bring_mirror(settings)
+    check_log(settings.data)
     if not (settings.data / "log.db").exists():
         raise NotFound(
             f"there are no runs in `{settings.data}` yet",
             hint="`runfold run -- COMMAND` records one; `runfold doctor` says where runs are kept",
         )
-    check_log(settings.data)
     runs = FolderRuns(settings, Views.open(settings.data, views=(RUNS,)))
     try:
         runs.is_behind = _refresh(runs.views).behind > 0

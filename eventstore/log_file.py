@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from eventstore.anchoring import ANCHORS_FILE
 from eventstore.bringing_forward import OLD_VERSION
 from eventstore.columns import Columns
 from eventstore.damage import UNOPENED_HINT, damage_of, is_damage, is_lacking, is_no_database
+from eventstore.mirrored import MIRROR_FILE
 from eventstore.rows import COLUMNS
 from eventstore.sqlite3_module import UNSHARED, sqlite3
-from runfold.errors import BadRequest, NotFound, Unavailable
+from runfold.errors import BadRequest, Damaged, NotFound, Unavailable
 
 APPLICATION_ID = 0x52554E46
 USER_VERSION = 2
@@ -65,6 +67,7 @@ def open_reader(
     """
     path = data / LOG_FILE
     if not path.exists():
+        refuse_lost(data)
         raise NotFound(
             f"no log in `{data}`", hint="`runfold run -- COMMAND` starts one; or name its folder with --data"
         )
@@ -88,6 +91,7 @@ def open_reader(
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
         if not check_file(connection, path, oldest=oldest):
+            refuse_lost(data)
             raise NotFound(f"the log in `{data}` is empty", hint="`runfold run -- COMMAND` starts it")
     except sqlite3.OperationalError as error:
         connection.close()
@@ -102,6 +106,19 @@ def open_reader(
         connection.close()
         raise
     return connection
+
+
+def refuse_lost(data: Path) -> None:
+    """Of a folder without a log, or with an empty one: there was never another. Raises Damaged.
+
+    A mirror gets what it lacks from the log that it follows.
+    """
+    anchors = data / ANCHORS_FILE
+    if anchors.exists() and anchors.stat().st_size and not (data / MIRROR_FILE).exists():
+        raise Damaged(
+            f"`{data}` holds no log any more: `{ANCHORS_FILE}` beside it tells of one",
+            hint="keep a copy of the data folder as it is, then restore a backup into another; nothing was changed",
+        )
 
 
 def _is_locked_away(path: Path) -> bool:
@@ -123,7 +140,10 @@ def check_file(connection: sqlite3.Connection, path: Path, *, oldest: int = USER
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     except sqlite3.DatabaseError as error:
         if is_no_database(error):
-            raise BadRequest(f"`{path}` is not a SQLite file", hint="choose another data folder") from error
+            raise BadRequest(
+                f"`{path}` is not a SQLite file",
+                hint="choose another data folder; if this was a log of runfold, restore a backup",
+            ) from error
         if is_damage(error):
             raise damage_of(error, hint=UNOPENED_HINT) from error
         raise

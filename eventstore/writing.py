@@ -18,7 +18,7 @@ from eventstore.file_systems import refuse_network
 from eventstore.grouping import Memory
 from eventstore.intents import settle
 from eventstore.journal import JOURNAL_BYTES_MAX
-from eventstore.log_file import BUSY_TIMEOUT_MS, LOG_FILE, REPAIR_HINT, check_file
+from eventstore.log_file import BUSY_TIMEOUT_MS, LOG_FILE, REPAIR_HINT, check_file, refuse_lost
 from eventstore.mirrored import MIRROR_FILE, refuse_mirror
 from eventstore.preparing import Request, prepare
 from eventstore.sqlite3_module import sqlite3
@@ -58,7 +58,8 @@ class Writer:
         refuse_network(data)
         with _telling(data):
             # What is not ours gets no file of ours beside it either.
-            _is_log(data / LOG_FILE)
+            if not _is_log(data / LOG_FILE):
+                refuse_lost(data)
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock_file(data)
             self._turns = FileLock(self._lock, data / LOCK_FILE)

@@ -312,6 +312,27 @@ def test_a_log_that_is_not_of_this_runfold_is_refused_by_every_command_and_left_
     assert (doctor.returncode, says in doctor.stdout) == (1, True)
 
 
+@pytest.mark.parametrize("lose", [Path.unlink, lambda log: log.write_bytes(b"")], ids=["gone", "emptied"])
+def test_a_log_that_is_gone_is_told_by_every_command_and_no_other_takes_its_place(
+    tmp_path: Path, lose: Callable[[Path], object]
+) -> None:
+    data = tmp_path / "data"
+    record(data)
+    lose(data / "log.db")
+    (tmp_path / "a.jsonl").write_text(CODEX)
+    before = contents(tmp_path)
+
+    for command in COMMANDS:
+        done = runfold(data, *command, cwd=tmp_path)
+
+        assert done.returncode == 1, command
+        assert "holds no log any more: `anchors.jsonl` beside it tells of one" in done.stderr, f"{command}: {done}"
+        assert "then restore a backup" in done.stderr, command
+        assert contents(tmp_path) == before, command
+    doctor = runfold(data, "doctor")
+    assert (doctor.returncode, "holds no log any more" in doctor.stdout) == (1, True)
+
+
 def test_a_network_file_system_is_refused_before_anything_is_made_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

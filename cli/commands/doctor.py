@@ -117,10 +117,10 @@ def _file_system(data: Path) -> list[Finding]:
 
 def _log(data: Path) -> list[Finding]:
     """Whether the log is one that we read, and whether every view follows it."""
-    if not (data / LOG_FILE).exists():
-        return []
     try:
         check_log(data)
+        if not (data / LOG_FILE).exists():
+            return []
         views = Views.open(data)
         try:
             freshness, checkpoints = views.refresh(), views.checkpoints()
