@@ -30,7 +30,7 @@ def prepare_folder(data: Path) -> None:
     """
     refuse_network(data)
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidSetting(
             f"the data folder `{data}` cannot be made: {error.strerror}",

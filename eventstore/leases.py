@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from eventstore.durable import make_private
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import Fenced, Unavailable
 
+LEASES_FILE = "leases.db"
 LEASE_SECONDS = 30.0
 BUSY_SECONDS = 5.0
 _SCHEMA = """
@@ -90,9 +93,11 @@ class Leases:
     def open(
         cls, data: Path, *, monotonic_us: Callable[[], int] = monotonic_us, wall_us: Callable[[], int] = wall_us
     ) -> "Leases":
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError):  # SQLite says what is wrong there.
+            make_private(data / LEASES_FILE)
         connection = sqlite3.connect(
-            data / "leases.db", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            data / LEASES_FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -112,7 +117,7 @@ class Leases:
     @classmethod
     def open_reader(cls, data: Path) -> "Leases | None":
         """To look only; None where no lease was ever taken."""
-        path = data / "leases.db"
+        path = data / LEASES_FILE
         if not path.exists():
             return None
         connection = sqlite3.connect(

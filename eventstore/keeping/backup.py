@@ -11,7 +11,7 @@ import msgspec
 
 from eventstore.anchoring import ANCHORS_FILE
 from eventstore.bringing_forward import OLD_VERSION, is_old
-from eventstore.durable import sync
+from eventstore.durable import make_private, sync
 from eventstore.file_systems import refuse_network
 from eventstore.keeping.copying import FORMAT, Manifest, copy_beside, is_rewritten
 from eventstore.log_file import LOG_FILE, open_reader
@@ -42,6 +42,7 @@ def backup(data: Path, folder: Path, *, on_progress: Callable[[int, int], None] 
         path = folder / LOG_FILE
         for _ in range(TRIES):
             _remove(path)
+            make_private(path)
             trimmed_to = source.execute("SELECT trimmed_to FROM head").fetchone()[0]
             manifest = copy_beside(data / LOG_FILE, path, on_progress)
             # Asked again here: it may have ended long before this process, which was stopped, hears of it.
@@ -136,6 +137,7 @@ def restore(folder: Path, data: Path) -> Manifest:
         _copy(path, data / path.relative_to(folder))
     # The log comes last and gets its name when it is whole: a restore that was cut off can be done again.
     temporary = data / f"{LOG_FILE}.new"
+    make_private(temporary)
     shutil.copyfile(folder / LOG_FILE, temporary)
     sync(temporary)
     temporary.replace(data / LOG_FILE)

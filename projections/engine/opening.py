@@ -1,10 +1,11 @@
 """Connections to a file of views: to fold and read, to build the next one, or to read what nobody may write."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eventstore.boot import boot_id
+from eventstore.durable import make_private
 from eventstore.sqlite3_module import UNSHARED, sqlite3
 from runfold.errors import NotFound, Unavailable
 
@@ -26,6 +27,8 @@ class Folded(sqlite3.Connection):
 def connect(path: Path, *, is_unshared: bool = False) -> Folded:
     """A connection to a views file; `is_unshared`: see UNSHARED. Raises Unavailable where the disk is full or fails."""
     unshared = UNSHARED if is_unshared else {}
+    with suppress(OSError):  # SQLite says what is wrong there.
+        make_private(path)
     connection: Folded = sqlite3.connect(path, isolation_level=None, factory=Folded, **unshared)
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
