@@ -196,6 +196,22 @@ def test_the_command_tells_with_its_exit_code(data: Path, tmp_path: Path) -> Non
     assert json.loads(altered.stdout)["faults"][0]["kind"] == "event"
 
 
+@pytest.mark.slow
+def test_each_run_and_each_anchor_is_counted_once(tmp_path: Path) -> None:
+    data, kept = tmp_path / "data", tmp_path / "kept.jsonl"
+    record(data)
+    record(data)
+    assert runfold(data, "token", "create", "--role", "viewer").returncode == 0
+    anchors = runfold(data, "anchors", "--all").stdout
+    kept.write_text(anchors)
+
+    counts = json.loads(runfold(data, "verify", "--json", "--anchor", str(kept)).stdout)["looked_at"]
+    copied = json.loads(runfold(data, "backup", "--json", str(tmp_path / "copy")).stdout)
+
+    assert (counts["runs"], counts["anchors"]) == (2, len(anchors.splitlines()))
+    assert (copied["runs"], copied["events"]) == (2, counts["events"])
+
+
 async def test_output_of_turns_side_by_side_is_proved_in_whatever_order_they_ended(tmp_path: Path) -> None:
     log = await SqliteLog.open(tmp_path)
     events = [

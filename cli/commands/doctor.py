@@ -158,7 +158,8 @@ def _proof(data: Path) -> Finding:
     if verified.ok:
         return Finding(name="proof", level="ok", text=f"sound {where}")
     first = verified.faults[0].message if verified.faults else "what it was is not kept"
-    text = f"{verified.faults_found} faults {where}; the first: {first}; `runfold verify` proves it again"
+    found = "1 fault" if verified.faults_found == 1 else f"{verified.faults_found:,} faults"
+    text = f"{found} {where}; the first: {first}; `runfold verify` proves it again"
     return Finding(name="proof", level="problem", text=text)
 
 

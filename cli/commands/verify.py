@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from runfold.envelope import time_text
 from runfold.errors import BadRequest, Unavailable
 
 FAULTS_SHOWN_MAX = 1_000
+SIGNATURES_SHOWN_MAX = 100  # So that those never push out what is wrong with the log.
 LEAST = 19  # The scheduler gives such a process what is left over.
 PARTS = ("log", "blobs", "views", "states", "copy", "stream")
 
@@ -82,13 +84,20 @@ def verify(
         # Beside a server a run may move, or be cleaned, between two looks: only what is found twice is so.
         verified = _verify(settings, given, only or PARTS, verifier=verifier, gently=gently)
     if not only:
-        keep_verified(data, verified)
+        keep_verified(data, _of_the_folder(verified))
     if as_json:
         print_json(verified)
     else:
         _print(verified, data)
     if not verified.ok:
         context.exit(1)
+
+
+def _of_the_folder(verified: Verified) -> Verified:
+    """The same without what is wrong with the anchors that were given: that is no fault of the folder."""
+    faults = tuple(fault for fault in verified.faults if fault.kind != "signature")
+    found = verified.faults_found - len(verified.faults) + len(faults)
+    return msgspec.structs.replace(verified, ok=not found, faults=faults, faults_found=found)
 
 
 def _anchors_of(path: Path) -> list[Anchor]:
@@ -134,9 +143,11 @@ def _verify(
         if "log" in only:
             beside, unreadable = anchors_beside(data)
             keep(iter(unreadable))
-            keep(proof.faults(anchors=[*beside, *given], on_progress=_progress("events")))
             if verifier is not None:
-                keep(check_signatures(given, verifier, proof.log_id))
+                keep(islice(check_signatures(given, verifier, proof.log_id), SIGNATURES_SHOWN_MAX))
+                # What the key did not sign says nothing of this log.
+                given = [anchor for anchor in given if not any(check_signatures([anchor], verifier, proof.log_id))]
+            keep(proof.faults(anchors=[*beside, *given], on_progress=_progress("events")))
             looked_at |= {"events": proof.events, "runs": proof.runs, "anchors": proof.anchors}
         if "blobs" in only:
             attachments = Attachments(connection, data)
@@ -225,10 +236,13 @@ def _print(verified: Verified, data: Path) -> None:
     if verified.ok:
         click.echo(f"{colour('sound', 'green')}  {figures}, up to position {verified.head}")
         return
-    talk(f"{verified.faults_found} faults in {figures}")
+    found = "1 fault" if verified.faults_found == 1 else f"{verified.faults_found:,} faults"
+    talk(f"{found} in {figures}")
     kinds = {fault.kind for fault in verified.faults}
     if kinds == {"view"}:
         talk("next: runfold rebuild  (the log is sound; the views are folded anew from it)")
+    elif kinds == {"signature"}:
+        talk("next: give the anchors, and the key that signed them, from where they are kept  (the log holds)")
     elif kinds == {"state"}:
         talk("next: runfold recover  (the log is sound; the files are written anew from it)")
     elif kinds == {"view", "state"}:

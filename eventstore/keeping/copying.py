@@ -17,6 +17,7 @@ from eventstore.log_file import open_reader
 from eventstore.sqlite3_module import sqlite3
 from eventstore.whole_rows import WHOLE_COLUMNS
 from eventstore.writing import SCHEMA
+from runfold.envelope import SYSTEM_STREAM
 from runfold.errors import Unavailable
 
 FORMAT = 1
@@ -135,7 +136,7 @@ def _read_manifest(log: sqlite3.Connection) -> Manifest:
         head=head,
         hash="" if newest is None else newest[0].hex(),
         events=log.execute("SELECT count(*) FROM events").fetchone()[0],
-        runs=log.execute("SELECT count(*) FROM heads").fetchone()[0],
+        runs=log.execute("SELECT count(*) FROM heads WHERE run_id <> ?", (SYSTEM_STREAM,)).fetchone()[0],
         log_sha256="",
         files=0,
         size_bytes=0,

@@ -62,4 +62,4 @@ def check_signatures(anchors: Iterable[Anchor], verifier: Verifier, log_id: str)
             message = f"the signature of the anchor at {anchor.position} is not of that key, that log and that anchor"
         else:
             continue
-        yield Fault(kind="anchor", message=message, position=anchor.position)
+        yield Fault(kind="signature", message=message, position=anchor.position)

@@ -9,7 +9,7 @@ import msgspec
 from eventstore.sqlite3_module import sqlite3
 from runfold.errors import Damaged
 
-Kind = Literal["file", "event", "head", "anchor", "blob", "output", "state", "view", "copy", "stream"]
+Kind = Literal["file", "event", "head", "anchor", "signature", "blob", "output", "state", "view", "copy", "stream"]
 OF_ANOTHER_KIND = (AttributeError, TypeError, OverflowError, struct.error)
 """What reading a damaged row raises: a flipped bit makes a number of a text, which no hash can be computed of, or a
 time that no calendar has.

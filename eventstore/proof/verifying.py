@@ -46,12 +46,13 @@ class Proof:
         self._trimmed_heads: dict[str, str] = {}
         self.events = 0
         self.anchors = 0
+        """Of one that is kept in several places, one."""
         row = connection.execute("SELECT position, trimmed_to, recorded_at_us, log_id FROM head").fetchone()
         self.head, self.trimmed_to, self._recorded_at_us, self.log_id = row
 
     @property
     def runs(self) -> int:
-        return len(self._heads)
+        return len(self._heads.keys() - {SYSTEM_STREAM})
 
     def faults(
         self, *, anchors: Iterable[Anchor] = (), on_progress: Callable[[int, int], None] | None = None
@@ -218,7 +219,6 @@ class Proof:
         sealed, digest = 0, b""
         query = "SELECT position, digest, previous FROM anchors WHERE position <= ? ORDER BY position"
         for position, stored, previous in self._connection.execute(query, (self.head,)).fetchall():
-            self.anchors += 1
             held[position] = stored.hex()
             expected = anchor_digest(digest, self._connection.execute(ANCHORED, (sealed, position)))
             # What is trimmed cannot be sealed again; the chain of the anchors themselves still holds.
@@ -230,9 +230,11 @@ class Proof:
                     position=sealed + 1,
                 )
             sealed, digest = position, stored
+        seen = set(held)
         for anchor in given:
-            self.anchors += 1
+            seen.add(anchor.position)
             yield from self._given(anchor, held)
+        self.anchors = len(seen)
 
     def _given(self, anchor: Anchor, held: dict[int, str]) -> Iterator[Fault]:
         if held.get(anchor.position) == anchor.digest:

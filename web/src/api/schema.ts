@@ -1461,7 +1461,7 @@ export interface components {
          */
         Fault: {
             /** @enum {unknown} */
-            kind: "anchor" | "blob" | "copy" | "event" | "file" | "head" | "output" | "state" | "stream" | "view";
+            kind: "anchor" | "blob" | "copy" | "event" | "file" | "head" | "output" | "signature" | "state" | "stream" | "view";
             message: string;
             /** @default null */
             position?: number | null;
