@@ -1,6 +1,5 @@
 """Where the output of a run stands in its folder."""
 
-import hashlib
 from pathlib import Path
 
 
@@ -11,6 +10,8 @@ def output_path(data: Path, run_id: str) -> Path:
 
 def part_path(data: Path, run_id: str, step: str, attempt: int) -> Path:
     """What the command of a step writes while it is at work, for several may be; `output.log` takes it at its end."""
+    import hashlib  # Not needed by commands that only read.
+
     # Any text is the name of a step, and not any is that of a file.
     name = hashlib.sha256(step.encode()).hexdigest()[:16]
     return data / "runs" / run_id / "turns" / f"{attempt}-{name}.log"
