@@ -7,6 +7,7 @@ import msgspec
 from cli.screen import colour, edge, is_terminal, plain
 from runfold.envelope import Recorded, time_text
 from runfold.events import event_class
+from runfold.long_text import with_heads
 
 CLASS_COLOURS = {"lifecycle": "cyan", "usage": "magenta", "audit": "yellow", "output": "bright_black"}
 SUMMARY_CHARACTERS = 200
@@ -27,8 +28,10 @@ def event_line(recorded: Recorded, *, indent: int = 0) -> str:
 
 def _summary(recorded: Recorded) -> str:
     if recorded.data is None:
-        return "(redacted)"
-    data: Any = msgspec.json.decode(recorded.data)
+        # A clean empties events of these classes too, and does not say so in them.
+        is_cleanable = event_class(recorded.type) in ("activity", "output")
+        return "(redacted or cleaned)" if is_cleanable else "(redacted)"
+    data: Any = msgspec.json.decode(with_heads(recorded.data) if b'"blob"' in recorded.data else recorded.data)
     if not isinstance(data, dict):
         return str(data)
     fields = cast("dict[str, Any]", data)

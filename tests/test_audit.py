@@ -209,6 +209,27 @@ def test_a_time_may_be_typed_as_so_long_ago(tmp_path: Path) -> None:
     assert before == 0
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: `since` is `yesterday`; allowed: ")
+    assert "7d" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_list_of_the_audit_says_where_it_is_cut_and_what_is_no_type(tmp_path: Path) -> None:
+    record(tmp_path)
+    total = read(tmp_path, "audit")["total"]
+
+    cut = runfold(tmp_path, "audit", "--limit", "2")
+    whole = runfold(tmp_path, "audit", "--limit", str(total))
+    mistyped = runfold(tmp_path, "audit", "--type", "run_canceled")
+    counted = runfold(tmp_path, "audit", "--type", "run_canceled", "--by", "actor")
+    of_run = runfold(tmp_path, "events", "@last", "--type", "run_canceled")
+    nobody = runfold(tmp_path, "audit", "--actor", "nobody")
+
+    assert (len(cut.stdout.splitlines()), cut.stderr) == (2, "note: cut after 2 events; --limit 20 shows more\n")
+    assert (len(whole.stdout.splitlines()), whole.stderr) == (total, "")
+    for done in (mistyped, counted, of_run):
+        assert done.returncode == 0
+        assert "note: no type of event is called `run_canceled`; did you mean `run_cancelled`?" in done.stderr
+    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (0, "", "note: nothing in the audit is so\n")
 
 
 async def test_a_value_that_is_no_text_is_told_as_json(log: SqliteLog, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`runfold audit`: who did what when, over all runs; to look at, to count, or to take away as a file."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -9,8 +10,9 @@ import msgspec
 from cli.formats import format_options, wanted_format
 from cli.reading import json_option, open_runs, print_json, settings_of
 from cli.runs import Runs, find_run
-from cli.screen import colour, plain, table
-from cli.times import moment
+from cli.screen import colour, plain, table, talk
+from cli.times import checked_moment
+from cli.vocabulary import tell_unknown_types
 from projections.audit.answers import GROUPS, AuditCount, AuditItem
 from projections.audit.question import LIMIT_MAX, AuditFilter
 
@@ -45,7 +47,8 @@ def audit(
     """List who did what when, newest first."""
     away = wanted_format(format_name, output, as_json=as_json)
     count = limit or (50 if away is None else ROWS_MAX)
-    filters |= {"since": since and moment(since), "until": until and moment(until)}
+    tell_unknown_types(types)
+    filters |= {"since": since and checked_moment("since", since), "until": until and checked_moment("until", until)}
     with open_runs(settings_of(context)) as runs:
         run_id = None if run_text is None else find_run(runs, run_text).id
         wanted = msgspec.convert(
@@ -67,7 +70,7 @@ def audit(
         elif as_json:
             print_json({"items": list(_items(runs, wanted, count)), "total": None, "next_cursor": None})
         else:
-            _print(_items(runs, wanted, count))
+            _print(_items(runs, wanted, count + 1), count)
 
 
 def _items(runs: Runs, wanted: AuditFilter, count: int) -> Iterator[AuditItem]:
@@ -81,9 +84,14 @@ def _items(runs: Runs, wanted: AuditFilter, count: int) -> Iterator[AuditItem]:
         wanted = msgspec.structs.replace(wanted, cursor=page.next_cursor, limit=max(1, min(left, LIMIT_MAX)))
 
 
-def _print(items: Iterator[AuditItem]) -> None:
-    for item in items:
-        click.echo(audit_line(item))
+def _print(items: Iterator[AuditItem], count: int) -> None:
+    last = None
+    for last in islice(items, count):
+        click.echo(audit_line(last))
+    if last is None:
+        talk("note: nothing in the audit is so")
+    elif next(items, None) is not None:
+        talk(f"note: cut after {count} events; --limit {count * 10} shows more")
 
 
 def audit_line(item: AuditItem) -> str:

@@ -8,6 +8,7 @@ from cli.lines import event_line
 from cli.reading import json_option, open_runs, print_json, run_argument, settings_of
 from cli.runs import find_run
 from cli.screen import duration, plain, table, talk
+from cli.vocabulary import tell_unknown_types
 from runfold.envelope import envelope_json
 from runfold.errors import BadRequest
 
@@ -32,6 +33,7 @@ def events(
             raise BadRequest("`--causes` asks for one event", hint="leave `--type` and `--after` out")
         _causes(context, run_text, event, limit=min(limit or EFFECTS_MAX, EFFECTS_MAX), as_json=as_json)
         return
+    tell_unknown_types(types)
     with open_runs_or_archive(context, run_text) as (runs, wanted):
         page = runs.events(find_run(runs, wanted), after=after, types=types, limit=limit)
     if as_json:
