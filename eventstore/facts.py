@@ -6,6 +6,7 @@ from itertools import starmap
 
 from eventstore.contract import PAGE_EVENTS
 from eventstore.damage import telling_damage, told_as_damage
+from eventstore.moment import at_one_moment
 from eventstore.reading import check_page, checking_of, end_of, name_undecoded, rows_after
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Fact
@@ -17,6 +18,7 @@ _COLUMNS_WITHOUT_CAUSES = _COLUMNS.replace("cause, command", "NULL AS cause, NUL
 
 
 @told_as_damage
+@at_one_moment
 def read_facts(
     connection: sqlite3.Connection,
     *,

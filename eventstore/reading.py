@@ -10,6 +10,7 @@ from eventstore.contract import APPEND_EVENTS_MAX, PAGE_EVENTS, Bounds, Page
 from eventstore.damage import is_undecoded, told_as_damage
 from eventstore.identified import rows_of
 from eventstore.log_file import Checking, Reader
+from eventstore.moment import at_one_moment
 from eventstore.rows import COLUMNS, Row, recorded_of, uuid_bytes
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import SYSTEM_STREAM, Recorded
@@ -20,6 +21,7 @@ _DATA = COLUMNS.split(", ").index("data")
 
 
 @told_as_damage
+@at_one_moment
 def read_page(
     connection: sqlite3.Connection,
     *,
@@ -110,6 +112,7 @@ def check_columns(connection: sqlite3.Connection, columns: Columns) -> None:
 
 
 @told_as_damage
+@at_one_moment
 def check_next(connection: sqlite3.Connection, *, after: int, upto: int, limit: int = PAGE_EVENTS) -> int:
     """As reading the next page of all runs that are kept, for who only wants it checked: how far it was.
 
@@ -252,6 +255,7 @@ def bounds(connection: sqlite3.Connection) -> Bounds:
 
 
 @told_as_damage
+@at_one_moment
 def last(connection: sqlite3.Connection, stream: str) -> Recorded | None:
     head = connection.execute("SELECT position, version FROM heads WHERE run_id = ?", (stream,)).fetchone()
     if head is None:
@@ -283,6 +287,7 @@ def ids_beginning(connection: sqlite3.Connection, prefix: str, *, limit: int) ->
 
 
 @told_as_damage
+@at_one_moment
 def find(
     connection: sqlite3.Connection, stream: str, *, ids: Sequence[str] = (), commands: Sequence[str] = ()
 ) -> tuple[Recorded, ...]:
@@ -301,6 +306,7 @@ def find(
 
 
 @told_as_damage
+@at_one_moment
 def read_at(connection: sqlite3.Connection, positions: Sequence[int]) -> dict[int, Recorded]:
     """The events at these positions that are kept, by position. Raises Damaged."""
     if len(positions) > PAGE_EVENTS:

@@ -17,6 +17,7 @@ import msgspec
 
 from eventstore.columns import Texts
 from eventstore.framing import Framed, Framing
+from eventstore.moment import one_moment
 from eventstore.reading import end_of
 from eventstore.splicing import PAGE_ROWS, framed_again, read_found
 from eventstore.sqlite3_module import sqlite3
@@ -97,12 +98,13 @@ class ReadyPages:
 
         What keeps a later one from being made is told to who comes as far.
         """
-        pages = self.read(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
-        with suppress(RunfoldError, sqlite3.Error):
-            while pages[-1].is_full and reads > 1:
-                after, reads = pages[-1].scanned_to, reads - 1
-                pages += self.read(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
-        return pages
+        with one_moment(connection):
+            pages = self.read(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
+            with suppress(RunfoldError, sqlite3.Error):
+                while pages[-1].is_full and reads > 1:
+                    after, reads = pages[-1].scanned_to, reads - 1
+                    pages += self.read(connection, after=after, framing=framing, stream=stream, rows_max=rows_max)
+            return pages
 
     def _look(self, connection: sqlite3.Connection, end: int) -> None:
         new = end - self._seen_to

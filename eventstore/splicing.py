@@ -29,6 +29,7 @@ from eventstore.columns import (
     cut_even,
 )
 from eventstore.framing import Framed, Framing, lead_of, one_line
+from eventstore.moment import at_one_moment
 from eventstore.reading import check_columns, check_page, end_of, is_checked, read_page, rows_after
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import actor_json, time_text
@@ -83,6 +84,7 @@ class Found(NamedTuple):
     is_full: bool
 
 
+@at_one_moment
 def read_found(
     connection: sqlite3.Connection,
     *,

@@ -18,6 +18,7 @@ from eventstore.failpoints import reach
 from eventstore.keeping.second_copy import EVENTS_BETWEEN, Comparison, Rows, SecondCopy
 from eventstore.keeping.segments import SealedAnchor, Segment, digest_of, encode_segment
 from eventstore.mirrored import mirrored_log
+from eventstore.moment import one_moment
 from eventstore.objects.object_store import open_store
 from eventstore.objects.shared_blobs import blob_key
 from eventstore.objects.shared_outputs import output_of, share_output
@@ -110,15 +111,17 @@ class Keeper:
         self, connection: sqlite3.Connection, copy: SecondCopy, last: Segment | None, head: int
     ) -> Segment | None:
         after, number, previous = (0, 1, "") if last is None else (last.upto, last.number + 1, last.digest)
-        rows = [*whole_rows(connection.execute(_FIRST_ROWS, (after, head, self._events_max + 1)))]
-        upto = head
-        if len(rows) > self._events_max:
-            rows = _whole(connection, rows[: self._events_max], head)
-            upto = rows[-1].position
-        check_page(connection, [row.position for row in rows], None, after=after, stream=None, upto=upto)
+        with one_moment(connection):
+            rows = [*whole_rows(connection.execute(_FIRST_ROWS, (after, head, self._events_max + 1)))]
+            upto = head
+            if len(rows) > self._events_max:
+                rows = _whole(connection, rows[: self._events_max], head)
+                upto = rows[-1].position
+            check_page(connection, [row.position for row in rows], None, after=after, stream=None, upto=upto)
+            trimmed_to = connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
+            anchors = _anchors(connection, after, upto)
         self._share(rows)
         reach("copy.shared")
-        trimmed_to = connection.execute("SELECT trimmed_to FROM head").fetchone()[0]
         segment = Segment(
             log_id=copy.log_id,
             number=number,
@@ -130,7 +133,7 @@ class Keeper:
             trimmed_to=trimmed_to,
             writer=self._writer,
             made_at_us=self._now_us(),
-            anchors=_anchors(connection, after, upto),
+            anchors=anchors,
         )
         if not copy.create(number, encode_segment(segment, rows)):
             return None  # Somebody was quicker; his is looked at the next time.
