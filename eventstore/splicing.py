@@ -53,7 +53,8 @@ _SPAN = (
 _IS_ALONE = (
     "SELECT 1 FROM events AS first JOIN events AS last USING (run_id)"
     " WHERE run_id = ? AND first.position = ? AND last.position = ?"
-    " AND last.version - first.version = last.position - first.position"
+    " AND last.version - first.version = last.position - first.position AND NOT EXISTS (SELECT 1 FROM events AS other"
+    " WHERE other.position > first.position AND other.position < last.position AND other.run_id <> first.run_id)"
 )
 """Whether all events from one place to another are the run's."""
 _encode = msgspec.json.Encoder().encode

@@ -13,12 +13,15 @@ from eventstore.keeping.redacting import redact
 from eventstore.keeping.restoring import restore
 from eventstore.log_file import open_reader
 from eventstore.proof.checking import open_checked
+from eventstore.reading import read_page
 from eventstore.ready import ReadyPages
 from eventstore.splicing import FRAMES_BYTES, PAGE_ROWS, read_found
+from eventstore.sqlite import SqliteLog
 from eventstore.sqlite3_module import sqlite3
 from runfold.commands import Complete, Observe, OpenReported
 from runfold.errors import Damaged, Trimmed
 from runfold.events import FileWritten, Message, RunQueued
+from tests.contract.events import numbered
 from tests.ledgers import RUN, act, opened, say
 
 SECRET = "hunter2-swordfish"
@@ -281,3 +284,41 @@ def test_what_comes_after_known_events_is_checked_though_they_are_read_without_t
         assert 32 < before[-1].version < 300
         with pytest.raises(Damaged, match="version 300"):
             read_framed(reader, after=before[-1].scanned_to, framing=Framing(), stream=RUN, rows_max=512)
+
+
+async def _exchanged(data: Path, place: int, other: int) -> None:
+    """A run of ten events and one of twelve; two have changed places, and nothing seals them."""
+    log = await SqliteLog.open(data)
+    await log.append(OTHER, numbered(0, 10), expected=0)
+    await log.append(RUN, numbered(100, 12), expected=0)
+    await log.close()
+    (data / "anchors.jsonl").unlink()
+    with closing(sqlite3.connect(data / "log.db", isolation_level=None)) as file:
+        file.execute("DELETE FROM anchors")
+        file.execute("DROP TRIGGER events_stay")
+        for before, after in ((place, -1), (other, place), (-1, other)):
+            file.execute("UPDATE events SET position = ? WHERE position = ?", (after, before))
+
+
+async def test_no_event_of_another_run_is_served_where_somebody_has_put_it_between_a_runs_own(tmp_path: Path) -> None:
+    await _exchanged(tmp_path, 10, 20)
+
+    # As a mirror is read, where nothing else is checked.
+    with closing(open_reader(tmp_path)) as reader:
+        found = read_framed(reader, after=12, framing=Framing(), stream=RUN)
+    with closing(open_checked(tmp_path)) as reader, pytest.raises(Damaged, match=RUN):
+        read_framed(reader, after=12, framing=Framing(), stream=RUN)
+
+    assert b"".join(page.content for page in found).count(RUN.encode()) == 9
+    assert OTHER.encode() not in found[0].content
+
+
+@pytest.mark.parametrize("stream", [None, RUN])
+async def test_an_earlier_event_is_not_served_in_the_place_of_a_later_one(tmp_path: Path, stream: str | None) -> None:
+    await _exchanged(tmp_path, 12, 17)
+
+    with closing(open_checked(tmp_path)) as reader:
+        with pytest.raises(Damaged, match="before event 17"):
+            read_framed(reader, after=16, framing=Framing(), stream=stream, rows_max=2)
+        with pytest.raises(Damaged, match="before event 17"):
+            read_page(reader, after=16, stream=stream, limit=2)

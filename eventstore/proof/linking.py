@@ -136,7 +136,7 @@ def _before(
     """The hash before each event, empty before a run's first; None where that is missing."""
     run_id, version, count = run_ids[0], versions[0], len(versions)
     if run_ids.count(run_id) == count and versions == [*range(version, version + count)]:
-        return [b"" if version == 1 else _hash_at(connection, run_id, version - 1, positions[0]), *hashes[:-1]]
+        return [b"" if version == 1 else _hash_before(connection, run_id, version, positions[0]), *hashes[:-1]]
     last: dict[str, tuple[int, bytes]] = {}
     found: list[bytes | None] = []
     for position, run_id, version, event_hash in zip(positions, run_ids, versions, hashes, strict=True):
@@ -146,15 +146,16 @@ def _before(
         elif before is not None and before[0] == version - 1:
             found.append(before[1])
         else:
-            found.append(_hash_at(connection, run_id, version - 1, position))
+            found.append(_hash_before(connection, run_id, version, position))
         last[run_id] = (version, event_hash)
     return found
 
 
-def _hash_at(connection: sqlite3.Connection, run_id: str, version: int, upto: int) -> bytes | None:
-    query = f"SELECT hash FROM {OF_RUN} WHERE {UPTO} AND version = ?3 ORDER BY block DESC LIMIT 1"  # noqa: S608
-    row = connection.execute(query, (run_id, upto, version)).fetchone()
-    return None if row is None else bytes(row[0])
+def _hash_before(connection: sqlite3.Connection, run_id: str, version: int, position: int) -> bytes | None:
+    """The hash of the run's last event before a position; None where that is not the one before this version."""
+    query = f"SELECT version, hash FROM {OF_RUN} WHERE {UPTO} ORDER BY block DESC, version DESC LIMIT 1"  # noqa: S608
+    row = connection.execute(query, (run_id, position - 1)).fetchone()
+    return None if row is None or row[0] != version - 1 else bytes(row[1])
 
 
 def _redacted(connection: sqlite3.Connection, columns: Columns) -> dict[int, tuple[bytes, bytes | None]]:
