@@ -15,7 +15,6 @@ ID_BYTES = 16  # Of a salt, too.
 HASH_BYTES = 32
 OF_ANOTHER_KIND = (AttributeError, TypeError, ValueError, OverflowError, struct.error, msgspec.DecodeError)
 """What columns of an altered file raise."""
-_OUT_OF_ORDER = "events are not in the order of their positions"
 _POINTER_BYTES = 8
 _COLUMNS = (
     "SELECT CAST(group_concat(position) AS BLOB), CAST(group_concat(version) AS BLOB),"
@@ -36,6 +35,10 @@ _ANCHORED = (
 _numbers = msgspec.json.Decoder(list[int]).decode
 
 Made = TypeVar("Made")
+
+
+class OutOfOrder(ValueError):
+    """Only in an altered file."""
 
 
 class Common(msgspec.Struct, frozen=True, array_like=True):
@@ -106,7 +109,7 @@ def columns_between(
 def columns_at(connection: sqlite3.Connection, positions: Sequence[int], *, with_salts: bool = True) -> Columns | None:
     """At ascending positions."""
     if [*positions] != sorted(positions):
-        raise ValueError(_OUT_OF_ORDER)
+        raise OutOfOrder("events are not in the order of their positions")
     if positions[-1] - positions[0] + 1 == len(positions):
         return columns_between(connection, positions[0] - 1, positions[-1], with_salts=with_salts)
     return _columns(connection, _AT, (msgspec.json.encode(positions).decode(),), with_salts=with_salts)
@@ -161,7 +164,7 @@ def _ascending(digits: bytes) -> list[int]:
     """SQLite goes through a table or an index in its order, though it does not promise to."""
     numbers = _numbers(b"[%b]" % digits)
     if numbers != sorted(numbers):
-        raise ValueError(_OUT_OF_ORDER)
+        raise OutOfOrder("events are not in the order of their positions")
     return numbers
 
 

@@ -21,6 +21,7 @@ from eventstore.columns import (
     Columns,
     Common,
     OfCommons,
+    OutOfOrder,
     Texts,
     columns_at,
     columns_between,
@@ -106,8 +107,11 @@ def read_found(
         if found.columns is not None:
             check_columns(connection, found.columns)
         spliced = [*_paged(found, framing)]
-    except OF_ANOTHER_KIND:
-        # Only an altered file holds values of other kinds, and who reads it event by event is told.
+    except OF_ANOTHER_KIND as error:
+        # Only an altered file holds values of other kinds: what is before them is found in smaller steps.
+        if rows_max > 1 and not isinstance(error, OutOfOrder):
+            return read_found(connection, after=after, framing=framing, stream=stream, rows_max=rows_max // 2, end=end)
+        # Who reads it event by event is told.
         read_page(connection, after=after, stream=stream, limit=rows_max)
         raise
     try:

@@ -229,18 +229,23 @@ def test_positions_that_nobody_has_are_passed_over_at_once(data: Path) -> None:
     assert after[0].content.startswith(b"id: 901-")
 
 
+@pytest.mark.parametrize("change", ["actor = 'user:x'", "actor = CAST(x'ff' AS TEXT)", "data = x'ff'"])
 def test_who_reads_ahead_is_given_the_pages_before_what_was_altered_and_is_told_when_he_comes_to_it(
-    data: Path,
+    data: Path, change: str
 ) -> None:
     with closing(sqlite3.connect(data / "log.db", isolation_level=None)) as file:
         file.execute("DROP TRIGGER events_stay")
-        file.execute("UPDATE events SET actor = 'user:x' WHERE position = 400")
+        file.execute(f"UPDATE events SET {change} WHERE position = 400")
     with closing(open_checked(data)) as reader:
-        before = read_framed(reader, after=0, framing=Framing(), rows_max=512)
+        places, told = [0], ""
+        while not told:
+            try:
+                places.append(read_framed(reader, after=places[-1], framing=Framing(), rows_max=512)[-1].scanned_to)
+            except Damaged as error:
+                told = str(error)
 
-        assert 0 < before[-1].scanned_to < 400
-        with pytest.raises(Damaged, match="event 400"):
-            read_framed(reader, after=before[-1].scanned_to, framing=Framing(), rows_max=512)
+    assert 200 < places[1] <= places[-1] < 400
+    assert " 400" in told
 
 
 def test_who_reads_on_is_given_what_as_many_reads_find(reader: sqlite3.Connection) -> None:
