@@ -23,6 +23,7 @@ _COLUMNS = (
     " CAST(group_concat(json_array(type, schema, tenant, actor, run_id, correlation, at_us, recorded_at_us,"
     " CASE WHEN cause IS NULL THEN '' ELSE hex(cause) END, hex(command), length(sent)), '\n') AS BLOB),"
     " CAST(group_concat(coalesce(data, 'null'), '') AS BLOB), group_concat(coalesce(length(data), 4)),"
+    " min(run_id), max(run_id),"
 )
 _SALTS = " coalesce(CAST(group_concat(salt, '') AS BLOB), x''), count(digest)"
 _NO_SALTS = " NULL, 0"
@@ -96,6 +97,8 @@ class Columns(NamedTuple):
     has_lines: bool
     """Whether a line ends within the data."""
     redacted: int
+    runs: tuple[str, str]
+    """The least and the greatest of the names of their runs."""
     texts: Texts
 
 
@@ -132,16 +135,18 @@ def _columns(
         if "JSON" not in str(error):
             raise
         raise TypeError(f"a text of an event is none: {error}") from error
-    positions, versions, ids, hashes, sents, commons, data, sizes, salts, redacted = found
+    positions, versions, ids, hashes, sents, commons, data, sizes, least, greatest, salts, redacted = found
     if positions is None:
         return None
     known: dict[bytes, bytes] = {}
     split = commons.split(b"\n")
     texts = Texts(positions, versions, ids, hashes, sents or b"", [*map(known.setdefault, split, split)], data, sizes)
-    return columns_from(texts, salts, redacted)
+    return columns_from(texts, salts, redacted, (least, greatest))
 
 
-def columns_from(texts: Texts, salts: bytes | None = None, redacted: int = 0) -> Columns:
+def columns_from(
+    texts: Texts, salts: bytes | None = None, redacted: int = 0, runs: tuple[str, str] = ("", "")
+) -> Columns:
     return Columns(
         positions=_ascending(texts.positions),
         position_digits=texts.positions.split(b","),
@@ -156,6 +161,7 @@ def columns_from(texts: Texts, salts: bytes | None = None, redacted: int = 0) ->
         datas=struct.Struct(texts.sizes.replace(",", "s") + "s").unpack(texts.data),
         has_lines=b"\n" in texts.data or b"\r" in texts.data,
         redacted=redacted,
+        runs=runs,
         texts=texts,
     )
 

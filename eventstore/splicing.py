@@ -54,10 +54,9 @@ _SPAN = (
 _IS_ALONE = (
     "SELECT 1 FROM events AS first JOIN events AS last USING (run_id)"
     " WHERE run_id = ? AND first.position = ? AND last.position = ?"
-    " AND last.version - first.version = last.position - first.position AND NOT EXISTS (SELECT 1 FROM events AS other"
-    " WHERE other.position > first.position AND other.position < last.position AND other.run_id <> first.run_id)"
+    " AND last.version - first.version = last.position - first.position"
 )
-"""Whether all events from one place to another are the run's."""
+"""Whether all events from one place to another are the run's, unless somebody has put others there."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -158,8 +157,8 @@ def _read(connection: sqlite3.Connection, *, after: int, stream: str | None, end
     upto = min(end, after + rows_max)
     if connection.execute(_IS_ALONE, (stream, after + 1, upto)).fetchone():
         columns = columns_between(connection, after, upto, with_salts=not is_checked(connection, after + 1))
-        # In another order they stand only where somebody has altered it, which is told below.
-        if columns is not None and columns.versions == sorted(columns.versions):
+        # Others, or another order, are there only where somebody has altered it, which is told below.
+        if columns is not None and columns.runs == (stream, stream) and columns.versions == sorted(columns.versions):
             return Found(columns, upto, upto < end)
     count, first, last = connection.execute(_SPAN, (stream, after, end, rows_max)).fetchone()
     if not count:
