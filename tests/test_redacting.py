@@ -20,11 +20,12 @@ from runfold.events import (
     Message,
     RunQueued,
 )
+from tests import terminal
 from tests.folders import files_with
 from tests.leaked import SECRET, record
 from tests.ledgers import RUN, act, opened, stored
 from tests.tampering import find
-from tests.terminal import runfold
+from tests.terminal import read, runfold
 
 
 async def test_a_redacted_secret_is_gone_from_every_file_and_every_proof_holds(tmp_path: Path) -> None:
@@ -175,3 +176,23 @@ async def test_a_redaction_that_is_killed_is_done_or_was_never_begun(tmp_path: P
     redact(tmp_path, RUN, texts=[SECRET], actor="user:a")
     assert [name for name in files_with(tmp_path, SECRET) if not name.startswith("views.")] == []
     assert find(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_redaction_says_what_it_did_not_find_and_which_archives_hold_the_run_as_it_was(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    terminal.record(data)
+    run_id = read(data, "status", "@last")["id"]
+    absent = runfold(data, "redact", "@last", "--text", "tr0ub4dor")
+    sound = [*data.glob("archives/*")]
+    assert runfold(data, "clean", "--older-than", "0s").returncode == 0
+    (archive,) = data.glob("archives/*")
+
+    cleaned = runfold(data, "redact", "@last", "--text", "hello")
+
+    assert sound == []
+    assert absent.returncode == 0
+    assert f"note: `{run_id}` holds nothing of it" in absent.stderr
+    assert "archives" not in absent.stderr
+    assert f"note: `{archive}` holds the run as it was at " in cleaned.stderr
+    assert "holds nothing of it" not in cleaned.stderr

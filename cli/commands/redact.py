@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +15,8 @@ from cli.runs import find_run
 from cli.screen import next_command, talk
 from cli.settings import Settings
 from eventstore.mirrored import mirrored_log
-from runfold.errors import BadRequest
+from runfold.envelope import time_text
+from runfold.errors import BadRequest, RunfoldError
 
 if TYPE_CHECKING:
     from eventstore.keeping.redacting import Redacted
@@ -37,7 +40,10 @@ def redact(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Take a secret out of a run's events, output and blobs; the proofs still hold."""
+    """Take a secret out of a run's events, output and blobs; the proofs still hold.
+
+    Copies that were made before keep what they hold: backups, exports, and the archives of `runfold clean`.
+    """
     from cli.actor import local_actor
     from eventstore.keeping.redacting import redact as redact_run
     from eventstore.state_file import kept_going, mend_states
@@ -66,6 +72,10 @@ def redact(
         print_json(done)
     else:
         click.echo(f"redacted {done.events} events, {done.files} files and {done.blobs} blobs of {run_id}")
+    if not (done.events or done.files or done.blobs):
+        talk(f"note: `{run_id}` holds nothing of it; nothing was changed")
+    for archive, made_at in _archives_with(settings.data, run_id):
+        talk(f"note: `{archive}` holds the run as it was at {made_at}, maybe with the secret; delete it if so")
     for sha256 in done.still_named:
         talk(f"note: blob {sha256} is named by another run too, and stays until it is redacted there")
     if is_shared:
@@ -75,6 +85,22 @@ def redact(
         talk("next: redact it there, or stop the reader, then redact again")
         context.exit(1)
     next_command("runfold verify")
+
+
+def _archives_with(data: Path, run_id: str) -> Iterator[tuple[Path, str]]:
+    """The archives of the folder that a clean or a trim has put this run into, and when."""
+    from eventstore.keeping.archive import open_archive
+    from eventstore.keeping.cleaning import FOLDER
+
+    for path in sorted((data / FOLDER).glob("*.tar.zst")):
+        try:
+            with open_archive(path) as (manifest, _members):
+                is_there = any(run.run_id == run_id for run in manifest.runs)
+        except (RunfoldError, OSError) as error:
+            talk(f"note: {error}")
+            continue
+        if is_there:
+            yield path, time_text(manifest.made_at_us)[:19] + "Z"
 
 
 async def _redact_shared(
