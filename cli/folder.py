@@ -17,7 +17,7 @@ from cli.server_lock import running_server
 from cli.settings import Settings
 from eventstore.mirrored import mirrored_log
 from eventstore.proof.checking import open_checked
-from eventstore.reading import bounds, data_version, end_of, read_page
+from eventstore.reading import bounds, check_next, data_version, end_of, read_page
 from eventstore.reading import ids_beginning as logged_ids_beginning
 from eventstore.run_files import output_path
 from projections.engine.projector import Freshness
@@ -27,7 +27,7 @@ from projections.run_list import RunFilter, RunList, list_runs
 from projections.runs import VIEW as RUNS
 from projections.runs import find_run_ids, get_fold, get_run
 from runfold.envelope import Recorded
-from runfold.errors import Diverged, NotFound, Trimmed, Unavailable
+from runfold.errors import Damaged, Diverged, NotFound, Trimmed, Unavailable
 from runfold.snapshot import Snapshot, snapshot
 from runfold.state import RESTING, Run
 
@@ -321,6 +321,17 @@ def _why_stale(views: Views, freshness: Freshness) -> str:
         return f"{troubles[0].sentence}; {remedy_of(troubles[0], read_underway(views.data))}"
     if not os.access(views.data, os.W_OK):
         return "the data folder cannot be written, so its views stay where they are"
-    return (
-        "another process is still folding the log into the views, or the log is damaged, which `runfold verify` tells"
-    )
+    damage = _damage_after(views.data, freshness.position)
+    if damage is not None:
+        return f"nothing after position {freshness.position} is in it, for {damage.message}; {damage.hint}"
+    return "another process is still folding the log into the views"
+
+
+def _damage_after(data: Path, position: int) -> Damaged | None:
+    """What keeps the next page of the log from being folded, where it is that somebody has altered it."""
+    try:
+        with closing(open_checked(data)) as connection:
+            check_next(connection, after=position, upto=bounds(connection).last)
+    except Damaged as damage:
+        return damage
+    return None

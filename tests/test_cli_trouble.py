@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.sqlite3_module import sqlite3
+from tests.tampering import edit, leave
 from tests.terminal import first_line, read, record, runfold, started
 
 pytestmark = pytest.mark.slow
@@ -103,3 +104,17 @@ def test_run_starts_nothing_where_the_server_that_is_named_does_not_answer(tmp_p
     assert "error: the server at http://127.0.0.1:9 does not answer" in done.stderr
     assert not (tmp_path / "made").exists()
     assert not (tmp_path / "data").exists()
+
+
+def test_a_list_that_an_altered_log_holds_up_names_the_event_that_does(tmp_path: Path) -> None:
+    record(tmp_path)
+    connection = edit(tmp_path)
+    connection.execute("UPDATE events SET actor = 'user:mallory' WHERE position = 3")
+    leave(connection)
+
+    for command in ("ps", "audit", "costs"):
+        done = runfold(tmp_path, command)
+
+        assert "event 3, version 3 of `r_" in done.stderr, command
+        assert "does not match its hash" in done.stderr, command
+        assert "`runfold verify` tells all" in done.stderr, command
