@@ -10,7 +10,7 @@ from eventstore.contract import EventLog
 from eventstore.reading import read_page
 from eventstore.sqlite3_module import sqlite3
 from runfold.envelope import Recorded, moment_us
-from runfold.errors import BadRequest, NotFound
+from runfold.errors import BadRequest, Diverged, NotFound
 from runfold.evolve import fold
 from runfold.state import Run, new_run
 
@@ -48,7 +48,7 @@ def parse_at(text: str) -> At:
 
 
 def run_at(connection: sqlite3.Connection, run_id: str, at: At, *, tenant: str | None = None) -> tuple[Run, int]:
-    """The run and the position of its last event, from a connection to the log. Raises NotFound."""
+    """The run and the position of its last event, from a connection to the log. Raises NotFound, Diverged."""
     past = _Past(run_id, at, tenant)
     after = 0
     while not past.is_reached:
@@ -93,4 +93,10 @@ class _Past:
         run = self._run
         if run.version == 0 or (self._tenant is not None and run.tenant != self._tenant):
             raise not_there_yet(run.run_id)
+        if self._at.version is not None and self._at.version > run.version:
+            raise Diverged(
+                f"run `{run.run_id}` ends at version {run.version}",
+                hint=f"`runfold status {run.run_id}` shows the run as it is now",
+                run_id=run.run_id,
+            )
         return run, self._position

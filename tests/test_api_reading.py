@@ -45,10 +45,11 @@ async def test_a_run_is_shown_as_it_was_at_a_position_and_at_a_time(served: Serv
             assert await response.json() == paused, at
     before = await served.ask("GET", f"/api/runs/{run_id}?at=0")
     beyond = await served.ask("GET", f"/api/runs/{run_id}?at={(await served.log.bounds()).last + 1}")
+    later = await served.ask("GET", f"/api/runs/{run_id}?at=v{paused['version'] + 3}")
     nonsense = await served.ask("GET", f"/api/runs/{run_id}?at=yesterday")
     foreign = await served.ask("GET", f"/api/runs/{run_id}?at={paused['position']}", token=OTHER)
 
-    assert [response.status for response in (before, beyond, nonsense, foreign)] == [404, 410, 400, 404]
+    assert [response.status for response in (before, beyond, later, nonsense, foreign)] == [404, 410, 410, 400, 404]
 
 
 async def _last_recorded_at(served: Served, run_id: str) -> datetime:

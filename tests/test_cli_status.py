@@ -69,6 +69,7 @@ def test_status_shows_a_run_as_it_was_at_a_position_or_a_time(tmp_path: Path) ->
     by_time = read(tmp_path, "status", "@last", "--at", events[-1]["recorded_at"])
     refused = runfold(tmp_path, "status", "@last", "--at", "yesterday")
     beyond = runfold(tmp_path, "status", "@last", "--at", str(events[-1]["position"] + 1))
+    later = runfold(tmp_path, "status", "@last", "--at", f"v{len(events) + 1}")
     screen = runfold(tmp_path, "status", "@last", "--at", str(planned["position"])).stdout
 
     assert (by_position["status"], by_position["version"]) == ("running", planned["version"])
@@ -77,4 +78,6 @@ def test_status_shows_a_run_as_it_was_at_a_position_or_a_time(tmp_path: Path) ->
     assert refused.stderr.startswith("error: `yesterday` is no position")
     assert beyond.returncode == 1
     assert beyond.stderr.startswith(f"error: the log ends at position {events[-1]['position']}\n")
+    assert later.returncode == 1
+    assert later.stderr.startswith(f"error: run `{by_time['id']}` ends at version {len(events)}\n")
     assert "in-progress" in screen
