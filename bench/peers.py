@@ -7,11 +7,9 @@ which nothing is ready; it is served over HTTP, and the peers' events are not.
 
 import asyncio
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -21,7 +19,7 @@ from bench import append, sse
 from bench.filling import agents, fill
 from bench.rebuild import rebuild_with
 from bench.scoreboard import Figure, compared, interleaved, show
-from deploy.loopback import START_SECONDS, Cluster, free_port
+from deploy.loopback import Cluster, free_port
 from projections.catalogue import VIEWS
 from runfold.ordered_ids import ordered_id
 
@@ -29,7 +27,6 @@ PYTHON = Path(__file__).parents[1] / ".peers" / "bin" / "python"
 ROUNDS = 3
 REBUILT = 200_000
 REDIS_FLOOR, REPLAY_FLOOR, RESUME_FLOOR = 1.7, 1.6, 1.0
-LOOK_SECONDS = 0.02
 
 
 def theirs(work: str, *args: object) -> float:
@@ -44,24 +41,24 @@ def appended() -> float:
         return asyncio.run(work)[0]
 
 
-def rebuilt(folder: Path) -> float:
+def rebuilt(folder: Path, count: int) -> float:
     """By the time of the process, as all that `bench.rebuild` measures of one."""
-    return REBUILT / rebuild_with(folder, tuple(view.name for view in VIEWS))
+    return count / rebuild_with(folder, tuple(view.name for view in VIEWS))
 
 
-def resumed() -> list[float]:
-    """Events a second of the first client of a server, in each round."""
+def resumed() -> float:
+    """Events a second of the first client of a server."""
 
-    async def rounds() -> list[float]:
+    async def once() -> float:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
-            async with sse._server(folder) as (port, log):
-                await sse._fill(log)
-                await asyncio.to_thread(sse._fold, folder)
-                size = len(await sse._take(f"http://127.0.0.1:{port}{sse.PATH}"))
-                return [sse.EVENTS / (await sse._first(folder, size))["seconds"] for _ in range(ROUNDS)]
+            async with sse.server(folder) as (port, log):
+                await sse.fill(log)
+                await asyncio.to_thread(sse.fold, folder)
+                size = len(await sse.take(f"http://127.0.0.1:{port}{sse.PATH}"))
+                return sse.EVENTS / (await sse.first(folder, size))["seconds"]
 
-    return asyncio.run(rounds())
+    return asyncio.run(once())
 
 
 @contextmanager
@@ -77,25 +74,15 @@ def redis() -> Iterator[int | None]:
         settings = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "appendonly": "yes"}
         settings |= {"appendfsync": "always", "auto-aof-rewrite-percentage": 0}
         command = [binary, *(text for name, value in settings.items() for text in (f"--{name}", str(value)))]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            _wait_for(port)
-            yield port
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_for(port: int) -> None:
-    ends = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > ends:
-                raise
-            time.sleep(LOOK_SECONDS)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            try:
+                # It says a few lines more, which its pipe holds.
+                if not any("Ready to accept connections" in line for line in process.stdout):
+                    raise SystemExit("`redis-server` has ended before it was ready")
+                yield port
+            finally:
+                process.terminate()
 
 
 def _compared(
@@ -128,7 +115,7 @@ def measure() -> Iterator[Figure]:
                     "eventsourcing": ("eventsourcing, 8 threads", None),
                 },
             )
-            found = {"ours": resumed(), **interleaved(ROUNDS, over("read"))}
+            found = interleaved(ROUNDS, {"ours": resumed, **over("read")})
             yield from _compared(
                 "resume, first client",
                 found,
@@ -140,9 +127,12 @@ def measure() -> Iterator[Figure]:
             )
             folder = Path(name) / "log"
             folder.mkdir()
-            fill(folder, agents(REBUILT))
+            count = fill(folder, agents(REBUILT))
             replay, projection = "eventsourcing_replay", "eventsourcing_projection"
-            works = {"ours": partial(rebuilt, folder), **{it: partial(theirs, it) for it in (replay, projection)}}
+            works = {
+                "ours": partial(rebuilt, folder, count),
+                **{it: partial(theirs, it) for it in (replay, projection)},
+            }
             yield from _compared(
                 f"rebuild of all {len(VIEWS)} views",
                 interleaved(ROUNDS, works),

@@ -38,7 +38,7 @@ FIRST_MS_MAX = 5.0
 FLOOR = 0.6
 
 
-async def _fill(log: SqliteLog) -> None:
+async def fill(log: SqliteLog) -> None:
     """One run of events of about 220 bytes of data."""
     ledger = Ledger(log)
     commands: list[Command] = [OpenReported(queued=RunQueued(driver="reported"))]
@@ -54,13 +54,13 @@ async def _fill(log: SqliteLog) -> None:
         await ledger.execute(RUN, command, command_id=str(uuid.uuid4()), actor="user:bench", tenant="default")
 
 
-def _fold(folder: Path) -> None:
+def fold(folder: Path) -> None:
     """As a server has done long before somebody comes back."""
     with closing(Views.open(folder)) as views:
         views.refresh()
 
 
-async def _take(url: str) -> bytes:
+async def take(url: str) -> bytes:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with aiohttp.ClientSession(headers=headers, read_bufsize=2**20) as session, session.get(url) as response:
         return await response.read()
@@ -120,16 +120,16 @@ def _controls(table: sqlite3.Connection, ready: bytes) -> web.Application:
 
 
 @asynccontextmanager
-async def _server(folder: Path) -> AsyncGenerator[tuple[int, SqliteLog]]:
+async def server(folder: Path) -> AsyncGenerator[tuple[int, SqliteLog]]:
     """A server of its own on the folder, as one that was just started: nothing is ready in it."""
     async with AsyncExitStack() as stack:
         app, log = await open_ours(stack, folder)
         yield await serve(stack, app), log
 
 
-async def _first(folder: Path, size: int) -> dict[str, float]:
+async def first(folder: Path, size: int) -> dict[str, float]:
     """The first client of a server; its events are known to be true where a log of the folder is open beside it."""
-    async with _server(folder) as (port, _):
+    async with server(folder) as (port, _):
         return await load("take", port, PATH, 1, size)
 
 
@@ -138,17 +138,17 @@ async def resumed() -> tuple[int, dict[str, list[dict[str, float]]]]:
     found: dict[str, list[dict[str, float]]] = {}
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runfold-bench-")))
-        async with _server(folder) as (ours, log):
-            await _fill(log)
-            await asyncio.to_thread(_fold, folder)
-            ready = await _take(f"http://127.0.0.1:{ours}{PATH}")
+        async with server(folder) as (ours, log):
+            await fill(log)
+            await asyncio.to_thread(fold, folder)
+            ready = await take(f"http://127.0.0.1:{ours}{PATH}")
             table = _table(folder / "frames.db", ready)
             stack.callback(table.close)
             beside = await serve(stack, _controls(table, ready))
             works = {"resume": (ours, PATH), "peers": (beside, "/peers"), "memory": (beside, "/memory")}
             works["table"] = (beside, "/table")
             for _ in range(ROUNDS):
-                found.setdefault("first", []).append(await _first(folder, len(ready)))
+                found.setdefault("first", []).append(await first(folder, len(ready)))
                 for name, (port, path) in works.items():
                     found.setdefault(name, []).append(await load("take", port, path, 1, len(ready)))
                 # Another process knows nothing of the log.
@@ -181,6 +181,6 @@ def measure() -> Iterator[Figure]:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(asyncio.run(_first(Path(sys.argv[1]), int(sys.argv[2])))))
+        print(json.dumps(asyncio.run(first(Path(sys.argv[1]), int(sys.argv[2])))))
         sys.exit()
     sys.exit(show(measure()))
