@@ -144,9 +144,10 @@ def _verify(
             beside, unreadable = anchors_beside(data)
             keep(iter(unreadable))
             if verifier is not None:
-                keep(islice(check_signatures(given, verifier, proof.log_id), SIGNATURES_SHOWN_MAX))
+                checked = [(anchor, [*check_signatures([anchor], verifier, proof.log_id)]) for anchor in given]
+                keep(islice((fault for _, wrong in checked for fault in wrong), SIGNATURES_SHOWN_MAX))
                 # What the key did not sign says nothing of this log.
-                given = [anchor for anchor in given if not any(check_signatures([anchor], verifier, proof.log_id))]
+                given = [anchor for anchor, wrong in checked if not wrong]
             keep(proof.faults(anchors=[*beside, *given], on_progress=_progress("events")))
             looked_at |= {"events": proof.events, "runs": proof.runs, "anchors": proof.anchors}
         if "blobs" in only:
