@@ -291,6 +291,22 @@ COMMANDS = (
 )  # fmt: skip
 
 
+def assert_refused_and_left(data: Path, says: str, next_step: str) -> None:
+    """By every command, and by `doctor`."""
+    (data.parent / "a.jsonl").write_text(CODEX)
+    before = contents(data.parent)
+
+    for command in COMMANDS:
+        done = runfold(data, *command, cwd=data.parent)
+
+        assert done.returncode == 1, command
+        assert (says in done.stderr, next_step in done.stderr) == (True, True), f"{command}: {done.stderr}"
+        assert "Traceback" not in done.stderr, command
+        assert contents(data.parent) == before, command
+    doctor = runfold(data, "doctor")
+    assert (doctor.returncode, says in doctor.stdout) == (1, True)
+
+
 @pytest.mark.parametrize(("make", "says", "next_step"), BAD_LOGS.values(), ids=BAD_LOGS)
 def test_a_log_that_is_not_of_this_runfold_is_refused_by_every_command_and_left_as_it_is(
     tmp_path: Path, make: Callable[[Path], object], says: str, next_step: str
@@ -298,18 +314,8 @@ def test_a_log_that_is_not_of_this_runfold_is_refused_by_every_command_and_left_
     data = tmp_path / "data"
     data.mkdir()
     make(data / "log.db")
-    (tmp_path / "a.jsonl").write_text(CODEX)
-    before = contents(tmp_path)
 
-    for command in COMMANDS:
-        done = runfold(data, *command, cwd=tmp_path)
-
-        assert done.returncode == 1, command
-        assert (says in done.stderr, next_step in done.stderr) == (True, True), f"{command}: {done.stderr}"
-        assert "Traceback" not in done.stderr, command
-        assert contents(tmp_path) == before, command
-    doctor = runfold(data, "doctor")
-    assert (doctor.returncode, says in doctor.stdout) == (1, True)
+    assert_refused_and_left(data, says, next_step)
 
 
 @pytest.mark.parametrize("lose", [Path.unlink, lambda log: log.write_bytes(b"")], ids=["gone", "emptied"])
@@ -319,18 +325,9 @@ def test_a_log_that_is_gone_is_told_by_every_command_and_no_other_takes_its_plac
     data = tmp_path / "data"
     record(data)
     lose(data / "log.db")
-    (tmp_path / "a.jsonl").write_text(CODEX)
-    before = contents(tmp_path)
 
-    for command in COMMANDS:
-        done = runfold(data, *command, cwd=tmp_path)
-
-        assert done.returncode == 1, command
-        assert "holds no log any more: `anchors.jsonl` beside it tells of one" in done.stderr, f"{command}: {done}"
-        assert "then restore a backup" in done.stderr, command
-        assert contents(tmp_path) == before, command
-    doctor = runfold(data, "doctor")
-    assert (doctor.returncode, "holds no log any more" in doctor.stdout) == (1, True)
+    says = "holds no log any more: `anchors.jsonl` beside it tells of one"
+    assert_refused_and_left(data, says, "then restore a backup")
 
 
 def test_a_network_file_system_is_refused_before_anything_is_made_there(
