@@ -35,7 +35,7 @@ stores: $(VENV)/installed  ## the shared store on servers that speak S3 and Azur
 	npm install --no-save --no-audit --no-fund --prefix .stores azurite@3.37.0
 	RUNFOLD_TEST_S3=$(CURDIR)/.stores/bin/moto_server RUNFOLD_TEST_AZURE=$(CURDIR)/.stores/node_modules/.bin/azurite-blob $(BIN)/python -m pytest tests/test_object_store.py
 
-bench: $(VENV)/installed peers  ## measure beside what limits us and the peers, judge, and write bench/RESULTS.md; twelve minutes
+bench: $(VENV)/installed peers  ## measure beside what limits us and the peers, judge, and write bench/RESULTS.md; ten minutes
 	$(BIN)/python -m bench
 
 peers: .peers/installed  ## install what `make bench` measures beside, in an environment of its own
